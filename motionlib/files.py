@@ -1,0 +1,129 @@
+"""Paths and plain values go in; checksums, seeds and atomically written files come out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+
+def sha256_file(path: str | os.PathLike) -> str:
+    """Checksum of a file's bytes.
+
+    Parameters
+    ----------
+    path : path-like
+        The file to read.
+
+    Returns
+    -------
+    str
+        64 hexadecimal digits.
+    """
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def content_key(*parts: Any, digits: int = 12) -> str:
+    """Short name of some plain values: equal values give equal keys on every machine.
+
+    Parameters
+    ----------
+    *parts
+        Values that JSON can hold; dictionaries may come in any order.
+    digits : int, default=12
+        Length of the key.
+
+    Returns
+    -------
+    str
+        Hexadecimal digits.
+    """
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:digits]
+
+
+def seed_from(*parts: Any) -> int:
+    """Seed derived from plain values, so that results do not depend on order or workers.
+
+    Parameters
+    ----------
+    *parts
+        For instance the master seed and a scan's id.
+
+    Returns
+    -------
+    int
+        Between 0 and 2**63 - 1.
+    """
+    return int(content_key(*parts, digits=16), 16) >> 1
+
+
+@contextmanager
+def atomic(path: str | os.PathLike) -> Iterator[Path]:
+    """Write aside, flush to disk, then rename: the file is there whole or not at all.
+
+    Parameters
+    ----------
+    path : path-like
+        The final name; its folder is made if needed.
+
+    Yields
+    ------
+    Path
+        A temporary name in the same folder, with the same suffixes.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{uuid.uuid4().hex[:8]}.{path.name}")
+    try:
+        yield aside
+        with open(aside, "rb") as stream:
+            os.fsync(stream.fileno())
+        os.replace(aside, path)
+    finally:
+        with suppress(FileNotFoundError):
+            aside.unlink()
+
+
+def write_text(path: str | os.PathLike, text: str) -> Path:
+    """Write UTF-8 text atomically and return its path."""
+    with atomic(path) as aside:
+        aside.write_text(text, encoding="utf-8", newline="\n")
+    return Path(path)
+
+
+def write_json(path: str | os.PathLike, value: Any) -> Path:
+    """Write a value as indented JSON, atomically, and return its path."""
+    return write_text(path, json.dumps(value, indent=2, sort_keys=True, default=str) + "\n")
+
+
+def read_json(path: str | os.PathLike) -> Any:
+    """Read a JSON file."""
+    return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def write_table(table, path: str | os.PathLike) -> Path:
+    """Write a DataFrame atomically, as CSV or (suffix ``.tsv``) tab-separated.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Written without its index; missing values become empty cells.
+    path : path-like
+        Ends in ``.csv`` or ``.tsv``.
+
+    Returns
+    -------
+    Path
+        The path written.
+    """
+    separator = "\t" if str(path).endswith(".tsv") else ","
+    with atomic(path) as aside:
+        table.to_csv(aside, sep=separator, index=False, lineterminator="\n")
+    return Path(path)

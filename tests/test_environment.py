@@ -1,0 +1,162 @@
+"""One set of requirements in four places: pyproject, environment.yml, constraints and the code."""
+
+import ast
+import json
+import re
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+CONDA = yaml.safe_load((ROOT / "environment.yml").read_text())
+CONDA_NAMES = {  # what a distribution is called on conda-forge, where the name differs
+    "torch": "pytorch",
+    "isal": "python-isal",
+    "dask": "dask-core",
+    "matplotlib": "matplotlib-base",
+    "seaborn": "seaborn-base",
+}
+IMPORT_NAMES = {  # what a distribution is called in an import, where the name differs
+    "scikit-learn": "sklearn",
+    "simpleitk": "SimpleITK",
+    "pyyaml": "yaml",
+    "great-tables": "great_tables",
+    "mriqc-learn": "mriqc_learn",
+    "dask-jobqueue": "dask_jobqueue",
+    "antspyx": "ants",
+    "pytest-timeout": "pytest_timeout",
+}
+NOT_CONSTRAINED = {"torch"}  # each site chooses its build
+
+
+def requirements(lines: list[str]) -> dict[str, SpecifierSet]:
+    """Canonical names and version ranges."""
+    parsed = [Requirement(line) for line in lines]
+    return {canonicalize_name(one.name): one.specifier for one in parsed}
+
+
+CORE = requirements(PROJECT["dependencies"])
+EXTRAS = {name: requirements(lines) for name, lines in PROJECT["optional-dependencies"].items()}
+PINS = {
+    canonicalize_name(line.partition("==")[0]): line.strip().partition("==")[2]
+    for line in (ROOT / "constraints.txt").read_text().splitlines()
+    if line.strip() and not line.startswith("#")
+}
+
+
+def conda_packages() -> tuple[dict[str, SpecifierSet], dict[str, SpecifierSet]]:
+    """Packages that environment.yml takes from conda and from pip, under their names on PyPI."""
+    back = {conda: pypi for pypi, conda in CONDA_NAMES.items()}
+    conda, pip = [], []
+    for entry in CONDA["dependencies"]:
+        if isinstance(entry, dict):
+            pip += [line for line in entry["pip"] if not line.startswith("-e")]
+        else:
+            name = re.match(r"[\w.-]+", entry)[0]
+            conda.append(entry.replace(name, back.get(name, name), 1))
+    return requirements(conda), requirements(pip)
+
+
+def imported(source: str) -> set[str]:
+    """First words of all imports of a source text, those inside functions too."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            found.add(node.module.partition(".")[0])
+    return found
+
+
+def sources(*patterns: str) -> dict[str, str]:
+    """Texts of modules and of the code of notebooks, by name."""
+    found = {}
+    for pattern in patterns:
+        for path in sorted(ROOT.glob(pattern)):
+            if path.suffix == ".py":
+                found[path.name] = path.read_text()
+                continue
+            cells = json.loads(path.read_text())["cells"]
+            code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+            plain = [line for cell in code for line in cell.splitlines() if line[:1] not in "%!"]
+            found[path.name] = "\n".join(plain)
+    return found
+
+
+class TestCondaEnvironment:
+    def test_it_holds_the_same_packages_as_pyproject(self):
+        conda, pip = conda_packages()
+        expected = {*CORE, *EXTRAS["test"], "python", "pip"}
+        assert {*conda, *pip} == expected
+
+    def test_its_ranges_are_those_of_pyproject(self):
+        conda, pip = conda_packages()
+        declared = {**CORE, **EXTRAS["test"], "python": SpecifierSet(PROJECT["requires-python"])}
+        ours = {name: str(spec) for name, spec in {**conda, **pip}.items() if name != "pip"}
+        assert ours == {name: str(spec) for name, spec in declared.items()}
+
+    def test_only_what_conda_forge_lacks_comes_from_pip(self):
+        _, pip = conda_packages()
+        assert set(pip) == {"mriqc-learn"}
+
+    def test_it_pins_no_build_and_no_single_version(self):
+        lines = [entry for entry in CONDA["dependencies"] if isinstance(entry, str)]
+        assert [line for line in lines if re.search(r"(?<![<>~!])=", line)] == []
+
+    def test_it_takes_everything_from_conda_forge(self):
+        assert CONDA["channels"] == ["conda-forge", "nodefaults"]
+
+    def test_what_lacks_builds_for_some_systems_stays_out(self):
+        conda, pip = conda_packages()
+        assert {"antspyx", "indexed-gzip"} & {*conda, *pip, *CORE} == set()
+
+
+class TestConstraints:
+    @pytest.mark.parametrize("name", sorted({*CORE, *EXTRAS["test"]} - NOT_CONSTRAINED))
+    def test_a_required_package_has_one_tested_version_in_its_range(self, name):
+        specifier = {**CORE, **EXTRAS["test"]}[name]
+        assert name in PINS
+        assert specifier.contains(PINS[name])
+
+    def test_torch_is_left_to_the_site(self):
+        assert not {name for name in PINS if name == "torch" or name.startswith("nvidia-")}
+
+    def test_no_package_is_named_twice(self):
+        lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line]
+        assert len(lines) == len(PINS)
+
+
+class TestImports:
+    def test_every_import_of_the_package_is_declared(self):
+        declared = {IMPORT_NAMES.get(name, name) for name in {*CORE, *_optional()}}
+        unknown = {
+            name: sorted(third)
+            for name, text in sources("motionlib/**/*.py").items()
+            if (third := imported(text) - declared - sys.stdlib_module_names - {"motionlib"})
+        }
+        assert unknown == {}
+
+    def test_every_import_of_a_notebook_is_a_core_requirement(self):
+        declared = {IMPORT_NAMES.get(name, name) for name in CORE}
+        known = {*declared, *sys.stdlib_module_names, "motionlib", "IPython"}
+        texts = sources("notebooks/*.ipynb")
+        assert {name: t for name, text in texts.items() if (t := imported(text) - known)} == {}
+
+    def test_every_core_requirement_is_used(self):
+        texts = sources("motionlib/**/*.py", "notebooks/*.ipynb")
+        used = {name for text in texts.values() for name in imported(text)}
+        run_by_others = {"jupyterlab", "ipykernel", "ipywidgets", "nbclient"}
+        unused = {n for n in CORE if IMPORT_NAMES.get(n, n).replace("-", "_") not in used}
+        assert unused - run_by_others == set()
+
+
+def _optional() -> set[str]:
+    """Packages of the extras other than the tests'."""
+    return {name for extra, packages in EXTRAS.items() if extra != "test" for name in packages}

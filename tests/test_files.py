@@ -1,0 +1,57 @@
+"""Checksums, seeds and atomic writing."""
+
+import hashlib
+
+import pandas as pd
+import pytest
+
+from motionlib import files
+
+
+class TestContentKey:
+    def test_order_of_a_dictionary_does_not_matter(self):
+        assert files.content_key({"a": 1, "b": 2}) == files.content_key({"b": 2, "a": 1})
+
+    def test_different_values_give_different_keys(self):
+        assert files.content_key("1") != files.content_key(1)
+
+    def test_a_path_is_refused_since_it_differs_between_machines(self, tmp_path):
+        with pytest.raises(TypeError):
+            files.content_key(tmp_path)
+
+    def test_the_key_is_the_same_on_every_machine(self):
+        expected = hashlib.sha256(b'["a",1]').hexdigest()[:12]
+        assert expected == files.content_key("a", 1)
+
+
+class TestSeedFrom:
+    def test_every_scan_has_its_own_seed(self):
+        seeds = {files.seed_from(20, f"scan{i}") for i in range(500)}
+        assert len(seeds) == 500
+        assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+class TestAtomic:
+    def test_a_failure_leaves_the_old_file_and_no_rubbish(self, tmp_path):
+        path = files.write_text(tmp_path / "a.txt", "old")
+        with pytest.raises(RuntimeError), files.atomic(path) as aside:
+            aside.write_text("half")
+            raise RuntimeError
+        assert path.read_text() == "old"
+        assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+    def test_the_temporary_name_keeps_its_suffixes(self, tmp_path):
+        with files.atomic(tmp_path / "x.nii.gz") as aside:
+            assert aside.name.endswith(".nii.gz")
+            aside.write_bytes(b"1")
+
+    def test_a_table_comes_back(self, tmp_path):
+        table = pd.DataFrame({"a": [1, 2], "b": ["x", None]})
+        files.write_table(table, tmp_path / "t.tsv")
+        pd.testing.assert_frame_equal(table, pd.read_csv(tmp_path / "t.tsv", sep="\t"))
+
+
+class TestChecksum:
+    def test_equals_hashlib(self, tmp_path):
+        (tmp_path / "a").write_bytes(b"motion")
+        assert files.sha256_file(tmp_path / "a") == hashlib.sha256(b"motion").hexdigest()
