@@ -1,0 +1,299 @@
+"""Numbers in mm and degrees go in; a `Trajectory`, rigid poses over a scan, comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+
+HEAD_RADIUS_MM = 64.0
+
+
+@dataclass(frozen=True, eq=False)
+class Trajectory:
+    """Poses of the head while k-space is acquired.
+
+    Attributes
+    ----------
+    times : ndarray, shape (T,)
+        Moments of the poses as fractions of the scan, 0 to 1, never decreasing.
+    translation_mm : ndarray, shape (T, 3)
+        Shifts in mm along the RAS axes (right, anterior, superior).
+    rotation_deg : ndarray, shape (T, 3)
+        Rotations in degrees about the RAS axes, ``R = Rz Rx Ry``.
+    interpolation : {"auto", "hold", "linear"}
+        What happens between two poses. ``hold``: a pose stays until the next one (segments);
+        ``linear``: it glides to the next one (time courses). ``auto``: each simulator's own rule
+        (``image_motion`` holds, ``kspace_motion`` glides).
+    frame : {"ras", "voxel"}
+        ``voxel`` is the TorchIO fork's frame: `translation_mm` counts voxels along the array axes
+        and the centre is voxel ``N // 2``; only :meth:`from_fork` makes it.
+
+    Raises
+    ------
+    ValueError
+        If shapes, times or values are not as described.
+    """
+
+    times: np.ndarray
+    translation_mm: np.ndarray
+    rotation_deg: np.ndarray
+    interpolation: Literal["auto", "hold", "linear"] = "auto"
+    frame: Literal["ras", "voxel"] = "ras"
+
+    def __post_init__(self) -> None:
+        times = np.array(self.times, dtype=np.float64)
+        poses = [np.array(a, dtype=np.float64) for a in (self.translation_mm, self.rotation_deg)]
+        if times.ndim != 1 or times.size == 0:
+            raise ValueError(f"times has shape {times.shape}; give a non-empty vector (T,).")
+        for name, pose in zip(("translation_mm", "rotation_deg"), poses, strict=True):
+            if pose.shape != (times.size, 3):
+                raise ValueError(f"{name} has shape {pose.shape}; expected ({times.size}, 3).")
+        if not (np.isfinite(times).all() and all(np.isfinite(p).all() for p in poses)):
+            raise ValueError("The trajectory holds NaN or infinite values; give finite numbers.")
+        if times.min() < 0 or times.max() > 1 or (np.diff(times) < 0).any():
+            raise ValueError(
+                "times must rise from 0 to 1 as fractions of the scan; sort or rescale."
+            )
+        if self.interpolation not in ("auto", "hold", "linear"):
+            raise ValueError(f"interpolation is {self.interpolation!r}; use auto, hold or linear.")
+        if self.frame not in ("ras", "voxel"):
+            raise ValueError(f"frame is {self.frame!r}; use ras or voxel.")
+        for name, value in zip(
+            ("times", "translation_mm", "rotation_deg"), (times, *poses), strict=True
+        ):
+            value.flags.writeable = False
+            object.__setattr__(self, name, value)
+
+    def __len__(self) -> int:
+        return self.times.size
+
+    @classmethod
+    def identity(cls) -> Trajectory:
+        """Return the scan without motion."""
+        return cls.constant((0, 0, 0), (0, 0, 0))
+
+    @classmethod
+    def constant(cls, translation_mm: Sequence[float], rotation_deg: Sequence[float]) -> Trajectory:
+        """Return a scan during which the head lies still in another pose."""
+        return cls([0.0], [translation_mm], [rotation_deg], interpolation="hold")
+
+    @classmethod
+    def from_torchio(cls, times: Any, translation: Any, degrees: Any) -> Trajectory:
+        """Convert the movements of TorchIO 1.2.1's ``Motion``.
+
+        Parameters
+        ----------
+        times : array-like, shape (n,)
+            Start of each movement, fractions of the scan.
+        translation, degrees : array-like, shape (n, 3)
+            As given to ``Motion``: mm and degrees about the LPS axes.
+
+        Returns
+        -------
+        Trajectory
+            ``n + 1`` held poses: the identity at time 0, then the movements in RAS axes.
+
+        Notes
+        -----
+        Source: TorchIO 1.2.1, ``random_motion.py``; it works in SimpleITK's LPS world.
+        """
+        to_ras = np.array([-1.0, -1.0, 1.0])
+        times = np.atleast_1d(np.asarray(times, dtype=np.float64))
+        shifts = np.atleast_2d(np.asarray(translation, dtype=np.float64)) * to_ras
+        angles = np.atleast_2d(np.asarray(degrees, dtype=np.float64)) * to_ras
+        still = np.zeros((1, 3))
+        return cls(
+            np.concatenate([[0.0], times]),
+            np.concatenate([still, shifts]),
+            np.concatenate([still, angles]),
+            interpolation="hold",
+        )
+
+    @classmethod
+    def from_fork(cls, params: Any) -> Trajectory:
+        """Convert the ``euler_motion_params`` of the TorchIO fork.
+
+        Parameters
+        ----------
+        params : array-like, shape (6, T)
+            Rows 0-2 translation in voxels of the array axes, rows 3-5 rotation in degrees.
+
+        Returns
+        -------
+        Trajectory
+            ``T`` poses spread evenly over the scan, in the fork's voxel frame.
+
+        Raises
+        ------
+        ValueError
+            If `params` has not six rows.
+
+        Notes
+        -----
+        Source: romainVala/torchio@02aeb2b8. The fork calls its voxels millimetres.
+        """
+        params = np.asarray(params, dtype=np.float64)
+        if params.ndim != 2 or params.shape[0] != 6:
+            raise ValueError(f"params has shape {params.shape}; the fork's courses are (6, T).")
+        return cls(_even_times(params.shape[1]), params[:3].T, params[3:].T, "linear", "voxel")
+
+    @classmethod
+    def from_table(cls, table: Any, *, times: Any = None, radians: bool = False) -> Trajectory:
+        """Replay a measured trace.
+
+        Parameters
+        ----------
+        table : array-like, shape (T, 6)
+            Translations in mm (RAS), then rotations, one row per moment.
+        times : array-like, shape (T,), optional
+            Any rising clock; rescaled to 0 to 1. Default: evenly spaced.
+        radians : bool, default=False
+            Whether the rotations are in radians, as most realignment programs write them.
+
+        Returns
+        -------
+        Trajectory
+            Gliding between the measured moments.
+
+        Raises
+        ------
+        ValueError
+            If `table` has not six columns or the clock does not advance.
+        """
+        table = np.asarray(table, dtype=np.float64)
+        if table.ndim != 2 or table.shape[1] != 6 or len(table) == 0:
+            raise ValueError(
+                f"The trace has shape {table.shape}; expected one row of six per moment."
+            )
+        clock = _even_times(len(table)) if times is None else np.asarray(times, dtype=np.float64)
+        if times is not None:
+            if clock.shape != (len(table),) or clock[-1] <= clock[0]:
+                raise ValueError(f"times must be {len(table)} rising moments; got {clock.shape}.")
+            clock = (clock - clock[0]) / (clock[-1] - clock[0])
+        angles = np.rad2deg(table[:, 3:]) if radians else table[:, 3:]
+        return cls(clock, table[:, :3], angles, interpolation="linear")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain lists, for JSON."""
+        return {
+            "times": self.times.tolist(),
+            "translation_mm": self.translation_mm.tolist(),
+            "rotation_deg": self.rotation_deg.tolist(),
+            "interpolation": self.interpolation,
+            "frame": self.frame,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Trajectory:
+        """Rebuild a trajectory from :meth:`to_dict`; other keys are ignored."""
+        names = ("times", "translation_mm", "rotation_deg")
+        if missing := [name for name in names if name not in values]:
+            raise ValueError(f"The trajectory lacks {', '.join(missing)}; write it with to_dict.")
+        options = {k: values[k] for k in ("interpolation", "frame") if k in values}
+        return cls(*(values[name] for name in names), **options)
+
+    def with_centre_kept(self) -> Trajectory:
+        """Exchange the first pose with the one held at half time, as TorchIO's ``sort_spectra``."""
+        middle = int(np.searchsorted(self.times, 0.5, side="right")) - 1
+        order = np.arange(len(self))
+        if middle > 0:
+            order[[0, middle]] = order[[middle, 0]]
+        return replace(
+            self, translation_mm=self.translation_mm[order], rotation_deg=self.rotation_deg[order]
+        )
+
+    def line_owners(self, n_lines: int, interval: tuple[float, float] = (0.0, 1.0)) -> np.ndarray:
+        """Return the index of the held pose of every line, bounds ``int(n_lines * time)``."""
+        start, stop = interval
+        bounds = np.floor(n_lines * ((self.times[1:] - start) / (stop - start))).astype(np.int64)
+        return np.searchsorted(bounds, np.arange(n_lines), side="right")
+
+    def at_lines(
+        self, n_lines: int, *, rule: str, interval: tuple[float, float] = (0.0, 1.0)
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the pose of each of `n_lines` lines acquired one after the other.
+
+        Parameters
+        ----------
+        n_lines : int
+            Number of lines, acquired evenly over `interval`.
+        rule : {"hold", "linear"}
+            Used where `interpolation` is ``auto``.
+        interval : (float, float), default=(0, 1)
+            Part of the trajectory's time in which the lines are acquired.
+
+        Returns
+        -------
+        tuple of ndarray, shape (n_lines, 3)
+            Translations and rotations.
+        """
+        rule = rule if self.interpolation == "auto" else self.interpolation
+        if rule == "hold":
+            owner = self.line_owners(n_lines, interval)
+            return self.translation_mm[owner], self.rotation_deg[owner]
+        return self.at(np.linspace(*interval, n_lines))
+
+    def at(self, moments: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Return translations and rotations, linearly interpolated, at `moments` (M,)."""
+        columns = [
+            np.stack([np.interp(moments, self.times, values[:, i]) for i in range(3)], axis=-1)
+            for values in (self.translation_mm, self.rotation_deg)
+        ]
+        return columns[0], columns[1]
+
+
+def _even_times(count: int) -> np.ndarray:
+    """Evenly spaced moments from 0 to 1, shape (count,)."""
+    return np.linspace(0.0, 1.0, count)
+
+
+def rotation_matrices(rotation_deg: Any) -> np.ndarray:
+    """Rotation matrices ``Rz(c) Rx(a) Ry(b)`` of angles ``(a, b, c)`` in degrees.
+
+    Parameters
+    ----------
+    rotation_deg : array-like, shape (T, 3)
+        Angles about the first, second and third axis.
+
+    Returns
+    -------
+    ndarray, shape (T, 3, 3)
+        Orthonormal matrices.
+
+    Notes
+    -----
+    Source: ITK's ``Euler3DTransform``, used by TorchIO and by the fork.
+    """
+    angles = np.deg2rad(np.asarray(rotation_deg, dtype=np.float64))
+    (ca, cb, cc), (sa, sb, sc) = np.cos(angles).T, np.sin(angles).T
+    rows = [
+        [cc * cb - sc * sa * sb, -sc * ca, cc * sb + sc * sa * cb],
+        [sc * cb + cc * sa * sb, cc * ca, sc * sb - cc * sa * cb],
+        [-ca * sb, sa, ca * cb],
+    ]
+    return np.stack([np.stack(row, axis=-1) for row in rows], axis=-2)
+
+
+def pose_distance_mm(
+    translation_mm: np.ndarray,
+    rotation_deg: np.ndarray,
+    other_translation_mm: np.ndarray,
+    other_rotation_deg: np.ndarray,
+    *,
+    radius_mm: float = HEAD_RADIUS_MM,
+) -> np.ndarray:
+    """RMS displacement of a ball between poses, in mm; the last axis (3,) is consumed.
+
+    Notes
+    -----
+    Source: Jenkinson 1999, ``sqrt(|dt|^2 + r^2/5 ||dR||^2)``, exact for a ball at the centre.
+    """
+    shift = np.asarray(translation_mm) - np.asarray(other_translation_mm)
+    one, two = (np.asarray(r, dtype=np.float64) for r in (rotation_deg, other_rotation_deg))
+    turn = rotation_matrices(one.reshape(-1, 3)).reshape(*one.shape, 3) - rotation_matrices(
+        two.reshape(-1, 3)
+    ).reshape(*two.shape, 3)
+    return np.sqrt((shift**2).sum(-1) + radius_mm**2 / 5 * (turn**2).sum((-1, -2)))
