@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -10,13 +12,13 @@ import torch
 from motionlib.voxelmaps import is_identity
 
 Output = Literal["magnitude", "real", "complex"]
-CIRCULANT_UP_TO = 8  # above this many poses the partial DFT needs fewer operations
+MOST_BUFFERS = 4  # volumes in memory for the poses at work
 
 
 def combine_poses(
     grid: torch.Tensor, maps: np.ndarray, owner: np.ndarray, axis: int, output: Output
 ) -> torch.Tensor:
-    """Stream over poses: resample, keep the lines each pose owns, add up.
+    """Stream over poses: resample, keep the lines each pose owns, transform back once.
 
     Parameters
     ----------
@@ -35,65 +37,113 @@ def combine_poses(
     -------
     Tensor, shape (I, J, K)
         The combined volume.
+
+    Notes
+    -----
+    The pose of most lines is the base; every other pose adds its lines of the *difference* to the
+    base. The work of the transforms, two thin matrix products, does not depend on the number of
+    poses, and neither does the memory.
     """
     from motionlib.resampling import resample
 
     fill = float(grid.min())
     counts = np.bincount(owner, minlength=len(maps))
-    first = int(np.argmax(counts))  # the pose of most lines is the base: the others add differences
+    first = int(np.argmax(counts))
     base = grid if is_identity(maps[first]) else resample(grid, maps[first], fill=fill)
-    others = [p for p in range(len(maps)) if p != first and counts[p]]
+    others = [pose for pose in range(len(maps)) if pose != first and counts[pose]]
     if not others:
         return finish(base.clone() if base is grid else base, None, output)
-    moved = torch.empty_like(grid)
-    if len(others) <= CIRCULANT_UP_TO:
-        real, imaginary = base.clone(), None if output == "real" else torch.zeros_like(grid)
-        for p in others:
-            resample(grid, maps[p], fill=fill, out=moved, minus=base)
-            along = circulant(owner == p).to(grid)
-            _add_along(real, moved, along[0], axis)
-            if imaginary is not None:
-                _add_along(imaginary, moved, along[1], axis)
-        return finish(real, imaginary, output)
-    return _combine_partial_dft(grid, base, maps, owner, others, axis, output, fill)
-
-
-def circulant(mask: np.ndarray) -> torch.Tensor:
-    """Real and imaginary part of ``ifft(mask * fft(.))`` as matrices, shape (2, N, N), float64."""
-    n = mask.size
-    kernel = torch.fft.ifft(torch.fft.ifftshift(torch.as_tensor(mask, dtype=torch.float64)))
-    index = torch.arange(n)
-    matrix = kernel[(index[:, None] - index[None, :]) % n]
-    return torch.stack([matrix.real, matrix.imag])
-
-
-def _add_along(total: torch.Tensor, part: torch.Tensor, matrix: torch.Tensor, axis: int) -> None:
-    """``total += matrix applied to part along axis``; shapes (I, J, K) and (N, N)."""
-    i, j, k = part.shape
-    if axis == 0:
-        total.view(i, j * k).addmm_(matrix, part.view(i, j * k))
-    elif axis == 2:
-        total.view(i * j, k).addmm_(part.view(i * j, k), matrix.T)
-    else:
-        total.baddbmm_(matrix.expand(i, j, j), part)
-
-
-def _combine_partial_dft(grid, base, maps, owner, others, axis, output, fill) -> torch.Tensor:
-    """Collect each pose's own bins of the difference to the base, then one inverse FFT."""
-    from motionlib.resampling import resample
-
     n = grid.shape[axis]
-    moved = torch.empty_like(grid)
-    dtype = torch.complex64 if grid.dtype == torch.float32 else torch.complex128
-    shape = [n, *(size for d, size in enumerate(grid.shape) if d != axis)]
-    spectrum = torch.zeros(shape, dtype=dtype, device=grid.device)
-    for p in others:
-        resample(grid, maps[p], fill=fill, out=moved, minus=base)
-        own = np.flatnonzero(owner == p) - n // 2
-        spectrum[torch.as_tensor(own % n, device=grid.device)] = partial_dft(moved, own, axis)
-    change = torch.fft.ifft(spectrum, dim=0).movedim(0, axis)
-    real = base + change.real
-    return finish(real, None if output == "real" else change.imag.contiguous(), output)
+    lines = [np.flatnonzero(owner == pose) - n // 2 for pose in others]
+    spectrum = grid.new_empty(_with(grid.shape, axis, 2 * sum(map(len, lines))))
+    starts = np.cumsum([0, *(2 * len(own) for own in lines)])
+    jobs = list(zip(others, lines, starts[:-1].tolist(), strict=True))
+
+    def collect(part: list[tuple[int, np.ndarray, int]]) -> None:
+        moved = torch.empty_like(grid)
+        for pose, own, start in part:
+            resample(grid, maps[pose], fill=fill, out=moved, minus=base)
+            rows = spectrum.narrow(axis if axis < 2 else 0, start, 2 * len(own))
+            multiply(waves(own, n).to(grid), moved, axis, out=rows)
+
+    threads = min(torch.get_num_threads(), len(jobs), MOST_BUFFERS)
+    if threads == 1 or grid.device.type == "cuda":
+        collect(jobs)
+    else:  # whole poses per thread, each of them without OpenMP: its idle threads would spin
+        parts = [jobs[t::threads] for t in range(threads)]
+        before, alone = torch.get_num_threads(), partial(torch.set_num_threads, 1)
+        try:
+            with ThreadPoolExecutor(threads, initializer=alone) as pool:
+                list(pool.map(collect, parts))
+        finally:  # torch keeps one number for all threads
+            torch.set_num_threads(before)
+    back = [waves(own, n) for own in lines]  # rows cos(a), -sin(a) of every line a
+    real = multiply(torch.cat(back).T.to(grid) / n, spectrum, axis, back=True)
+    real += base
+    if output == "real":
+        return real
+    turned = [torch.cat([-wave[len(wave) // 2 :], wave[: len(wave) // 2]]) for wave in back]
+    return finish(
+        real, multiply(torch.cat(turned).T.to(grid) / n, spectrum, axis, back=True), output
+    )
+
+
+def _with(shape: torch.Size, axis: int, rows: int) -> list[int]:
+    """Shape of `rows` spectral lines along `axis`; rows come first for the last axis."""
+    i, j, k = shape
+    return {0: [rows, j, k], 1: [i, rows, k], 2: [rows, i, j]}[axis]
+
+
+def waves(bins: np.ndarray, n: int) -> torch.Tensor:
+    """Real and imaginary part of the DFT rows of some bins, shape (2 B, n), float64."""
+    phase = np.outer(bins, np.arange(n)) * (2 * np.pi / n)
+    return torch.from_numpy(np.concatenate([np.cos(phase), -np.sin(phase)]))
+
+
+def multiply(
+    matrix: torch.Tensor,
+    volume: torch.Tensor,
+    axis: int,
+    *,
+    out: torch.Tensor | None = None,
+    back: bool = False,
+) -> torch.Tensor:
+    """Apply a matrix along one axis; the spectral side of the last axis has its rows first.
+
+    Parameters
+    ----------
+    matrix : Tensor, shape (M, N)
+        Applied from the left.
+    volume : Tensor
+        (I, J, K); with `back` and axis 2: (N, I, J).
+    axis : int
+        Array axis of length N.
+    out : Tensor, optional
+        Memory for the result.
+    back : bool
+        From lines to voxels.
+
+    Returns
+    -------
+    Tensor
+        With M in the place of N; axis 2: (M, I, J), or (I, J, M) with `back`.
+    """
+    m = len(matrix)
+    if axis == 1:
+        stack = matrix.expand(len(volume), *matrix.shape)
+        if out is None:
+            return torch.bmm(stack, volume)
+        return out.baddbmm_(stack, volume, beta=0)
+    if axis == 0:
+        flat, shape = volume.reshape(len(volume), -1), (m, *volume.shape[1:])
+        result = torch.mm(matrix, flat, out=None if out is None else out.view(m, -1))
+    elif back:
+        flat, shape = volume.reshape(len(volume), -1), (*volume.shape[1:], m)
+        result = torch.mm(flat.T, matrix.T)
+    else:
+        flat, shape = volume.reshape(-1, volume.shape[2]), (m, *volume.shape[:2])
+        result = torch.mm(matrix, flat.T, out=None if out is None else out.view(m, -1))
+    return result.reshape(shape)
 
 
 def partial_dft(volume: torch.Tensor, bins: np.ndarray, axis: int) -> torch.Tensor:
@@ -113,12 +163,11 @@ def partial_dft(volume: torch.Tensor, bins: np.ndarray, axis: int) -> torch.Tens
     Tensor, shape (B, ., .), complex
         The two other axes follow in their order.
     """
-    phase = np.outer(bins, np.arange(volume.shape[axis])) * (-2 * np.pi / volume.shape[axis])
+    along = waves(bins, volume.shape[axis])
     if volume.is_complex():
-        along = torch.as_tensor(np.exp(1j * phase)).to(volume)
+        along = torch.complex(along[: len(bins)], along[len(bins) :]).to(volume)
         return torch.tensordot(along, volume, dims=([1], [axis]))
-    along = torch.as_tensor(np.concatenate([np.cos(phase), np.sin(phase)])).to(volume)
-    rows = torch.tensordot(along, volume, dims=([1], [axis]))
+    rows = torch.tensordot(along.to(volume), volume, dims=([1], [axis]))
     return torch.complex(rows[: len(bins)], rows[len(bins) :])
 
 
@@ -128,4 +177,4 @@ def finish(real: torch.Tensor, imaginary: torch.Tensor | None, output: Output) -
         return real
     if output == "complex":
         return torch.complex(real, torch.zeros_like(real) if imaginary is None else imaginary)
-    return real.abs_() if imaginary is None else torch.hypot(real, imaginary)
+    return real.abs() if imaginary is None else torch.hypot(real, imaginary)

@@ -15,17 +15,16 @@ def drift(
     from scipy.interpolate import PchipInterpolator
 
     moments = np.arange(n_times)
-    columns = []
-    for _ in range(3):
-        total = np.zeros(n_times)
-        for octave in range(round(rng.uniform(*noise_base))):
-            n_knots = round(n_times / 2**octave)
-            if n_knots > 1:
-                knots = np.linspace(0, n_times - 1, n_knots)
-                total += 2**octave * PchipInterpolator(knots, rng.uniform(size=n_knots))(moments)
-        spread = np.ptp(total)
-        columns.append(((total - total.min()) / spread - 0.5) * size if spread > 0 else total * 0)
-    return np.stack(columns, axis=-1)
+    n_octaves = np.rint(rng.uniform(*noise_base, size=3)).astype(int)
+    total = np.zeros((n_times, 3))
+    for octave in range(n_octaves.max()):
+        n_knots = round(n_times / 2**octave)
+        if n_knots > 1:
+            knots = np.linspace(0, n_times - 1, n_knots)
+            curve = PchipInterpolator(knots, rng.uniform(size=(n_knots, 3)))(moments)
+            total += 2**octave * curve * (octave < n_octaves)
+    spread = np.ptp(total, axis=0)
+    return np.where(spread > 0, (total - total.min(0)) / np.maximum(spread, 1e-12) - 0.5, 0) * size
 
 
 def swallows(n_times: int, count: int, magnitude: Range, *, rng: np.random.Generator) -> np.ndarray:

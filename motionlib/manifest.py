@@ -21,8 +21,10 @@ __all__ = [
     "COLUMNS",
     "ManifestError",
     "complete",
+    "find_faults",
     "locate",
     "read_manifest",
+    "read_text",
     "validate",
     "write_manifest",
 ]
@@ -127,14 +129,7 @@ def read_manifest(path: str | os.PathLike, *, check_files: bool = False) -> pd.D
         If the table has faults; all of them are listed.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"No manifest at {path}; make one with `motionlib manifest COHORT ROOT --out {path}`."
-        )
-    separator = "," if path.suffix == ".csv" else "\t"
-    table = pd.read_csv(
-        path, sep=separator, dtype="string", keep_default_na=False, na_values=["", "n/a"]
-    )
+    table = read_text(path)
     try:
         return validate(table, root=path.parent, check_files=check_files)
     except ManifestError as error:
@@ -181,16 +176,56 @@ def validate(
     -----
     Source: paper §III-A.2 (grades 0, 1, 2; the consensus is the maximum of the two raters).
     """
+    table, faults = find_faults(table, root=root, check_files=check_files)
+    if len(faults):
+        raise ManifestError(faults)
+    return table
+
+
+def find_faults(
+    table: pd.DataFrame, *, root: str | os.PathLike | None = None, check_files: bool = False
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Do as `validate`, and return the faults instead of raising.
+
+    Returns
+    -------
+    table : pandas.DataFrame
+        Typed; cells that could not be read as their type are NA.
+    faults : pandas.DataFrame
+        Columns ``row``, ``scan_id``, ``column``, ``fault``; no rows if there are none.
+    """
     table, faults = _typed(table.reset_index(drop=True))
     found = [faults, cell_faults(table), group_faults(table)]
     if check_files:
         if root is None:
             raise ValueError("Checking files needs root, the folder that the paths start from.")
         found.append(_file_faults(table, root))
-    faults = pd.concat([part for part in found if len(part)]) if any(map(len, found)) else faults
-    if len(faults):
-        raise ManifestError(faults.sort_values(["row", "column"], na_position="first"))
-    return table
+    found = [part for part in found if len(part)] or [faults]
+    return table, pd.concat(found).sort_values(["row", "column"], na_position="first")
+
+
+def read_text(path: str | os.PathLike) -> pd.DataFrame:
+    """Read a manifest's cells as text, without any check but that the file is there.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"No manifest at {path}; make one with `motionlib manifest COHORT ROOT --out {path}`."
+        )
+    separator = "," if path.suffix == ".csv" else "\t"
+    missing = ["", "n/a"]
+    try:
+        return pd.read_csv(
+            path, sep=separator, dtype="string", keep_default_na=False, na_values=missing
+        )
+    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        said = str(error).splitlines()[0].rstrip(".")
+        raise ValueError(f"{path.name} is no table that can be read: {said}.") from error
 
 
 def _typed(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:

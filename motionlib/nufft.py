@@ -119,6 +119,7 @@ def _type_2(modes: torch.Tensor, points: list[torch.Tensor], eps: float) -> torc
             isign=-1,
             upsampfac=1.25 if narrow else 2.0,
             fftw=FFTW_ESTIMATE,
+            spread_sort=0,  # a turned grid is in order already: sorting costs 0.2 of 1.3 CPU-s
             nthreads=torch.get_num_threads(),
         )
     )

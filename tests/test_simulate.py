@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from motionlib.blocks import circulant, combine_poses, partial_dft
+from motionlib.blocks import combine_poses, partial_dft, waves
 from motionlib.nufft import type_2_torch
 from motionlib.poses import Trajectory, rotation_matrices
 from motionlib.resampling import fine_grid, resample
@@ -250,6 +250,23 @@ class TestResample:
         torch_result = _resample_torch(texture[0], matrix, 0.25, torch.empty_like(texture[0]), None)
         assert distance(torch_result, numba_result) < 1e-5  # float32 coordinates
 
+    def test_compiled_and_torch_routes_agree_on_any_map(self, rng):
+        """Poses from none to far outside, odd shapes, output grids of another size."""
+        from motionlib.resampling import _resample_torch
+
+        for trial in range(60):
+            shape, out_shape = (tuple(rng.integers(2, 12, 3)) for _ in range(2))
+            volume = torch.from_numpy(rng.random(shape))
+            sizes = rng.choice([0, 0.5, 40], 2) * (1, 4)
+            maps = sampling_maps(
+                rng.normal(size=(1, 3)) * sizes[0], rng.normal(size=(1, 3)) * sizes[1],
+                np.diag([1, 1.5, 0.7, 1]), shape,
+            )  # fmt: skip
+            out = volume.new_empty(shape if trial % 2 else out_shape)
+            one = resample(volume, maps[0], fill=0.3, out=out)
+            two = _resample_torch(volume, maps[0], 0.3, torch.empty_like(out), None)
+            assert float((one - two).abs().max()) < 1e-6  # 32 fractional bits
+
     @pytest.mark.parametrize("shape", [(6, 8, 10), (5, 7, 9)])
     def test_fine_grid_keeps_the_voxels(self, shape, rng):
         volume = torch.from_numpy(rng.random(shape, dtype=np.float32))
@@ -259,7 +276,8 @@ class TestResample:
 class TestCombine:
     def test_matrices_are_symmetric_and_add_up_to_one(self, rng):
         owner = rng.integers(0, 4, 21)
-        matrices = [circulant(owner == p)[0] for p in range(4)]
+        rows = [waves(np.flatnonzero(owner == p) - 10, 21) for p in range(4)]
+        matrices = [row.T @ row / 21 for row in rows]
         assert distance(sum(matrices), torch.eye(21)) < 1e-14
         for matrix in matrices:
             assert torch.allclose(matrix, matrix.T, atol=1e-15)
@@ -283,6 +301,22 @@ class TestCombine:
         assert distance(torch.view_as_real(actual), torch.view_as_real(expected)) < 1e-12
         real = combine_poses(grid, maps, owner, axis, "real")
         assert distance(real, expected.real) < 1e-12
+
+    @pytest.mark.parametrize("axis", [0, 1, 2])
+    def test_threads_give_the_same_bits_and_are_put_back(self, phantom, axis):
+        course = sample_segments(5, rng=1)
+        maps = sampling_maps(course.translation_mm, course.rotation_deg, np.eye(4), phantom.shape)
+        owner = course.line_owners(phantom.shape[1 + axis])
+        before = torch.get_num_threads()
+        results = []
+        try:
+            for threads in (1, 3):
+                torch.set_num_threads(threads)
+                results.append(combine_poses(phantom[0], maps, owner, axis, "magnitude"))
+                assert torch.get_num_threads() == threads
+        finally:
+            torch.set_num_threads(before)
+        assert distance(*results) < 1e-7
 
     def test_partial_dft_takes_bins_of_the_fft(self, texture):
         bins = np.array([-7, 0, 3])
