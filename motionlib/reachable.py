@@ -1,0 +1,164 @@
+"""Printed percentages and margins go in; the counts and p-values that they allow come out.
+
+Nothing here says what was done, only what could have been: a printed number either can or cannot
+come from counts of a given size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import binom, chi2
+
+
+def counts_that_print(percent: float, n: int, *, decimals: int = 2) -> dict[int, str]:
+    """Find the counts out of n that print as this percentage.
+
+    Parameters
+    ----------
+    percent : float
+        As printed, such as 33.33.
+    n : int
+        Denominator.
+    decimals : int, default=2
+        Decimals printed.
+
+    Returns
+    -------
+    dict
+        Count to ``R`` (if rounded), ``T`` (if truncated) or ``RT`` (both); empty if none.
+
+    Examples
+    --------
+    >>> counts_that_print(33.33, 57)
+    {19: 'RT'}
+    """
+    unit = 10**decimals
+    wanted = round(percent * unit)
+    near = int(percent * n / 100)
+    found = {}
+    for k in range(max(near - 1, 0), min(near + 2, n) + 1):
+        rounded = (200 * unit * k + n) // (2 * n) == wanted
+        cut = 100 * unit * k // n == wanted
+        if rounded or cut:
+            found[k] = "R" * rounded + "T" * cut
+    return found
+
+
+def smallest_denominator(percent: float, *, decimals: int = 2, limit: int = 5000) -> tuple:
+    """Smallest k/n that prints as this percentage when rounded, as ``(k, n)``."""
+    for n in range(1, limit):
+        for k, how in counts_that_print(percent, n, decimals=decimals).items():
+            if "R" in how:
+                return k, n
+    raise ValueError(f"Found no k/n below n = {limit} that prints as {percent}: raise the limit.")
+
+
+def nearest_count(percent: float, n: int) -> int:
+    """Count out of n closest to a percentage."""
+    return int(np.floor(percent * n / 100 + 0.5))
+
+
+@dataclass(frozen=True)
+class Reach:
+    """What McNemar's test can give when only the margins are known.
+
+    Attributes
+    ----------
+    correct_a, correct_b, n : int
+        Scans each model gets right, and all scans.
+    difference : int
+        b - c, fixed by the margins.
+    discordant_low, discordant_high : int
+        Fewest and most discordant scans (b + c) that the margins allow.
+    p_low, p_high : float
+        Range of the exact p.
+    chi2_p_low, chi2_p_high : float
+        Range of the continuity-corrected chi-square p.
+    """
+
+    correct_a: int
+    correct_b: int
+    n: int
+    difference: int
+    discordant_low: int
+    discordant_high: int
+    p_low: float
+    p_high: float
+    chi2_p_low: float
+    chi2_p_high: float
+
+    def holds(self, p: float, *, slack: float = 0.005) -> bool:
+        """Tell whether a printed p lies in the range of either form (`slack` for its rounding)."""
+        exact = self.p_low * (1 - slack) <= p <= self.p_high * (1 + slack)
+        corrected = self.chi2_p_low * (1 - slack) <= p <= self.chi2_p_high * (1 + slack)
+        return bool(exact or corrected)
+
+
+def mcnemar_range(margins) -> Reach:
+    """Enumerate every overlap of two models' right answers.
+
+    Parameters
+    ----------
+    margins : sequence of (correct_a, correct_b, n)
+        One entry a class (negatives, positives): overlaps are free within each class only.
+
+    Returns
+    -------
+    Reach
+        Ranges over all overlaps.
+
+    Raises
+    ------
+    ValueError
+        A count outside 0 ... n.
+
+    Examples
+    --------
+    >>> reach = mcnemar_range([(280, 163, 328), (48, 56, 57)])
+    >>> (reach.difference, reach.discordant_low, reach.discordant_high)
+    (109, 125, 223)
+    """
+    low = high = difference = 0
+    for right_a, right_b, n in margins:
+        if not (0 <= right_a <= n and 0 <= right_b <= n):
+            raise ValueError(
+                f"Found {right_a} and {right_b} right of {n}, expected counts from 0 to {n}."
+            )
+        difference += right_a - right_b
+        low += abs(right_a - right_b)
+        high += right_a + right_b - 2 * max(0, right_a + right_b - n)
+    exact, corrected = _p_values(np.arange(low, high + 1, 2), abs(difference))
+    return Reach(
+        correct_a=sum(m[0] for m in margins),
+        correct_b=sum(m[1] for m in margins),
+        n=sum(m[2] for m in margins),
+        difference=difference,
+        discordant_low=low,
+        discordant_high=high,
+        p_low=float(exact.min()),
+        p_high=float(exact.max()),
+        chi2_p_low=float(corrected.min()),
+        chi2_p_high=float(corrected.max()),
+    )
+
+
+def _p_values(totals: np.ndarray, difference: int) -> tuple[np.ndarray, np.ndarray]:
+    """Exact and corrected p for discordant totals (n,) and one difference; as `mcnemar_counts`."""
+    exact = np.minimum(1.0, 2 * binom.cdf((totals - difference) // 2, totals, 0.5))
+    statistic = max(difference - 1, 0) ** 2 / np.maximum(totals, 1)
+    return exact, np.where(totals > 0, chi2.sf(statistic, 1), 1.0)
+
+
+def largest_sd(mean: float, n: int = 5, *, top: float = 100.0) -> float:
+    """Largest SD (n - 1) of n values that do not exceed `top`: all at the top but one."""
+    gap = top - mean
+    if n * gap > top:
+        raise ValueError(f"Found mean {mean:g}, expected one within {top / n:g} of {top:g}.")
+    return float(gap * np.sqrt(n))
+
+
+def smallest_sd(step: float, n: int = 5) -> float:
+    """Smallest non-zero SD (n - 1) of n values on a lattice: one differs by one step."""
+    return float(step / np.sqrt(n))
