@@ -1,0 +1,140 @@
+"""The folder of a run goes in; every table of the paper beside ours comes out, without torch.
+
+A table is a pure function of ``predictions.csv``, ``splits.csv`` and ``durations.csv``: nothing is
+typed, and a cell that a run cannot fill is empty and carries its reason.
+"""
+
+from __future__ import annotations
+
+import os
+
+import pandas as pd
+
+from motionlib.audit import paper_audit
+from motionlib.beside import beside_paper, same_order
+from motionlib.measured import Measured
+from motionlib.scoreboard import scoreboard
+from motionlib.tables_counts import table_1, table_a1, table_a2, timing
+from motionlib.tables_results import table_2, table_3, table_4, table_a3, table_a4
+from motionlib.tables_tests import agreement, mcnemar_table
+from motionlib.typeset import to_html, to_latex
+
+__all__ = [
+    "TABLES",
+    "beside_paper",
+    "build",
+    "build_all",
+    "headline",
+    "same_order",
+    "to_html",
+    "to_latex",
+]
+_MAKERS = {
+    "table_1": table_1,
+    "table_2": table_2,
+    "table_3": table_3,
+    "table_4": table_4,
+    "table_a1": table_a1,
+    "table_a2": table_a2,
+    "table_a3": table_a3,
+    "table_a4": table_a4,
+    "timing": timing,
+    "agreement": agreement,
+    "mcnemar": mcnemar_table,
+}
+TABLES = (*_MAKERS, "scoreboard", "paper_audit")
+
+
+def build(
+    name: str, folder: str | os.PathLike, *, n_boot: int = 2000, seed: int = 0
+) -> pd.DataFrame:
+    """Make one table from what a run has written.
+
+    Parameters
+    ----------
+    name : str
+        One of `TABLES`.
+    folder : path-like
+        ``runs/<profile>`` (``Run.folder``).
+    n_boot : int, default=2000
+        Draws of patients for every interval.
+    seed : int, default=0
+        Seed of the draws.
+
+    Returns
+    -------
+    DataFrame
+        All rows of the paper's table at every profile.
+
+    Raises
+    ------
+    ValueError
+        Unknown table, or predictions that are not in order.
+    FileNotFoundError
+        The folder is no run's.
+    """
+    if name not in TABLES:
+        raise ValueError(f"Found table {name!r}, expected one of {', '.join(TABLES)}.")
+    if name == "paper_audit":
+        return paper_audit()
+    run = Measured(folder, n_boot=n_boot, seed=seed)
+    if name == "scoreboard":
+        return scoreboard(run, {each: make(run) for each, make in _MAKERS.items()})
+    return _MAKERS[name](run)
+
+
+def build_all(
+    folder: str | os.PathLike, *, n_boot: int = 2000, seed: int = 0
+) -> dict[str, pd.DataFrame]:
+    """Make every table, measuring nothing twice.
+
+    Parameters
+    ----------
+    folder, n_boot, seed
+        As for `build`.
+
+    Returns
+    -------
+    dict of DataFrame
+        The keys are `TABLES`.
+    """
+    run = Measured(folder, n_boot=n_boot, seed=seed)
+    tables = {name: make(run) for name, make in _MAKERS.items()}
+    return tables | {"scoreboard": scoreboard(run, tables), "paper_audit": paper_audit()}
+
+
+def headline(folder: str | os.PathLike, *, n_boot: int = 2000, seed: int = 0) -> pd.DataFrame:
+    """Make the small table for the README: severe and mild motion by method.
+
+    Parameters
+    ----------
+    folder, n_boot, seed
+        As for `build`.
+
+    Returns
+    -------
+    DataFrame
+        ``task method ba_paper ba_ours auc_paper auc_ours n cohort``, as text: percent for the
+        balanced accuracy, two decimals for the AUC, ours with its 95 % interval.
+    """
+    table = build("table_4", folder, n_boot=n_boot, seed=seed)
+    rows = []
+    for row in table.to_dict("records"):
+        cells = {"task": row["task"], "method": row["method"]}
+        for short, metric, scale, digits in (
+            ("ba", "balanced_accuracy", 100, 1),
+            ("auc", "auc", 1, 2),
+        ):
+            cells[f"{short}_paper"] = _number(scale * row[f"{metric}_paper"], digits)
+            ends = [row.get(f"{metric}_{part}", float("nan")) for part in ("ours", "low", "high")]
+            ours, low, high = (_number(scale * value, digits) for value in ends)
+            cells[f"{short}_ours"] = f"{ours} [{low}, {high}]" if ours else ""
+        cells["n"] = "" if pd.isna(row.get("n")) else str(int(row["n"]))
+        cells["cohort"] = "" if pd.isna(row.get("cohort")) else row["cohort"]
+        rows.append(cells)
+    return pd.DataFrame(rows)
+
+
+def _number(value: float, digits: int) -> str:
+    """Write a number with fixed decimals, nothing where there is none."""
+    return "" if pd.isna(value) else f"{value:.{digits}f}"

@@ -1,0 +1,120 @@
+"""Nothing but a size goes in; an empty figure in the study's style comes out.
+
+The style is seaborn's, set for the figure being drawn only. Colours are Okabe and Ito's, safe for
+colour-blind readers; each comes with a line style and a marker, so that a grey print reads too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache, wraps
+from io import BytesIO
+
+import matplotlib
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555")
+DASHES = ("-", (0, (5, 1.5)), (0, (1, 1)), "-.", (0, (3, 1, 1, 1, 1, 1)), (0, (8, 2)), ":")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+METHOD_ORDER = (
+    "fine_tuned",
+    "from_scratch",
+    "research_only",
+    "forest_clinical",
+    "forest_research",
+    "fine_tuned_recommended",
+    "fine_tuned_kspace",
+)
+TITLES = {
+    "fine_tuned": "fine-tuned",
+    "from_scratch": "from scratch",
+    "research_only": "research only",
+    "forest_clinical": "forest, warehouse",
+    "forest_research": "forest, research",
+    "fine_tuned_recommended": "fine-tuned, recommended recipe",
+    "fine_tuned_kspace": "fine-tuned, k-space",
+    "research_only_recommended": "research only, recommended recipe",
+    "other-site": "other site",
+}
+
+
+class StudyFigure(Figure):
+    """A figure that a notebook shows by itself, without pyplot."""
+
+    def _repr_png_(self) -> bytes:
+        """Draw the figure for a notebook."""
+        stream = BytesIO()
+        self.savefig(stream, format="png", dpi=100, metadata={"Software": None})
+        return stream.getvalue()
+
+
+@cache
+def _settings() -> dict:
+    """Collect seaborn's style and context with our own sizes."""
+    import seaborn
+
+    return {
+        **seaborn.axes_style("ticks"),
+        **seaborn.plotting_context("notebook", font_scale=0.9),
+        "axes.grid": True,
+        "axes.spines.right": False,
+        "axes.spines.top": False,
+        "font.family": ["sans-serif"],
+        "font.sans-serif": ["DejaVu Sans"],
+        "grid.color": "#dddddd",
+        "grid.linewidth": 0.6,
+        "legend.frameon": False,
+        "lines.linewidth": 1.8,
+        "savefig.dpi": 150,
+        "svg.fonttype": "path",
+        "svg.hashsalt": "motionlib",
+    }
+
+
+def styled(function: Callable) -> Callable:
+    """Draw with the study's style, and put the former settings back."""
+
+    @wraps(function)
+    def drawn(*args, **kwargs):
+        with matplotlib.rc_context(_settings()):
+            return function(*args, **kwargs)
+
+    return drawn
+
+
+def new_figure(
+    width: float = 6.0, height: float = 4.0, n_columns: int = 1, n_rows: int = 1, **more
+):
+    """Make a figure and its axes.
+
+    Parameters
+    ----------
+    width, height : float
+        Inches.
+    n_columns, n_rows : int
+        Grid of axes.
+    **more
+        Passed to `Figure.subplots`.
+
+    Returns
+    -------
+    tuple
+        The figure and an array of axes, shape (n_rows, n_columns).
+    """
+    figure = StudyFigure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(n_rows, n_columns, squeeze=False, **more)
+
+
+def style_of(name: str, names) -> dict:
+    """Colour, dash and marker of one series: a method keeps its own in every figure."""
+    names = list(names)
+    place = METHOD_ORDER.index(name) if name in METHOD_ORDER else names.index(name)
+    place %= len(COLOURS)
+    return {"color": COLOURS[place], "linestyle": DASHES[place], "marker": MARKERS[place]}
+
+
+def title_of(name: str) -> str:
+    """Turn a key such as ``fine_tuned`` into words for a legend."""
+    return TITLES.get(name, name.replace("_", " "))
