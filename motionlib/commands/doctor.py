@@ -1,0 +1,33 @@
+"""Say what is installed, which devices, engines and data are seen, and what is missing."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of ``motionlib doctor``."""
+    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Print the findings; 0 if nothing needed is missing, else 1."""
+    import json
+    from dataclasses import asdict
+
+    from motionlib.doctor import BAD, examine
+
+    findings = examine()
+    if args.json:
+        print(json.dumps([asdict(finding) for finding in findings], indent=2))
+    else:
+        topic = None
+        for finding in findings:
+            if finding.topic != topic:
+                topic = finding.topic
+                print(f"{topic}")
+            print(f"  {finding.state:<8}{finding.name:<22}{finding.detail}")
+    missing = [finding.name for finding in findings if finding.state == BAD]
+    if missing and not args.json:
+        print(f"missing: {', '.join(missing)}")
+    return 1 if missing else 0

@@ -1,0 +1,145 @@
+"""The command line: which commands there are, what a fault looks like, and what it exits with."""
+
+import argparse
+import subprocess
+import sys
+import types
+
+import pandas as pd
+import pytest
+
+from motionlib import cli
+from motionlib.cli import SUMMARIES, available, main
+
+
+@pytest.fixture
+def stand_in(monkeypatch):
+    """Give the command ``iqms`` a body of the test's own."""
+
+    def install(body):
+        module = types.ModuleType("motionlib.commands.iqms")
+        module.add_arguments = lambda parser: parser.add_argument("--n", type=int, default=1)
+        module.main = body
+        monkeypatch.setitem(sys.modules, "motionlib.commands.iqms", module)
+        monkeypatch.setattr(cli, "available", lambda: ["iqms", "study"])
+
+    return install
+
+
+def python(*words: str) -> str:
+    """What a fresh interpreter prints."""
+    command = [sys.executable, *words]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def fail_with(error: Exception):
+    """A command that raises."""
+
+    def body(args):
+        raise error
+
+    return body
+
+
+class TestCommands:
+    def test_study_and_doctor_are_there(self):
+        assert {"study", "doctor"} <= set(available())
+        assert set(available()) <= set(SUMMARIES)
+
+    @pytest.mark.parametrize("name", available())
+    def test_each_explains_itself(self, name, capsys):
+        assert main([name, "--help"]) == 0
+        assert f"usage: motionlib {name}" in capsys.readouterr().out
+
+    @pytest.mark.parametrize("name", available())
+    def test_each_has_the_two_functions(self, name):
+        module = __import__(f"motionlib.commands.{name}", fromlist=["main"])
+        assert callable(module.main)
+        module.add_arguments(argparse.ArgumentParser())
+
+    def test_the_list_of_commands_imports_none_of_them(self):
+        code = "import sys; from motionlib.cli import main; main(['--help']); "
+        code += "print([m for m in sys.modules if m.startswith('motionlib.commands.')])"
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        )
+        assert done.stdout.strip().splitlines()[-1] == "[]"
+
+    def test_it_runs_as_a_module_too(self):
+        assert python("-m", "motionlib.cli", "--version") == "0.1.0"
+
+
+class TestStatus:
+    @pytest.mark.parametrize(("given", "status"), [(None, 0), (0, 0), (1, 1), (2, 2)])
+    def test_what_a_command_returns_is_the_status(self, stand_in, given, status):
+        stand_in(lambda args: given)
+        assert main(["iqms"]) == status
+
+    @pytest.mark.parametrize(
+        ("error", "status", "said"),
+        [
+            (ValueError("n is 3; give 4"), 2, "motionlib iqms: n is 3; give 4\n"),
+            (FileNotFoundError(2, "No such file or directory", "a.nii"), 2,
+             "motionlib iqms: No such file or directory: a.nii\n"),
+            (PermissionError(13, "Permission denied", "out"), 2,
+             "motionlib iqms: Permission denied: out\n"),
+            (OSError(28, "No space left on device"), 1,
+             "motionlib iqms: No space left on device\n"),
+            (RuntimeError("no memory"), 1,
+             "motionlib iqms: RuntimeError: no memory (MOTIONLIB_DEBUG=1 shows where)\n"),
+            (ModuleNotFoundError("x", name="ants"), 1,
+             "motionlib iqms: the package ants is not installed; motionlib doctor lists what is "
+             "missing\n"),
+            (KeyboardInterrupt(), 1,
+             "motionlib iqms: interrupted; what is finished is kept, repeat to go on\n"),
+        ],
+    )  # fmt: skip
+    def test_an_error_becomes_one_sentence(
+        self, stand_in, error, status, said, capsys, monkeypatch
+    ):
+        monkeypatch.delenv("MOTIONLIB_DEBUG", raising=False)
+        stand_in(fail_with(error))
+        assert main(["iqms"]) == status
+        assert capsys.readouterr().err == said
+
+    def test_a_sentence_has_no_line_break(self, stand_in, capsys):
+        stand_in(fail_with(ValueError("a\n  b")))
+        main(["iqms"])
+        assert capsys.readouterr().err == "motionlib iqms: a b\n"
+
+    def test_faults_of_a_manifest_come_as_a_table_before_the_sentence(self, stand_in, capsys):
+        error = ValueError("2 faults in the manifest; correct them")
+        error.faults = pd.DataFrame({"row": [3, 5], "fault": ["twice", "unknown cohort"]})
+        stand_in(fail_with(error))
+        assert main(["iqms"]) == 2
+        lines = capsys.readouterr().err.splitlines()
+        assert len(lines) == 4
+        assert lines[-1] == "motionlib iqms: 2 faults in the manifest; correct them"
+
+    def test_debugging_shows_where(self, stand_in, monkeypatch):
+        monkeypatch.setenv("MOTIONLIB_DEBUG", "1")
+        stand_in(fail_with(ValueError("here")))
+        with pytest.raises(ValueError, match="here"):
+            main(["iqms"])
+
+    @pytest.mark.parametrize(
+        ("words", "said"),
+        [
+            (["unknown"], "invalid choice: 'unknown'"),
+            (["iqms", "--n", "many"], "argument --n: invalid int value: 'many'"),
+            (["iqms", "--m"], "unrecognised arguments: --m; see motionlib iqms --help"),
+        ],
+    )
+    def test_a_wrong_call_is_one_sentence_that_points_at_the_help(
+        self, stand_in, words, said, capsys
+    ):
+        stand_in(lambda args: 0)
+        assert main(words) == 2
+        fault = capsys.readouterr().err
+        assert said in fault
+        assert fault.strip().endswith("--help")
+        assert fault.count("\n") == 1
+
+    def test_no_command_shows_the_help(self, capsys):
+        assert main([]) == 2
+        assert "COMMAND" in capsys.readouterr().out

@@ -1,0 +1,93 @@
+"""The doctor tells what is there, not whose computer it is; only finished runs are published."""
+
+import getpass
+import json
+import platform
+from pathlib import Path
+
+import pytest
+
+from motionlib import doctor, files
+from motionlib.cli import main
+from motionlib.publish import publish
+
+
+@pytest.fixture
+def findings(monkeypatch, tmp_path):
+    """Findings on a computer with some data and no runs."""
+    (tmp_path / "data" / "ixi-2mm").mkdir(parents=True)
+    monkeypatch.setenv("MOTIONLIB_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("MOTIONLIB_REFERENCE", str(tmp_path / "away"))
+    monkeypatch.setenv("MOTIONLIB_RUNS", str(tmp_path / "runs"))
+    files.write_json(tmp_path / "runs/demo/stamps/01.json", {"key": "abc"})
+    files.write_json(tmp_path / "runs/demo/stamps/02.json", {"key": None})
+    return {(one.topic, one.name): one for one in doctor.examine()}
+
+
+class TestExamine:
+    def test_core_packages_are_as_required(self, findings):
+        assert findings["packages", "core"].state == doctor.GOOD
+
+    def test_data_are_named_by_their_folders(self, findings):
+        assert findings["data", "MOTIONLIB_DATA"].detail == "ixi-2mm"
+
+    def test_a_variable_that_names_nothing_is_missing(self, findings):
+        assert findings["data", "MOTIONLIB_REFERENCE"].state == doctor.BAD
+
+    def test_runs_are_counted_by_finished_notebooks(self, findings):
+        assert findings["study", "run demo"].detail == "1 of 2 notebooks finished"
+
+    def test_the_engines_that_need_no_cluster_are_there(self, findings):
+        assert findings["engines", "inline"].state == findings["engines", "local"].state == "ok"
+
+    def test_nothing_names_the_computer_its_user_or_a_path(self, findings, tmp_path):
+        text = " ".join(f"{one.name} {one.detail}" for one in findings.values())
+        assert str(tmp_path) not in text
+        assert str(Path.home()) + "/" not in text
+        assert platform.node() not in text.split()
+        assert getpass.getuser() not in text.split()
+
+
+class TestCommand:
+    def test_it_fails_only_if_something_needed_is_missing(self, monkeypatch, capsys):
+        good = doctor.Finding("data", "model", doctor.ABSENT, "none shipped")
+        bad = doctor.Finding("devices", "torch", doctor.BAD, "not installed")
+        monkeypatch.setattr(doctor, "examine", lambda: [good])
+        assert main(["doctor", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)[0]["name"] == "model"
+        monkeypatch.setattr(doctor, "examine", lambda: [good, bad])
+        assert main(["doctor"]) == 1
+        assert capsys.readouterr().out.splitlines()[-1] == "missing: torch"
+
+
+class TestPublish:
+    @pytest.fixture
+    def run(self, tmp_path):
+        run = tmp_path / "runs" / "real"
+        for name in ("tables/table_2.csv", "figures/fig_1.png", "predictions.csv"):
+            files.write_text(run / name, "a\n")
+        files.write_text(run / "cohort" / "scan.npy", "never to be copied")
+        files.write_json(run / "provenance.json", {})
+        files.write_json(run / "stamps" / "01.json", {"notebook": "01_data", "key": "abc"})
+        return run
+
+    def test_tables_figures_and_provenance_are_copied_and_no_scan(self, run, tmp_path):
+        files.write_text(tmp_path / "results" / "tables" / "old.csv", "gone")
+        publish(run, tmp_path / "results")
+        names = {p.relative_to(tmp_path / "results").as_posix()
+                 for p in (tmp_path / "results").rglob("*") if p.is_file()}  # fmt: skip
+        assert names == {
+            *("tables/table_2.csv", "figures/fig_1.png", "predictions.csv", "provenance.json"),
+        }
+
+    def test_predictions_can_stay_at_home(self, run, tmp_path):
+        assert "predictions.csv" not in publish(run, tmp_path / "results", predictions=False)
+
+    def test_an_unfinished_run_is_refused(self, run, tmp_path):
+        files.write_json(run / "stamps" / "02.json", {"notebook": "02_compare", "key": None})
+        with pytest.raises(ValueError, match="02_compare not finished"):
+            publish(run, tmp_path / "results")
+
+    def test_the_smoke_profile_is_refused(self, tmp_path):
+        with pytest.raises(ValueError, match="mean nothing"):
+            publish(tmp_path / "smoke", tmp_path / "results")

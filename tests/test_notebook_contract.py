@@ -1,0 +1,212 @@
+"""What a notebook of the study may hold; checked on the files, without running them."""
+
+import ast
+import json
+import re
+from collections import defaultdict
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from motionlib.notebooks import coerce, read_notebook, read_parameters, text
+from motionlib.profiles import RESERVED, check_engine, read_profile, read_study
+
+NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
+PATHS = sorted(NOTEBOOKS.glob("*.ipynb"))
+PROFILES = sorted((NOTEBOOKS / "profiles").glob("*.yml"))
+LONGEST_CELL = 20
+MOST_PARAMETERS = 8
+EVERYWHERE = ("profile", "seed", "engine")
+FREE = {"exercise", "solution"}  # tags of cells in which a reader may define things
+FORBIDDEN = (
+    (r"^\s*[!%]", "a shell or magic line"),
+    (r"\bsys\.path\b", "an edit of sys.path"),
+    (r"\bos\.chdir\b", "a change of folder"),
+    (r"\bwarnings\.(filterwarnings|simplefilter|catch_warnings)\b", "a warning filter"),
+    (r"[\"'](/|[A-Za-z]:\\)\w+/", "an absolute path"),
+    (r"\bplt\.show\(", "plt.show"),
+)
+
+each = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+
+
+def cells(path: Path, kind: str | None = None) -> list[dict]:
+    """Cells of a notebook, all or those of one kind."""
+    found = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    return [cell for cell in found if kind in (None, cell["cell_type"])]
+
+
+def tags(cell: dict) -> set[str]:
+    """Tags of a cell."""
+    return set(cell["metadata"].get("tags", []))
+
+
+def prose(path: Path) -> str:
+    """All text between the code."""
+    return "\n\n".join(text(cell) for cell in cells(path, "markdown"))
+
+
+def tree(cell: dict) -> ast.AST:
+    """Syntax of a code cell."""
+    return ast.parse(text(cell))
+
+
+def test_the_six_notebooks_are_there():
+    assert [path.name[:2] for path in PATHS] == ["01", "02", "03", "04", "05", "06"]
+
+
+@each
+class TestFile:
+    def test_it_is_stripped_of_outputs(self, path):
+        left = [c["id"] for c in cells(path, "code") if c["outputs"] or c["execution_count"]]
+        assert left == []
+
+    def test_it_carries_no_trace_of_a_run_or_a_computer(self, path):
+        whole = json.loads(path.read_text(encoding="utf-8"))
+        known = {"kernelspec", "language_info"}
+        assert set(whole["metadata"]) <= known
+        assert whole["metadata"].get("kernelspec", {}).get("name", "python3") == "python3"
+        assert "version" not in whole["metadata"].get("language_info", {})
+        assert {key for cell in cells(path) for key in cell["metadata"]} <= {"tags", "jupyter"}
+
+    def test_every_cell_has_its_own_id(self, path):
+        ids = [cell.get("id") for cell in cells(path)]
+        assert None not in ids
+        assert len(set(ids)) == len(ids)
+
+
+@each
+class TestParameters:
+    def test_one_cell_declares_them_before_any_other_code(self, path):
+        code = cells(path, "code")
+        assert [index for index, c in enumerate(code) if "parameters" in tags(c)] == [0]
+
+    def test_each_is_typed_and_described(self, path):
+        source = text(cells(path, "code")[0])
+        nodes = ast.parse(source).body
+        assert all(isinstance(node, ast.AnnAssign) for node in nodes)
+        assert [p.name for p in read_parameters(source).values() if len(p.comment) < 5] == []
+
+    def test_each_default_is_of_its_type(self, path):
+        declared = read_notebook(path).parameters.values()
+        assert [p.name for p in declared if coerce(p, p.default) != p.default] == []
+
+    def test_there_are_eight_at_most_and_the_common_ones_among_them(self, path):
+        names = list(read_notebook(path).parameters)
+        assert len(names) <= MOST_PARAMETERS
+        assert names[:2] == ["profile", "seed"]
+        assert set(EVERYWHERE) <= set(names)
+
+    def test_each_is_used(self, path):
+        names = {n.id for c in cells(path, "code")[1:] for n in ast.walk(tree(c))
+                 if isinstance(n, ast.Name)}  # fmt: skip
+        assert set(read_notebook(path).parameters) - names == set()
+
+
+@each
+class TestCode:
+    def test_no_cell_is_longer_than_twenty_lines(self, path):
+        lengths = {c["id"]: len(text(c).splitlines()) for c in cells(path, "code")}
+        assert {key: n for key, n in lengths.items() if n > LONGEST_CELL} == {}
+
+    def test_nothing_is_defined_outside_exercises(self, path):
+        kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
+        defining = [
+            c["id"]
+            for c in cells(path, "code")
+            if not tags(c) & FREE and any(isinstance(n, kinds[:3]) for n in ast.walk(tree(c)))
+        ]
+        assert defining == []
+
+    def test_no_error_is_swallowed(self, path):
+        caught = [c["id"] for c in cells(path, "code")
+                  if any(isinstance(n, ast.Try) for n in ast.walk(tree(c)))]  # fmt: skip
+        assert caught == []
+
+    @pytest.mark.parametrize(("pattern", "what"), FORBIDDEN, ids=[what for _, what in FORBIDDEN])
+    def test_a_cell_does_not_hold(self, path, pattern, what):
+        found = [c["id"] for c in cells(path, "code") if re.search(pattern, text(c), re.MULTILINE)]
+        assert found == []
+
+    def test_the_run_is_opened_under_the_notebook_s_own_name(self, path):
+        code = "\n".join(text(cell) for cell in cells(path, "code"))
+        assert re.findall(r"\bRun\(\s*[\"'](\w+)[\"']", code) == [path.stem]
+
+
+@each
+class TestProse:
+    def test_it_opens_with_its_number_and_question(self, path):
+        first = cells(path)[0]
+        assert first["cell_type"] == "markdown"
+        assert re.match(rf"# {int(path.name[:2])}\. \S", text(first))
+        for word in ("*Needs*", "*Makes*", "*Time*"):
+            assert word in text(first)
+
+    def test_it_says_what_it_does_not_show(self, path):
+        assert re.search(r"^## What this does not show", prose(path), re.MULTILINE)
+
+    def test_it_stands_beside_the_paper(self, path):
+        assert re.search(r"^## Beside the paper", prose(path), re.MULTILINE)
+
+    def test_it_has_two_to_four_exercises_with_a_hidden_solution(self, path):
+        count = len(set(re.findall(r"\*\*Exercise (\d\.\d)", prose(path))))
+        assert 2 <= count <= 4
+        solutions = [cell for cell in cells(path, "code") if "solution" in tags(cell)]
+        assert solutions
+        shown = [
+            c["id"] for c in solutions if not c["metadata"].get("jupyter", {}).get("source_hidden")
+        ]
+        assert shown == []
+
+    def test_there_is_a_sentence_between_two_steps(self, path):
+        order = cells(path)
+        bare = [
+            below["id"]
+            for above, below in pairwise(order[2:])
+            if above["cell_type"] == below["cell_type"] == "code"
+            and not tags(below) & FREE
+            and not all(isinstance(n, ast.Import | ast.ImportFrom) for n in tree(above).body)
+        ]
+        assert bare == []
+
+
+class TestTogether:
+    def test_the_same_name_has_the_same_type_in_all_notebooks(self):
+        types = defaultdict(set)
+        for path in PATHS:
+            for parameter in read_notebook(path).parameters.values():
+                types[parameter.name].add(parameter.annotation)
+        assert {name: kinds for name, kinds in types.items() if len(kinds) > 1} == {}
+
+    def test_notebooks_that_stand_alone_start_at_the_smoke_profile(self):
+        defaults = {p.stem: read_notebook(p).parameters["profile"].default for p in PATHS}
+        assert set(defaults.values()) == {"smoke"}
+
+
+@pytest.mark.parametrize("profile", PROFILES, ids=lambda path: path.stem)
+class TestProfiles:
+    def test_every_key_is_a_parameter_of_its_notebook_and_of_its_type(self, profile, monkeypatch):
+        needs = read_profile(profile, [path.stem for path in PATHS])["needs"]
+        for need in needs:  # whether the data are there is not asked here
+            monkeypatch.setenv(str(need).partition("/")[0], str(NOTEBOOKS))
+        monkeypatch.setattr("motionlib.profiles.data_needed", lambda *_: {})
+        study = read_study(profile.stem, notebooks=NOTEBOOKS, runs=NOTEBOOKS)
+        assert set(study.parameters) == {path.stem for path in PATHS}
+
+    def test_it_is_described(self, profile):
+        import yaml
+
+        whole = yaml.safe_load(profile.read_text())
+        assert len(whole["description"].split()) > 3
+        assert set(whole) - {*RESERVED, *[path.stem for path in PATHS]} == set()
+
+    def test_its_engine_is_one_that_exists(self, profile):
+        import yaml
+
+        whole = yaml.safe_load(profile.read_text())
+        assert check_engine((whole.get("all") or {}).get("engine", "inline"))
+
+
+def test_the_profiles_are_there():
+    assert {"smoke", "demo", "open", "paper", "real"} <= {path.stem for path in PROFILES}

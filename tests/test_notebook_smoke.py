@@ -1,0 +1,146 @@
+"""The whole study at its smallest: run once as a user would, then read what it has written."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+
+from motionlib.metrics import classification_metrics
+from motionlib.paper import published
+from motionlib.predictions import PREDICTION_COLUMNS, load_predictions
+from motionlib.provenance import repository
+
+pytestmark = [pytest.mark.notebook, pytest.mark.timeout(1800)]
+TABLES = (
+    *("table_1", "table_2", "table_3", "table_4", "table_a1", "table_a2", "table_a3", "table_a4"),
+    *("timing", "agreement", "mcnemar", "scoreboard", "paper_audit"),
+)
+PUBLISHED = ("table_1", "table_2", "table_3", "table_4", "table_a1", "table_a2", "table_a3")
+FIGURES = ("fig_1", "fig_2", "fig_3", "fig_a1", "fig_a2")
+METHODS = ("annotators", "fine_tuned", "research_only", "from_scratch")
+METHODS += ("forest_research", "forest_clinical")
+
+
+def study(runs, *more) -> subprocess.CompletedProcess:
+    """Call the command line in a process of its own."""
+    command = [sys.executable, "-m", "motionlib.cli", "study", "--profile", "smoke"]
+    environment = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "2")}
+    return subprocess.run(
+        [*command, "--runs", str(runs), *more],
+        capture_output=True, text=True, check=False, cwd=repository(), env=environment,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def first(tmp_path_factory):
+    """The study's first call, its folder, and what it said."""
+    runs = tmp_path_factory.mktemp("smoke_runs")
+    done = study(runs)
+    assert done.returncode == 0, f"{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+    return runs, done
+
+
+@pytest.fixture(scope="session")
+def folder(first):
+    """Folder of the run."""
+    return first[0] / "smoke"
+
+
+class TestTables:
+    @pytest.mark.parametrize("name", TABLES)
+    def test_it_is_written_with_rows(self, folder, name):
+        assert len(pd.read_csv(folder / "tables" / f"{name}.csv")) > 0
+
+    @pytest.mark.parametrize("name", PUBLISHED)
+    def test_no_row_of_the_paper_is_left_out(self, folder, name):
+        assert len(pd.read_csv(folder / "tables" / f"{name}.csv")) >= len(published(name))
+
+    @pytest.mark.parametrize("name", ["table_2", "table_3", "table_4"])
+    def test_measures_are_fractions(self, folder, name):
+        table = pd.read_csv(folder / "tables" / f"{name}.csv")
+        measures = ("balanced_accuracy", "specificity", "sensitivity", "auc")
+        ends = ("_sd", "_difference")
+        columns = [c for c in table if c.startswith(measures) and not c.endswith(ends)
+                   and "difference" not in c]  # fmt: skip
+        values = table[columns].apply(pd.to_numeric, errors="coerce").stack()
+        assert len(values) > 0
+        assert values.between(0, 1).all()
+
+
+class TestFigures:
+    @pytest.mark.parametrize("name", FIGURES)
+    def test_it_is_there_as_picture_and_drawing_with_a_text(self, folder, name):
+        for suffix in (".png", ".svg"):
+            assert (folder / "figures" / name).with_suffix(suffix).stat().st_size > 1000
+        text = (folder / "figures" / name).with_suffix(".txt")
+        assert text.is_file()
+        assert len(text.read_text().split()) >= 5
+
+
+class TestPredictions:
+    @pytest.fixture(scope="class")
+    def rows(self, folder):
+        return load_predictions(folder)
+
+    def test_columns_and_scores_are_as_agreed(self, rows):
+        assert tuple(rows.columns) == PREDICTION_COLUMNS
+        assert rows["score"].between(0, 1).all()
+        assert set(rows["y_true"]) == {0, 1}
+
+    def test_every_kind_of_experiment_is_there(self, rows):
+        kinds = set(rows["experiment"].str.partition("/")[0])
+        assert {"pretrain", "control", "warehouse"} <= kinds
+
+    @pytest.mark.parametrize("method", METHODS)
+    def test_both_tasks_are_predicted_by_each_method(self, rows, method):
+        found = rows.loc[rows["experiment"] == f"warehouse/{method}", "task"]
+        assert {"mov01vs2", "mov0vs1"} <= set(found)
+
+    def test_models_of_one_task_meet_the_same_scans(self, rows):
+        chosen = rows[rows["experiment"].isin([f"warehouse/{m}" for m in METHODS])]
+        for _, task in chosen[chosen["task"] == "mov01vs2"].groupby("task"):
+            sets = {frozenset(group["scan_id"]) for _, group in task.groupby(["experiment"])}
+            assert len(sets) == 1
+
+    def test_the_raters_agree_with_their_consensus_more_often_than_not(self, rows):
+        raters = rows[(rows["experiment"] == "warehouse/annotators") & (rows["task"] == "mov01vs2")]
+        measured = classification_metrics(raters["y_true"], raters["score"])
+        assert measured["balanced_accuracy"] > 0.5
+
+
+class TestRun:
+    def test_the_report_and_the_provenance_are_there(self, folder):
+        assert (folder / "report" / "index.html").stat().st_size > 10_000
+        assert (folder / "provenance.json").is_file()
+
+    def test_no_output_of_a_notebook_is_an_error_or_a_warning(self, folder):
+        import nbformat
+
+        noisy = []
+        for path in sorted((folder / "notebooks").glob("*.ipynb")):
+            for cell in nbformat.read(path, as_version=4).cells:
+                for output in cell.get("outputs", []):
+                    said = output.get("text", "") if output.output_type == "stream" else ""
+                    if output.output_type == "error" or "Warning" in said:
+                        noisy.append((path.stem, cell.id, said[:200]))
+        assert noisy == []
+
+    def test_executed_notebooks_name_no_folder_of_this_computer(self, folder):
+        named = []
+        for path in sorted((folder / "notebooks").glob("*.ipynb")):
+            for cell in json.loads(path.read_text())["cells"]:
+                shown = json.dumps([cell["source"], cell.get("outputs", [])])
+                if str(folder.parent) in shown or str(repository()) in shown:
+                    named.append((path.stem, cell["id"]))
+        assert named == []
+
+    def test_the_same_call_again_runs_nothing(self, first):
+        again = study(first[0])
+        assert again.returncode == 0
+        assert "profile smoke: 0 of 6 notebooks to run" in again.stdout
+
+    def test_it_says_nothing_on_the_error_stream(self, first):
+        assert first[1].stderr == ""
