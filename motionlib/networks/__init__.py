@@ -1,0 +1,71 @@
+"""A name and a grid's shape go in; one of the paper's four networks comes out.
+
+Every network is an ordered chain of named blocks (``block1`` ... ``fc1`` ...), so that a caller
+can freeze, cache or read it block by block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+NETWORKS = ("Conv5FC3", "ResNet3D", "SECNN", "ViT3D")
+PAPER_SHAPE = (169, 208, 179)  # networks are pinned at this grid; paper §III-B
+
+
+def build_network(
+    name: str,
+    shape: Sequence[int],
+    *,
+    n_classes: int = 2,
+    dropout: float | None = None,
+    **options,
+):
+    """Build a network with fresh weights from torch's current random state.
+
+    Parameters
+    ----------
+    name : {"Conv5FC3", "ResNet3D", "SECNN", "ViT3D"}
+        The paper's names.
+    shape : sequence of 3 int
+        Voxels ``(I, J, K)`` of the volumes it will see.
+    n_classes : int, default=2
+        Logits; the last one is motion.
+    dropout : float, optional
+        Probability of dropping in the head; None is the published one of each network
+        (0, 0.8, 0.5 and 0).
+    **options
+        Further options of one network, such as ``patch`` of ViT3D.
+
+    Returns
+    -------
+    torch.nn.Sequential
+        Takes ``(B, 1, I, J, K)`` float32, gives ``(B, n_classes)``; its children are the blocks.
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown, the shape too small, or an option not one of the network's.
+
+    Notes
+    -----
+    Source: paper §III-C.2, Tables III and A.III.
+    """
+    from motionlib.networks.conv5fc3 import Conv5FC3
+    from motionlib.networks.resnet3d import ResNet3D
+    from motionlib.networks.secnn import SECNN
+    from motionlib.networks.vit3d import ViT3D
+
+    known = dict(zip(NETWORKS, (Conv5FC3, ResNet3D, SECNN, ViT3D), strict=True))
+    if name not in known:
+        raise ValueError(f"Network {name!r} is not known; use one of {', '.join(NETWORKS)}.")
+    shape = tuple(int(n) for n in shape)
+    if len(shape) != 3 or min(shape) < 1:
+        raise ValueError(f"Shape {shape} is not three positive sizes (I, J, K).")
+    if dropout is not None:
+        if not 0 <= dropout < 1:
+            raise ValueError(f"Dropout {dropout} is not a probability in [0, 1).")
+        options["dropout"] = dropout
+    try:
+        return known[name](shape, n_classes=n_classes, **options)
+    except TypeError as error:
+        raise ValueError(f"{name} does not take these options: {error}.") from error

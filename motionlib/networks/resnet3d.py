@@ -1,0 +1,116 @@
+"""A volume goes in; two logits come out, by five residual blocks and two linear layers.
+
+Shape trace at the paper's grid::
+
+    input                                                              (B, 1, 169, 208, 179)
+    block1  residual block with ELU, max-pool 3 stride 2               (B, 8, 84, 103, 89)
+    block2                                                             (B, 16, 41, 51, 44)
+    block3                                                             (B, 32, 20, 25, 21)
+    block4                                                             (B, 64, 9, 12, 10)
+    block5                                                             (B, 128, 4, 5, 4)
+    fc1     Flatten, Linear(10240, 256), ELU                           (B, 256)
+    fc2     Dropout(0.8), Linear(256, 2)                               (B, 2)
+
+3,517,314 parameters, of which 895,104 in the blocks.
+
+References
+----------
+Couvy-Duchesne et al. (2020), Frontiers in Psychiatry 11:593336; ClinicaDL 1.x, ``ResNet3D``.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import torch
+from torch import nn
+
+CHANNELS = (8, 16, 32, 64, 128)
+UNPADDED_FROM = 63  # voxels an axis must have for five unpadded pools to leave one
+
+
+class ResidualBlock(nn.Module):
+    """Two convolutions beside a bias-free 1x1x1 shortcut that is always there.
+
+    Parameters
+    ----------
+    channels, width : int
+        Channels in and out.
+    activation : callable
+        Makes the activation module.
+    attention : torch.nn.Module, optional
+        Applied to the residual branch before the sum.
+    """
+
+    def __init__(self, channels: int, width: int, activation, attention=None):
+        super().__init__()
+        self.residual = nn.Sequential(
+            nn.Conv3d(channels, width, 3, padding=1, bias=False),
+            nn.BatchNorm3d(width),
+            activation(),
+            nn.Conv3d(width, width, 3, padding=1, bias=False),
+            nn.BatchNorm3d(width),
+        )
+        self.attention = nn.Identity() if attention is None else attention
+        self.shortcut = nn.Conv3d(channels, width, 1, bias=False)
+        self.activation = activation()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Keep the grid: ``(B, channels, I, J, K)`` to ``(B, width, I, J, K)``."""
+        return self.activation(self.attention(self.residual(x)) + self.shortcut(x))
+
+
+def residual_blocks(shape, activation, attention=None):
+    """Chain five residual blocks, each with its pool.
+
+    Parameters
+    ----------
+    shape : tuple of 3 int
+        Voxels (I, J, K) of the input.
+    activation : callable
+        Makes the activation module.
+    attention : callable, optional
+        Takes a block's width, makes the module on its residual branch.
+
+    Returns
+    -------
+    blocks : OrderedDict
+        ``block1`` ... ``block5``.
+    features : int
+        Length of the flattened output.
+
+    Notes
+    -----
+    Departs from the paper: where an axis has fewer than 63 voxels the published unpadded pools
+    would leave nothing, so every pool is padded by one voxel; no parameter depends on it.
+    """
+    padding = 0 if min(shape) >= UNPADDED_FROM else 1
+    blocks: OrderedDict[str, nn.Module] = OrderedDict()
+    sizes, channels = tuple(shape), 1
+    for number, width in enumerate(CHANNELS, 1):
+        extra = None if attention is None else attention(width)
+        blocks[f"block{number}"] = nn.Sequential(
+            ResidualBlock(channels, width, activation, extra), nn.MaxPool3d(3, 2, padding)
+        )
+        sizes, channels = tuple((n + 2 * padding - 3) // 2 + 1 for n in sizes), width
+    return blocks, channels * sizes[0] * sizes[1] * sizes[2]
+
+
+class ResNet3D(nn.Sequential):
+    """The brain-age residual network that the paper compares.
+
+    Parameters
+    ----------
+    shape : tuple of 3 int
+        Voxels (I, J, K); below 63 on an axis the pools are padded (see `residual_blocks`).
+    n_classes : int, default=2
+        Logits.
+    dropout : float, default=0.8
+        Before the last linear layer, as published.
+    """
+
+    def __init__(self, shape, *, n_classes: int = 2, dropout: float = 0.8):
+        blocks, features = residual_blocks(shape, nn.ELU)
+        blocks["fc1"] = nn.Sequential(nn.Flatten(), nn.Linear(features, 256), nn.ELU())
+        blocks["fc2"] = nn.Sequential(nn.Dropout(dropout), nn.Linear(256, n_classes))
+        super().__init__(blocks)

@@ -1,0 +1,73 @@
+"""A volume goes in; two logits come out, by five squeeze-and-excitation blocks.
+
+Shape trace at the paper's grid::
+
+    input                                                              (B, 1, 169, 208, 179)
+    block1  residual block with ReLU and channel gates, max-pool 3/2   (B, 8, 84, 103, 89)
+    block2                                                             (B, 16, 41, 51, 44)
+    block3                                                             (B, 32, 20, 25, 21)
+    block4                                                             (B, 64, 9, 12, 10)
+    block5                                                             (B, 128, 4, 5, 4)
+    fc1     Flatten, Dropout(0.5), Linear(10240, 256), ReLU            (B, 256)
+    fc2     Linear(256, 2)                                             (B, 2)
+
+3,523,049 parameters, of which 900,839 in the blocks.
+
+References
+----------
+Hu et al. (2018), CVPR; Ghosal et al. (2019), ISBI; ClinicaDL 1.x, ``SqueezeExcitationCNN``.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from motionlib.networks.resnet3d import residual_blocks
+
+RATIO = 8  # channels to bottleneck units; ClinicaDL 1.x
+
+
+class ChannelGates(nn.Module):
+    """Weight each channel by a gate that a two-layer bottleneck reads off the channel means.
+
+    Parameters
+    ----------
+    width : int
+        Channels.
+    """
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.gates = nn.Sequential(
+            nn.Linear(width, width // RATIO),
+            nn.ReLU(),
+            nn.Linear(width // RATIO, width),
+            nn.Sigmoid(),
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Scale the channels of ``(B, C, I, J, K)``."""
+        return x * self.gates(x.mean(dim=(2, 3, 4)))[:, :, None, None, None]
+
+
+class SECNN(nn.Sequential):
+    """The squeeze-and-excitation network that the paper compares.
+
+    Parameters
+    ----------
+    shape : tuple of 3 int
+        Voxels (I, J, K); below 63 on an axis the pools are padded (see `residual_blocks`).
+    n_classes : int, default=2
+        Logits.
+    dropout : float, default=0.5
+        Before the first linear layer, as published.
+    """
+
+    def __init__(self, shape, *, n_classes: int = 2, dropout: float = 0.5):
+        blocks, features = residual_blocks(shape, nn.ReLU, ChannelGates)
+        blocks["fc1"] = nn.Sequential(
+            nn.Flatten(), nn.Dropout(dropout), nn.Linear(features, 256), nn.ReLU()
+        )
+        blocks["fc2"] = nn.Sequential(nn.Linear(256, n_classes))
+        super().__init__(blocks)
