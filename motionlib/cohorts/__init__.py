@@ -1,0 +1,53 @@
+"""A cohort's name and folder come in; its manifest and flow go out, by one reader per file."""
+
+from __future__ import annotations
+
+import os
+from importlib import import_module
+
+COHORTS = {
+    "adni": "motionlib.cohorts.adni",
+    "msseg": "motionlib.cohorts.msseg",
+    "bite": "motionlib.cohorts.bite",
+    "aphp": "motionlib.cohorts.aphp",
+    "ixi": "motionlib.cohorts.ixi",
+    "mr-art": "motionlib.cohorts.mr_art",
+    "bids": "motionlib.cohorts.bids",
+    "caps": "motionlib.cohorts.caps",
+    "virtual": "motionlib.cohorts.virtual",
+}
+
+
+def read_cohort(name: str, root: str | os.PathLike, **options):
+    """Read a cohort with its own reader.
+
+    Parameters
+    ----------
+    name : str
+        A key of `COHORTS`.
+    root : path-like
+        The cohort's folder; for ``virtual`` the folder to generate it in.
+    **options
+        Passed to the reader (see its ``read``; for ``virtual``, ``make_cohort``).
+
+    Returns
+    -------
+    Selection
+        Unpacks as ``manifest, flow``; ``dropped`` names every scan that left.
+
+    Raises
+    ------
+    ValueError
+        If the name is no cohort's.
+    """
+    if name not in COHORTS:
+        raise ValueError(f"{name!r} is no cohort; expected one of {', '.join(COHORTS)}.")
+    module = import_module(COHORTS[name])
+    if name != "virtual":
+        return module.read(root, **options)
+    from motionlib.selection import DROPPED_COLUMNS, Selection
+
+    manifest, flow = module.make_cohort(root, **options)
+    import pandas as pd
+
+    return Selection(manifest, flow, pd.DataFrame(columns=DROPPED_COLUMNS))

@@ -1,0 +1,182 @@
+"""ADNI's quality tables and Clinica's conversion come in; clean and moving scans go out."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import pandas as pd
+
+from motionlib.cohorts import sources
+from motionlib.cohorts.bids import sidecar_facts
+from motionlib.selection import Selection, Sieve
+
+CONVERSION = ("subject_id", "viscode", "series_id", "image_id", "field_strength")
+MOTION = re.compile(r"\b(motion|mov(e|ed|es|ing|ements?)|ghost\w*|rings?|ringing|blur\w*)\b", re.I)
+NEGATION = re.compile(r"\b(no|not|without|free of|absence of|nil|w/o)\b[^.;]*", re.I)
+# IPMOTION 1, 2, 3 is mild, moderate, severe; the paper's grade 2 is "difficult to distinguish"
+GRADES = {0: 0, 1: 1, 2: 1, 3: 2}
+KEPT = (
+    *("scan_id", "participant_id", "cohort", "path", "age", "sex"),
+    *("field_strength", "manufacturer", "motion_grade", "role"),
+)
+
+
+def read(
+    root: str | os.PathLike, *, field_strength: float | None = 1.5, check_files: bool = True
+) -> Selection:
+    """Select motion-free scans and a test set with real motion, as in Fig. A.1.
+
+    Parameters
+    ----------
+    root : path-like
+        Holds ``MRIQUALITY.csv``, ``MAYOADIRL_MRI_IMAGEQC*.csv``, Clinica's
+        ``conversion_info/v*/t1_paths.tsv`` (or ``ADNI_BIDS.csv``), each up to three folders deep,
+        and Clinica's BIDS folder (itself, or as ``BIDS``).
+    field_strength : float or None, default=1.5
+        Only scans of this field strength; None takes all.
+    check_files : bool, default=True
+        Open every header.
+
+    Returns
+    -------
+    Selection
+        ``role`` is ``research`` (IPMOTION 0, PASS 1, no word of motion in the comments) or
+        ``real_motion`` (IPMOTION 2 or 3, or a word of motion in the comments of the same image),
+        the latter without the participants of the former.
+
+    Notes
+    -----
+    Source: paper §III-A.1, Fig. A.1. The thresholds are ours: the figure's are not in the text.
+    Series join MRIQUALITY (``LONIUID`` is S and the series), images join IMAGEQC (``loni_image``
+    is I and the image). ADNI-1 images are processed copies whose image id is not in IMAGEQC:
+    comments on the same participant and day also keep a scan out of the motion-free set.
+    """
+    root = sources.need_folder(root)
+    base = next((b for b in ("", "BIDS", "bids") if any((root / b).glob("sub-ADNI*"))), "")
+    sieve = Sieve(_candidates(root, base), "converted, or in the folder", "t1_paths.tsv and BIDS")
+    sieve.drop("in the conversion table", sieve.table["series_id"].isna(), "on disk, not in table")
+    wrong = ~sieve.table["scan_id"].str.contains(r"^sub-ADNI\d{3}S\d{4}_ses-M\d{3}_")
+    sieve.drop("participant and visit", wrong, "PTID or visit code not understood")
+    if field_strength is not None:
+        tesla = pd.to_numeric(sieve.table["field_strength"], errors="coerce")
+        other = (tesla - field_strength).abs().fillna(9) > 0.1
+        sieve.drop(f"{field_strength:g} T", other, "has another field strength")
+    sources.drop_unusable(sieve, root, check_files=check_files)
+    _join_scores(sieve, root)
+    _join_comments(sieve, root)
+    _choose(sieve)
+    table = sieve.table.join(sources.demographics(root / base), on="participant_id")
+    facts = pd.DataFrame([sidecar_facts(root, p) for p in table["path"]], index=table.index)
+    sieve.table = table.assign(
+        cohort="adni",
+        manufacturer=facts.get("manufacturer"),
+        motion_grade=table["ipmotion"].astype(int).map(GRADES) if len(table) else None,
+    )[list(KEPT)]
+    return sieve.select()
+
+
+def session_of(viscode: str) -> str:
+    """Session label of a visit code: bl is ses-M000, m06 is ses-M006; others are kept to fail."""
+    months = 0 if viscode == "bl" else re.sub(r"^m(\d+)$", r"\1", viscode)
+    return f"ses-M{int(months):03d}" if str(months).isdigit() else f"ses-{viscode}"
+
+
+def says_motion(comment: str) -> bool:
+    """Tell whether a comment speaks of motion, "no motion" and the like left out."""
+    return MOTION.search(NEGATION.sub(" ", comment)) is not None
+
+
+def _candidates(root: Path, base: str) -> pd.DataFrame:
+    """Rows of the conversion table and images of the BIDS folder, joined by scan."""
+    path = sources.find_table(root, r"t1_paths\.tsv", r"ADNI_BIDS\.(csv|tsv)")
+    table = sources.read_table(path, CONVERSION)
+    subject = "sub-ADNI" + table["subject_id"].str.replace("_", "", regex=False)
+    session = table["viscode"].fillna("").str.lower().map(session_of)
+    table["participant_id"] = subject.fillna("sub-unknown")
+    table["scan_id"] = table["participant_id"] + "_" + session + "_T1w"
+    table["rid"] = pd.to_numeric(table["subject_id"].str[-4:], errors="coerce").astype("Int64")
+    table["day"] = _day(table["scan_date"]) if "scan_date" in table else pd.NA
+    images = list(sources.t1w_images(root / base))
+    on_disk = pd.DataFrame(
+        {
+            "scan_id": [sources.stem(image) for _, _, image in images],
+            "path": [f"{base}/{image}" if base else image for _, _, image in images],
+            "on_disk_id": [subject for subject, _, _ in images],
+        },
+        dtype="string",
+    )
+    both = table.merge(on_disk, on="scan_id", how="outer")
+    both["participant_id"] = both["participant_id"].fillna(both["on_disk_id"])
+    folder = both["scan_id"].str.replace(r"^(sub-\w+?)_(ses-[^_]+)_.*", r"\1/\2/anat/", regex=True)
+    expected = (f"{base}/" if base else "") + folder + both["scan_id"] + ".nii.gz"
+    both["path"] = both["path"].fillna(expected)
+    return both.drop(columns="on_disk_id").sort_values("scan_id")
+
+
+def _day(column: pd.Series) -> pd.Series:
+    """Dates as eight digits, from yyyymmdd or yyyy-mm-dd."""
+    return column.astype("string").str.replace("-", "", regex=False).str[:8]
+
+
+def _join_scores(sieve: Sieve, root: Path) -> None:
+    """Bring PASS and IPMOTION by series; scans without one clear row leave."""
+    path = sources.find_table(root, r"MRIQUALITY.*\.csv")
+    scores = sources.read_table(path, ("loniuid", "pass", "ipmotion"))
+    key = scores["loniuid"].str.upper().str.removeprefix("S")
+    scores = scores[["pass", "ipmotion"]].assign(series_key=key).dropna(subset="series_key")
+    scores = scores.drop_duplicates()
+    torn = set(scores.loc[scores["series_key"].duplicated(), "series_key"])
+    series = sieve.table["series_id"].str.upper().str.removeprefix("S")
+    sieve.table["series_key"] = series.str.replace(r"\.0$", "", regex=True)
+    bad = sieve.table["series_key"].isin(torn)
+    sieve.drop("one quality row", bad, "has contradictory rows in MRIQUALITY")
+    scores = scores[~scores["series_key"].isin(torn)]
+    sieve.table = sieve.table.merge(scores, on="series_key", how="left", indicator="scored")
+    sieve.drop("quality row", sieve.table["scored"] == "left_only", "has no row in MRIQUALITY")
+    odd = ~sieve.table["ipmotion"].isin(["0", "1", "2", "3"])
+    sieve.drop("IPMOTION 0 to 3", odd, "has no IPMOTION")
+
+
+def _join_comments(sieve: Sieve, root: Path) -> None:
+    """Mark scans whose comments speak of motion: of the same image, or of the same day."""
+    path = sources.find_table(root, r"MAYOADIRL_MRI_IMAGEQC.*\.csv")
+    notes = sources.read_table(path, ("rid", "loni_image"))
+    if "series_type" in notes:
+        notes = notes[notes["series_type"].str.upper().fillna("T1") == "T1"]
+    columns = [name for name in notes if "comment" in name]
+    texts = [" ".join(row) for row in notes[columns].fillna("").itertuples(index=False)]
+    notes = notes[[says_motion(text) for text in texts]]
+    images = set(notes["loni_image"].str.upper().str.removeprefix("I").dropna())
+    rid = pd.to_numeric(notes["rid"], errors="coerce").astype("Int64").astype("string")
+    days = set()
+    if "series_date" in notes:
+        days = set((rid + ":" + _day(notes["series_date"])).dropna())
+    table = sieve.table
+    image = table["image_id"].str.upper().str.removeprefix("I")
+    table["image_moves"] = image.str.replace(r"\.0$", "", regex=True).isin(images)
+    table["day_moves"] = (table["rid"].astype("string") + ":" + table["day"]).isin(days)
+    said = f"searched {', '.join(columns)}" if columns else f"{path.name} has no comment column"
+    sieve.note("comments", said)
+
+
+def _choose(sieve: Sieve) -> None:
+    """Keep motion-free scans and, of other participants, scans with real motion."""
+    table = sieve.table
+    score = table["ipmotion"].astype(int)
+    any_word = table["image_moves"] | table["day_moves"]
+    reason = pd.Series(pd.NA, index=table.index, dtype="string")
+    reason[(score == 0) & (table["pass"] != "1")] = "failed its quality control, IPMOTION 0"
+    reason[(score == 0) & any_word] = "is contradictory: IPMOTION 0, and comments on motion"
+    reason[(score == 1) & ~table["image_moves"]] = "is mild: neither motion-free nor clear motion"
+    sieve.drop("motion-free or clear motion", reason.notna(), reason)
+    table = sieve.table
+    clean = table["ipmotion"].astype(int) == 0
+    table["role"] = clean.map({True: "research", False: "real_motion"})
+    elsewhere = ~clean & table["participant_id"].isin(table.loc[clean, "participant_id"])
+    sieve.drop(
+        "participants apart",
+        elsewhere,
+        "has real motion, and its participant is in the motion-free set",
+    )

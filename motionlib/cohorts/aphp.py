@@ -1,0 +1,104 @@
+"""A warehouse's images and one table of grades come in; the manifest and flow go out."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pandas as pd
+
+from motionlib.cohorts import sources
+from motionlib.selection import Selection, Sieve
+
+GRADES = {f"{prefix}{grade}": grade for prefix in ("", "mov") for grade in (0, 1, 2)}
+FLAGS = {"1": 1, "yes": 1, "true": 1, "0": 0, "no": 0, "false": 0}
+ALIASES = {
+    "participant_id": ("participant_id", "participant", "patient_id", "patient"),
+    "straight_reject": ("straight_reject", "sr"),
+    "contrast_agent": ("contrast_agent", "gadolinium", "contrast"),
+}
+
+
+def read(
+    root: str | os.PathLike, *, table: str | None = None, check_files: bool = True
+) -> Selection:
+    """Read a clinical data warehouse graded by two raters, or by one consensus.
+
+    Parameters
+    ----------
+    root : path-like
+        Holds the images and one CSV with the columns ``image, rater_1, rater_2, straight reject``
+        or ``image, mov``; ``image`` is relative to the folder. Also read if there: participant (or
+        patient), age, sex, manufacturer, field_strength, contrast_agent (or gadolinium).
+    table : str, optional
+        Name of the CSV; needed where the folder holds several.
+    check_files : bool, default=True
+        Open every header.
+
+    Returns
+    -------
+    Selection
+        Straight rejects stay in the manifest as ``excluded`` and leave the flow; the others have
+        ``motion_grade`` and ``consensus``, the maximum of the two raters.
+
+    Notes
+    -----
+    Source: paper §III-A.2 (grades mov0, mov1, mov2; straight reject; consensus).
+    """
+    root = sources.need_folder(root)
+    sieve = Sieve(_rows(root, table), "rows of the table", "one row an image")
+    sieve.drop("names an image", sieve.table["path"].isna(), "has no image")
+    nobody = sieve.table["participant_id"].isna()
+    sieve.drop("names a patient", nobody, "has neither a patient column nor sub- in its path")
+    torn = sieve.table["path"].duplicated(keep=False)
+    sieve.drop("one row an image", torn, "stands in rows that contradict each other")
+    outside = sieve.table["path"].str.contains(r"^[/\\]|(?:^|[/\\])\.\.(?:[/\\]|$)")
+    sieve.drop("inside the folder", outside, "has a path that leaves the folder")
+    sources.drop_unusable(sieve, root, check_files=check_files)
+    grades = sieve.table[["rater_1", "rater_2", "consensus"]]
+    rejected = sieve.table["straight_reject"] == 1
+    both = rejected & grades.notna().any(axis=1)
+    sieve.drop("grade or reject", both, "is contradictory: a straight reject with a grade")
+    ungraded = (sieve.table["straight_reject"] != 1) & sieve.table["consensus"].isna()
+    sieve.drop("graded", ungraded, "has no grade 0, 1 or 2 by both raters")
+    kept = sieve.table
+    rejects = kept[kept["straight_reject"] == 1].assign(role="excluded")
+    sieve.drop("no straight reject", kept["straight_reject"] == 1, "is a straight reject")
+    sieve.table = pd.concat([sieve.table.assign(role="warehouse"), rejects], ignore_index=True)
+    sieve.table["motion_grade"] = sieve.table["consensus"]
+    return sieve.select()
+
+
+def _rows(root: Path, name: str | None) -> pd.DataFrame:
+    """Read the table with the manifest's column names and types."""
+    found = [root / name] if name else sorted(root.glob("*.csv"))
+    if len(found) != 1 or not found[0].is_file():
+        names = ", ".join(path.name for path in found) or "none"
+        raise FileNotFoundError(f"{root} should hold one CSV of grades; it has {names}.")
+    given = sources.read_table(found[0], ("image",))
+    given.columns = given.columns.str.replace(" ", "_")
+    has_mov = "mov" in given
+    missing = [c for c in ("rater_1", "rater_2") if c not in given and not has_mov]
+    if missing:
+        raise ValueError(f"{found[0].name} has no column {', '.join(missing)}, nor the column mov.")
+    given = given.drop_duplicates()
+    rows = pd.DataFrame({"path": given["image"].str.replace("\\", "/", regex=False)})
+    for column, names in ALIASES.items():
+        rows[column] = next((given[n] for n in names if n in given), pd.Series(dtype="string"))
+    rows["participant_id"] = rows["participant_id"].fillna(
+        rows["path"].str.extract(r"(sub-[A-Za-z0-9]+)")[0]
+    )
+    rows["scan_id"] = rows["path"].fillna("unnamed").map(sources.stem).astype("string")
+    for column in ("straight_reject", "contrast_agent"):
+        rows[column] = rows[column].str.lower().map(FLAGS).astype("Int64")
+    for column in ("rater_1", "rater_2"):
+        said = given[column] if column in given else pd.Series(pd.NA, given.index, dtype="string")
+        rows[column] = said.str.lower().map(GRADES).astype("Int64")
+    highest = rows[["rater_1", "rater_2"]].max(axis=1, skipna=False).astype("Int64")
+    single = given["mov"].str.lower().map(GRADES).astype("Int64") if has_mov else pd.NA
+    rows["consensus"] = highest.fillna(single) if has_mov else highest
+    for column in ("age", "field_strength"):
+        rows[column] = pd.to_numeric(given[column], errors="coerce") if column in given else None
+    sex = given["sex"].str.lower().map(sources.SEXES) if "sex" in given else None
+    maker = given.get("manufacturer")
+    return rows.assign(cohort="aphp", sex=sex, manufacturer=maker)

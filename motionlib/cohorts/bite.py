@@ -1,0 +1,59 @@
+"""The MNI BITE folder comes in; the manifest of group 3 (before and after surgery) goes out."""
+
+from __future__ import annotations
+
+import os
+
+import pandas as pd
+
+from motionlib.cohorts import sources
+from motionlib.selection import Selection, Sieve
+
+PATIENTS = [number for number in range(1, 15) if number != 13]  # group 3 has no 13
+SESSIONS = {"preop": "preop_mri", "postop": "postop_mri"}
+SUFFIXES = (".mnc", ".nii.gz", ".nii")
+
+
+def read(root: str | os.PathLike, *, check_files: bool = True) -> Selection:
+    """Read MNI BITE, group 3.
+
+    Parameters
+    ----------
+    root : path-like
+        Holds ``group3/NN/NN_{preop,postop}_mri.mnc`` (or is ``group3``); images converted to
+        NIfTI under the same names are taken where there is no MINC file.
+    check_files : bool, default=True
+        Open every header.
+
+    Returns
+    -------
+    Selection
+        Two scans a patient: 13 patients and 26 images when complete.
+
+    Notes
+    -----
+    Source: paper §III-A.1 (1.5 T GE Signa EXCITE, contrast-enhanced T1w).
+    """
+    root = sources.need_folder(root)
+    base = "group3/" if (root / "group3").is_dir() else ""
+    if not any((root / f"{base}{number:02d}").is_dir() for number in PATIENTS):
+        raise FileNotFoundError(f"{root} holds no group3/01 to 14; expected MNI BITE's group 3.")
+    rows = []
+    for number in PATIENTS:
+        for session, name in SESSIONS.items():
+            start = f"{base}{number:02d}/{number:02d}_{name}"
+            path = next((start + s for s in SUFFIXES if (root / (start + s)).exists()), None)
+            rows.append(
+                {
+                    "participant_id": f"sub-{number:02d}",
+                    "scan_id": f"sub-{number:02d}_ses-{session}_ce-gadolinium_T1w",
+                    "path": path or start + SUFFIXES[0],
+                }
+            )
+    sieve = Sieve(pd.DataFrame(rows), "images of group 3", "13 patients, before and after surgery")
+    sources.drop_unusable(sieve, root, check_files=check_files)
+    table = sieve.table.join(sources.demographics(root), on="participant_id")
+    sieve.table = table.assign(
+        cohort="bite", contrast_agent=1, manufacturer="GE", field_strength=1.5
+    )
+    return sieve.select()

@@ -1,0 +1,67 @@
+"""A CAPS folder of Clinica's t1-linear comes in; its manifest and flow go out."""
+
+from __future__ import annotations
+
+import os
+
+import pandas as pd
+
+from motionlib.caps_names import CROPPED
+from motionlib.cohorts import sources
+from motionlib.selection import Selection, Sieve
+
+
+def read(
+    root: str | os.PathLike, *, cohort: str | None = None, check_files: bool = True
+) -> Selection:
+    """Read the t1-linear images of a CAPS folder.
+
+    Parameters
+    ----------
+    root : path-like
+        Holds ``subjects/sub-*/ses-*/t1_linear/``, written by Clinica or by ``motionlib
+        preprocess``.
+    cohort : str, optional
+        Name for the column; by default ``caps``.
+    check_files : bool, default=True
+        Open every header.
+
+    Returns
+    -------
+    Selection
+        One scan a session and acquisition: the cropped image, or the uncropped one where there
+        is no cropped one. Clinica's ``participants.tsv`` is used if it lies in the folder.
+    """
+    root = sources.need_folder(root)
+    if not (root / "subjects").is_dir():
+        raise FileNotFoundError(f"{root} has no folder subjects; expected a CAPS folder.")
+    rows = []
+    for subject, session, path in sources.t1w_images(root / "subjects", below="t1_linear"):
+        whole = sources.stem(path)
+        image = whole.split("_space-")[0]
+        rows.append(
+            {
+                "participant_id": subject,
+                "scan_id": f"{image}_T1w",
+                "path": f"subjects/{path}",
+                "is_crop": "_desc-Crop_" in path,
+                "is_caps": CROPPED.fullmatch(path.rsplit("/", 1)[-1]) is not None
+                or "_space-MNI152NLin2009cSym" in path,
+                "session": session,
+            }
+        )
+    names = ["participant_id", "scan_id", "path", "is_crop", "is_caps", "session"]
+    table = pd.DataFrame(rows, columns=names)
+    if table.empty:
+        raise FileNotFoundError(f"{root} holds no subjects/sub-*/ses-*/t1_linear/*_T1w.nii.gz.")
+    sieve = Sieve(table, "t1-linear images in the folder", "subjects/sub-*/ses-*/t1_linear")
+    sieve.drop("Clinica's space", ~sieve.table["is_caps"], "not in MNI152NLin2009cSym")
+    has_crop = sieve.table.groupby("scan_id")["is_crop"].transform("any").astype(bool)
+    spare = has_crop & ~sieve.table["is_crop"].astype(bool)
+    sieve.drop("cropped image first", spare, "is the uncropped copy of a cropped image")
+    sources.drop_unusable(sieve, root, check_files=check_files)
+    table = sieve.table.join(sources.demographics(root), on="participant_id")
+    sieve.table = table.drop(columns=["is_crop", "is_caps", "session"]).assign(
+        cohort=cohort or "caps"
+    )
+    return sieve.select()

@@ -1,0 +1,95 @@
+"""The IXI folder comes in; its manifest and flow go out."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import pandas as pd
+
+from motionlib.cohorts import bids, sources
+from motionlib.selection import Selection, Sieve
+
+IMAGE = re.compile(r"IXI(?P<number>\d{3})-(?P<site>Guys|HH|IOP)-(?P<scan>\d{4})-T1\.nii(\.gz)?")
+SITES = {"Guys": ("Philips", 1.5), "HH": ("Philips", 3.0), "IOP": ("GE", 1.5)}
+
+
+def read(root: str | os.PathLike, *, check_files: bool = True) -> Selection:
+    """Read IXI as downloaded (``IXI002-Guys-0828-T1.nii.gz``, ``IXI.xls``) or in BIDS form.
+
+    Parameters
+    ----------
+    root : path-like
+        Images anywhere up to two folders deep; the table as ``IXI.csv`` or ``IXI.xls``.
+    check_files : bool, default=True
+        Open every header.
+
+    Returns
+    -------
+    Selection
+        ``motion_grade`` stays empty: nobody has rated IXI; that it is free of motion is assumed.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there are no images.
+    """
+    root = sources.need_folder(root)
+    files = [p for level in ("*", "*/*", "*/*/*") for p in sorted(root.glob(level))]
+    found = [(path, IMAGE.fullmatch(path.name)) for path in files]
+    rows = [
+        {
+            "participant_id": f"sub-IXI{match['number']}",
+            "scan_id": f"sub-IXI{match['number']}_T1w",
+            "path": path.relative_to(root).as_posix(),
+            "manufacturer": SITES[match["site"]][0],
+            "field_strength": SITES[match["site"]][1],
+        }
+        for path, match in found
+        if match
+    ]
+    if not rows:
+        if any(path.name.startswith("sub-") for path in files):
+            return bids.read(root, cohort="ixi", check_files=check_files)
+        raise FileNotFoundError(f"{root} holds no IXI*-T1.nii.gz; `motionlib fetch ixi` gets them.")
+    people = _people(root)
+    listed = pd.DataFrame({"participant_id": people.index.astype("string")})
+    listed["scan_id"] = listed["participant_id"] + "_T1w"
+    table = pd.DataFrame(rows).astype({"participant_id": "string", "scan_id": "string"})
+    unseen = listed[~listed["scan_id"].isin(table["scan_id"])]
+    table = pd.concat([table, unseen], ignore_index=True)
+    sieve = Sieve(table, "images and rows of the table", "IXI*-T1.nii.gz and IXI.xls")
+    sieve.drop("image on disk", sieve.table["path"].isna(), "is in the table and not on disk")
+    sources.drop_unusable(sieve, root, check_files=check_files)
+    table = sieve.table.join(people, on="participant_id")
+    n_unknown = int(table["age"].isna().sum())
+    sieve.table = table.assign(cohort="ixi", contrast_agent=0)
+    sieve.note("demographics", f"{n_unknown} without an age (zero, contradictory or no row)")
+    return sieve.select()
+
+
+def _people(root: Path) -> pd.DataFrame:
+    """Age and sex by participant; two rows that contradict each other give missing values."""
+    try:
+        path = sources.find_table(root, r"IXI\.(csv|tsv)", r"IXI\.xlsx?")
+    except FileNotFoundError:
+        return sources.demographics(root)
+    required = ("ixi_id", "age")
+    if path.suffix.lower() in (".csv", ".tsv"):
+        table = sources.read_table(path, required)
+    else:
+        try:
+            table = pd.read_excel(path, sheet_name="Table", dtype="string")
+        except ImportError:
+            raise ValueError(
+                f"{path.name} needs a reader of Excel files: pip install xlrd openpyxl, "
+                "or save its sheet Table as IXI.csv."
+            ) from None
+        table.columns = [str(name).strip().lower() for name in table.columns]
+        if missing := [name for name in required if name not in table]:
+            raise ValueError(f"{path.name} has no column {', '.join(missing)} in sheet Table.")
+    sex = next((table[name] for name in table if name.startswith("sex_id")), None)
+    number = pd.to_numeric(table["ixi_id"], errors="coerce")
+    ids = ("sub-IXI" + number.astype("Int64").astype("string").str.zfill(3)).astype("string")
+    return sources.tidy_people(ids, table["age"], sex)

@@ -1,0 +1,75 @@
+"""The MR-ART folder (OpenNeuro ds004173) comes in; its manifest with grades and flow go out."""
+
+from __future__ import annotations
+
+import os
+
+import pandas as pd
+
+from motionlib.cohorts import sources
+from motionlib.selection import Selection, Sieve
+
+GRADES = {"1": 0, "2": 1, "3": 2}  # score 1 / 2 / 3 is the paper's mov0 / mov1 / mov2
+
+
+def read(
+    root: str | os.PathLike, *, require_images: bool = True, check_files: bool = True
+) -> Selection:
+    """Read MR-ART with the neuroradiologists' scores.
+
+    Parameters
+    ----------
+    root : path-like
+        Holds ``derivatives/scores.tsv``, ``participants.tsv`` and ``sub-*/anat``.
+    require_images : bool, default=True
+        Scans without an image leave; False keeps them for work on the tables alone.
+    check_files : bool, default=True
+        Open every header.
+
+    Returns
+    -------
+    Selection
+        ``motion_grade`` 0, 1, 2 from scores 1, 2, 3. One scanner, deliberate motion.
+
+    Notes
+    -----
+    Source: OpenNeuro ds004173 v1.0.2: Siemens Prisma, 3 T, MPRAGE.
+    """
+    root = sources.need_folder(root)
+    path = root / "derivatives" / "scores.tsv"
+    if not path.is_file():
+        raise FileNotFoundError(f"{root} has no derivatives/scores.tsv; fetch MR-ART's tables.")
+    scores = sources.read_table(path, ("bids_name", "score")).rename(
+        columns={"bids_name": "scan_id"}
+    )
+    on_disk = pd.DataFrame(
+        [(sources.stem(image), image) for _, _, image in sources.t1w_images(root)],
+        columns=["scan_id", "path"],
+        dtype="string",
+    )
+    table = scores.drop_duplicates().merge(on_disk, on="scan_id", how="outer")
+    sieve = Sieve(table.sort_values("scan_id"), "scored, or in the folder", "scores.tsv and images")
+    torn = sieve.table["scan_id"].duplicated(keep=False)
+    sieve.drop("one score", torn, "has contradictory scores")
+    sieve.drop("scored", sieve.table["score"].isna(), "is on disk and has no score")
+    odd = ~sieve.table["score"].isin(list(GRADES))
+    sieve.drop("score 1, 2 or 3", odd, "has a score that is none of 1, 2, 3")
+    named = sieve.table["scan_id"].str.extract(r"^(sub-[A-Za-z0-9]+)_")[0]
+    sieve.drop("named after its participant", named.isna(), "has a name without sub-")
+    table = sieve.table
+    table["participant_id"] = table["scan_id"].str.extract(r"^(sub-[A-Za-z0-9]+)_")[0]
+    expected = table["participant_id"] + "/anat/" + table["scan_id"] + ".nii.gz"
+    table["path"] = table["path"].fillna(expected)
+    if require_images:
+        sources.drop_unusable(sieve, root, check_files=check_files)
+    else:
+        sieve.note("images", "not asked for: the tables alone are used")
+    table = sieve.table.join(sources.demographics(root), on="participant_id")
+    sieve.table = table.assign(
+        cohort="mr-art",
+        motion_grade=table["score"].map(GRADES),
+        manufacturer="Siemens",
+        field_strength=3.0,
+        contrast_agent=0,
+    ).drop(columns="score")
+    return sieve.select()

@@ -1,0 +1,80 @@
+"""The MSSEG 2016 folder comes in; the manifest of its gadolinium T1w and their flow go out."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import pandas as pd
+
+from motionlib.cohorts import sources
+from motionlib.selection import Selection, Sieve
+
+IMAGE_NAMES = ("3DT1GADO.nii.gz", "3DT1GADO.nii")
+
+
+def read(root: str | os.PathLike, *, check_files: bool = True) -> Selection:
+    """Read the raw 3DT1GADO of every patient.
+
+    Parameters
+    ----------
+    root : path-like
+        Holds ``[Training|Testing/]Center_XX/Patient_XX/Raw_Data/3DT1GADO.nii.gz``, or the older
+        ``01016SACH/3DT1GADO.nii``; with or without ``participants.tsv``.
+    check_files : bool, default=True
+        Open every header.
+
+    Returns
+    -------
+    Selection
+        One contrast-enhanced scan a patient. Scanners stay empty: the numbering of the centres
+        is not published beside the images.
+
+    Notes
+    -----
+    Source: paper §III-A.1 (53 patients, four scanners, 3D T1w after gadolinium only).
+    """
+    root = sources.need_folder(root)
+    rows = [_row(root, folder) for folder in _patients(root)]
+    if not rows:
+        raise FileNotFoundError(
+            f"{root} holds no Center_*/Patient_* and no folder with 3DT1GADO.nii.gz."
+        )
+    sieve = Sieve(pd.DataFrame(rows), "patients in the folder", "Center_*/Patient_*")
+    stripped = sieve.table["path"].isna() & sieve.table["preprocessed"]
+    sieve.drop("raw images", stripped, "has only Preprocessed_Data, which is skull-stripped")
+    none = sieve.table["path"].isna()
+    sieve.drop("3D T1w with gadolinium", none, "has no Raw_Data/3DT1GADO.nii.gz")
+    sources.drop_unusable(sieve, root, check_files=check_files)
+    table = sieve.table.join(sources.demographics(root), on="participant_id")
+    sieve.table = table.drop(columns="preprocessed").assign(cohort="msseg", contrast_agent=1)
+    return sieve.select()
+
+
+def _patients(root: Path) -> list[Path]:
+    """Folders of patients, new and old layout."""
+    new = [p for level in ("", "*/", "*/*/") for p in root.glob(f"{level}Center_*/Patient_*")]
+    old = [
+        p.parent
+        for name in IMAGE_NAMES
+        for level in ("*/", "*/*/")
+        for p in root.glob(level + name)
+    ]
+    old = [path for path in old if path.name != "Raw_Data" and path not in new]
+    return sorted({path for path in [*new, *old] if path.is_dir()})
+
+
+def _row(root: Path, folder: Path) -> dict:
+    """One patient; the name keeps set, centre and patient, which alone are not unique."""
+    parts = folder.relative_to(root).parts
+    name = "".join(re.sub(r"(Center|Patient)_", lambda m: m[1][0], part) for part in parts)
+    name = re.sub("[^A-Za-z0-9]", "", name)
+    places = [folder / sub / image for sub in ("Raw_Data", ".") for image in IMAGE_NAMES]
+    image = next((place for place in places if os.path.lexists(place)), None)
+    return {
+        "participant_id": f"sub-{name}",
+        "scan_id": f"sub-{name}_ce-gadolinium_T1w",
+        "path": None if image is None else image.relative_to(root).as_posix(),
+        "preprocessed": (folder / "Preprocessed_Data").is_dir(),
+    }

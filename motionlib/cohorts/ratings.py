@@ -1,0 +1,230 @@
+"""Published tables of rated scans come in; one row per scan, measures beside a label, goes out.
+
+ABIDE (1,101 scans, up to three raters) and ds030 (265, one rater) travel in the wheel of
+mriqc-learn; only its two TSV files are read, and the package is never imported. MR-ART's tables
+(436 scans) are read from a folder the user has.
+"""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+from pathlib import Path
+
+import pandas as pd
+
+FIRST_MEASURE = "cjv"  # MRIQC's tables list what a scan is first, then its measures from here on
+MR_ART_SCORES = Path("derivatives/scores.tsv")
+MR_ART_MEASURES = Path("derivatives/mriqc-0.16.1/group_T1w.tsv")
+PROTOCOLS = ("standard", "headmotion1", "headmotion2")
+TASK_GRADES = {"mov01vs2": ((0, 1), (2,)), "mov0vs1": ((0,), (1,))}  # negatives, positives
+
+
+def read_abide() -> pd.DataFrame:
+    """Read ABIDE's ratings and MRIQC measures.
+
+    Returns
+    -------
+    DataFrame, 1101 rows
+        ``scan_id participant_id dataset site rater_1 rater_2 rater_3 y_true`` (1 = excluded by
+        rater 3, who saw every scan) and 68 measures. Ratings: -1 exclude, 0 doubtful, 1 accept.
+
+    Notes
+    -----
+    Source: mriqc-learn, ``abide.tsv`` (Apache-2.0).
+    """
+    table = _shipped("abide.tsv", ["subject_id", "site", "rater_1", "rater_2", "rater_3"])
+    return _rated(table, "abide", "rater_3", ["rater_1", "rater_2", "rater_3"])
+
+
+def read_ds030() -> pd.DataFrame:
+    """Read ds030's ratings and MRIQC measures.
+
+    Returns
+    -------
+    DataFrame, 265 rows
+        ``scan_id participant_id dataset site rater_1 has_ghost y_true`` (1 = excluded) and the
+        measures of ABIDE. ``has_ghost`` is a label too, never a measure.
+
+    Notes
+    -----
+    Source: mriqc-learn, ``ds030.tsv`` (Apache-2.0).
+    """
+    table = _shipped("ds030.tsv", ["subject_id", "site", "has_ghost", "rater_1"])
+    return _rated(table, "ds030", "rater_1", ["rater_1", "has_ghost"])
+
+
+def read_mr_art(root=None) -> pd.DataFrame:
+    """Read MR-ART's radiologist scores and MRIQC 0.16.1 measures.
+
+    Parameters
+    ----------
+    root : path-like, optional
+        Folder of the data set; default: ``mr-art`` under ``MOTIONLIB_DATA``.
+
+    Returns
+    -------
+    DataFrame, 436 rows
+        ``scan_id participant_id dataset site protocol motion_grade`` (0, 1, 2 for scores 1, 2, 3)
+        and 68 measures.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the two tables are not there; the message says how to get them.
+    ValueError
+        If they do not describe the same scans.
+
+    Notes
+    -----
+    Source: OpenNeuro ds004173 v1.0.2 (CC0).
+    """
+    root = find_mr_art(root)
+    if root is None:
+        raise FileNotFoundError(
+            "MR-ART's tables are not found: expected derivatives/scores.tsv and MRIQC's "
+            "group_T1w.tsv in mr-art under MOTIONLIB_DATA; "
+            "run motionlib fetch mr-art DEST --subset tables"
+        )
+    scores = pd.read_csv(root / MR_ART_SCORES, sep="\t")
+    _expect(scores, ["bids_name", "score"], MR_ART_SCORES.name)
+    measures = read_mriqc(root / MR_ART_MEASURES)
+    if (
+        set(scores["bids_name"]) != set(measures["scan_id"])
+        or scores["bids_name"].duplicated().any()
+    ):
+        raise ValueError(
+            f"MR-ART's tables name {scores['bids_name'].nunique()} scored and "
+            f"{measures['scan_id'].nunique()} measured scans: expected the same ones, fetch both "
+            "tables from one version"
+        )
+    names = measures["scan_id"].str.extract(
+        r"^(?P<participant_id>sub-\w+?)_acq-(?P<protocol>\w+?)_"
+    )
+    labels = measures[["scan_id"]].join(names).assign(dataset="mr-art", site="mr-art")
+    grade = scores.set_index("bids_name")["score"].reindex(measures["scan_id"]).to_numpy() - 1
+    return pd.concat([labels.assign(motion_grade=grade), measures.drop(columns="scan_id")], axis=1)
+
+
+def find_mr_art(root=None) -> Path | None:
+    """Folder that holds MR-ART's two tables, or None; `root` as in :func:`read_mr_art`."""
+    if root is None:
+        data = os.environ.get("MOTIONLIB_DATA")
+        root = Path(data) / "mr-art" if data else None
+    if root is None:
+        return None
+    root = Path(root)
+    found = (root / MR_ART_SCORES).is_file() and (root / MR_ART_MEASURES).is_file()
+    return root if found else None
+
+
+def read_mriqc(path) -> pd.DataFrame:
+    """Read a table of MRIQC (``group_T1w.tsv``): ``scan_id`` and the measures as they come.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If there is no such file, or if it is no such table: one sentence.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path.name}: expected MRIQC's group_T1w.tsv")
+    table = pd.read_csv(path, sep="\t")
+    _expect(table, ["bids_name", FIRST_MEASURE, "efc", "fber"], path.name)
+    measures = table[list(table.columns[table.columns.get_loc(FIRST_MEASURE) :])]
+    text = [name for name in measures if not pd.api.types.is_numeric_dtype(measures[name])]
+    if text:
+        raise ValueError(
+            f"{path.name} has words in {', '.join(text)}: expected numbers in every measure"
+        )
+    if table["bids_name"].duplicated().any():
+        raise ValueError(f"{path.name} names a scan twice: expected one row per scan")
+    return pd.concat([table["bids_name"].rename("scan_id"), measures], axis=1)
+
+
+def select_task(table: pd.DataFrame, task: str) -> pd.DataFrame:
+    """Keep the scans of a task and label them.
+
+    Parameters
+    ----------
+    table : DataFrame
+        With ``motion_grade`` 0, 1 or 2.
+    task : {"mov01vs2", "mov0vs1"}
+        Severe against the rest; mild against none (severe left out).
+
+    Returns
+    -------
+    DataFrame
+        The rows of the task, with ``y_true``.
+    """
+    if task not in TASK_GRADES:
+        raise ValueError(f"task {task!r} is not known: expected {' or '.join(TASK_GRADES)}")
+    negative, positive = TASK_GRADES[task]
+    kept = table[table["motion_grade"].isin(negative + positive)]
+    return kept.assign(y_true=kept["motion_grade"].isin(positive).astype(int)).reset_index(
+        drop=True
+    )
+
+
+def measure_names(table: pd.DataFrame, *, acquisition: bool = False) -> list[str]:
+    """Names of a table's measures that vary.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Of one of the readers.
+    acquisition : bool, default=False
+        Keep image size and voxel size, which tell the scanner rather than the motion.
+    """
+    names = list(table.columns[table.columns.get_loc(FIRST_MEASURE) :])
+    names = [name for name in names if name not in ("y_true", "motion_grade")]
+    if not acquisition:
+        names = [name for name in names if not name.startswith(("size_", "spacing_"))]
+    return [name for name in names if table[name].nunique() > 1]
+
+
+def air_measures(names) -> list[str]:
+    """Of MRIQC's measures, the 16 between head and air: those MRQy's kind could know."""
+    exact, starts = {"efc", "fber", "qi_1", "qi_2"}, ("summary_bg", "fwhm")
+    return [name for name in names if name in exact or name.startswith(starts)]
+
+
+def _shipped(name: str, columns: list[str]) -> pd.DataFrame:
+    """Read a table out of the installed mriqc-learn, without importing the package."""
+    spec = find_spec("mriqc_learn")
+    folders = list(spec.submodule_search_locations or ()) if spec else []
+    paths = [Path(folder) / "datasets" / name for folder in folders]
+    path = next((path for path in paths if path.is_file()), None)
+    if path is None:
+        raise FileNotFoundError(
+            f"{name} is not installed: expected it in the package mriqc-learn, "
+            "install mriqc-learn 0.0.3 or later"
+        )
+    table = pd.read_csv(path, sep="\t")
+    _expect(table, [*columns, FIRST_MEASURE], name)
+    return table
+
+
+def _rated(table: pd.DataFrame, dataset: str, reference: str, labels: list[str]) -> pd.DataFrame:
+    """Give a shipped table the project's leading columns."""
+    participants = table["subject_id"].astype(str)
+    lead = pd.DataFrame(
+        {
+            "scan_id": dataset + "_" + participants,
+            "participant_id": participants,
+            "dataset": dataset,
+            "site": table["site"],
+        }
+    )
+    lead = lead.join(table[labels]).assign(y_true=(table[reference] == -1).astype(int))
+    measures = table[list(table.columns[table.columns.get_loc(FIRST_MEASURE) :])]
+    return pd.concat([lead, measures], axis=1)
+
+
+def _expect(table: pd.DataFrame, columns: list[str], name: str) -> None:
+    missing = [column for column in columns if column not in table]
+    if missing:
+        raise ValueError(
+            f"{name} has no column {', '.join(missing)}: expected a table of rated scans or of "
+            "MRIQC's measures, check the file"
+        )

@@ -1,0 +1,184 @@
+"""Volumes with their voxel sizes come in; where the head lies in them goes out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class FoundHead:
+    """Where a head lies in its volume.
+
+    Attributes
+    ----------
+    centre_mm : tuple of 2 float
+        Right-left and front-back centre, from the first voxel, along the array's axes.
+    top_mm : float
+        Its highest point, from the first voxel.
+    spread_mm : tuple of 2 float
+        Right-left and front-back standard deviation about the centre; tells the head's size.
+    stripped : bool
+        Whether skull and scalp are missing.
+    """
+
+    centre_mm: tuple[float, float]
+    top_mm: float
+    spread_mm: tuple[float, float]
+    stripped: bool
+
+
+def array3(volume) -> np.ndarray:
+    """Turn a volume (1, I, J, K) or (I, J, K), tensor or array, into an array (I, J, K)."""
+    array = volume.detach().cpu().numpy() if hasattr(volume, "detach") else np.asarray(volume)
+    if array.ndim == 4 and array.shape[0] == 1:
+        array = array[0]
+    if array.ndim != 3:
+        raise ValueError(f"The volume has shape {array.shape}; expected (I, J, K) or (1, I, J, K).")
+    return array
+
+
+def otsu_threshold(values: np.ndarray, *, n_bins: int = 128) -> float:
+    """Threshold that parts the values into two classes with the largest variance between them.
+
+    Parameters
+    ----------
+    values : ndarray
+        Finite numbers, not all equal.
+    n_bins : int, default=128
+        Bins of the histogram.
+
+    Returns
+    -------
+    float
+        Upper edge of the last bin of the lower class.
+    """
+    counts, edges = np.histogram(values, n_bins)
+    middle = (edges[1:] + edges[:-1]) / 2
+    low = counts.cumsum()[:-1].astype(np.float64)
+    high = counts.sum() - low
+    total = (counts * middle).cumsum()
+    inside = (low > 0) & (high > 0)
+    between = np.zeros(n_bins - 1)
+    gap = total[:-1][inside] / low[inside] - (total[-1] - total[:-1][inside]) / high[inside]
+    between[inside] = gap**2 * low[inside] * high[inside]
+    return float(edges[1 + int(between.argmax())])
+
+
+def head_mask(array: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
+    """Mark the head: half of Otsu's threshold, the largest piece, its holes filled.
+
+    Parameters
+    ----------
+    array : ndarray, shape (I, J, K)
+        RAS; 4 to 8 mm voxels are enough.
+    spacing_mm : ndarray, shape (3,)
+        Voxel size.
+
+    Returns
+    -------
+    ndarray of bool, shape (I, J, K)
+    """
+    from scipy import ndimage
+
+    bright = np.percentile(array, 99.5)
+    mask = array > 0.5 * otsu_threshold(np.minimum(array, bright))
+    opened = ndimage.binary_opening(mask)
+    pieces, n_pieces = ndimage.label(opened if opened.any() else mask)
+    if n_pieces > 1:
+        mask = pieces == 1 + np.bincount(pieces.ravel())[1:].argmax()
+    elif n_pieces:
+        mask = pieces == 1
+    n_close = max(1, round(8 / float(np.mean(spacing_mm))))
+    padded = np.pad(mask, n_close)
+    inner = (slice(n_close, -n_close),) * 3
+    mask = ndimage.binary_closing(padded, iterations=n_close)[inner]
+    # skull and sinuses: close every axial slice against its own outside
+    for plane in range(mask.shape[2]):
+        mask[:, :, plane] = ndimage.binary_fill_holes(mask[:, :, plane])
+    return mask
+
+
+def find_head(volume, affine) -> FoundHead:
+    """Find where the head lies, without registration.
+
+    Parameters
+    ----------
+    volume : Tensor or ndarray, shape (1, I, J, K) or (I, J, K)
+        RAS, with or without skull, face and neck.
+    affine : array-like, shape (4, 4)
+        Only the voxel sizes are used: the head is taken to stand along the array's axes.
+
+    Returns
+    -------
+    FoundHead
+
+    Raises
+    ------
+    ValueError
+        If nothing of the size of a head is in the volume.
+
+    Notes
+    -----
+    The top is the highest level at which the head's cross-section reaches 10 cm²; the centre is
+    the mask's centroid between 20 and 80 mm below it, so that neck, jaw and removed faces do not
+    count. Stripped brains are told by two facts at once: less than 2 % of the voxels around them
+    differ from zero (measured: 0 % around 40 stripped brains, 15 to 100 % around 84 whole heads),
+    and no dark skull 7 to 14 mm below the surface (the lower quartile there is above 0.45 of the
+    median deeper inside; measured 0.52 to 0.60 in the stripped, median 0.36 in the whole heads).
+    """
+    spacing = np.linalg.norm(np.asarray(affine, dtype=np.float64)[:3, :3], axis=0)
+    array, spacing, offset = _coarse(array3(volume), spacing)
+    mask = head_mask(array, spacing)
+    area = mask.sum(axis=(0, 1)) * spacing[0] * spacing[1]
+    if mask.sum() * spacing.prod() < 3e5 or area.max() < 4e3:
+        raise ValueError(
+            f"The largest object has {mask.sum() * spacing.prod() / 1e6:.2f} litres; "
+            "expected a head of at least 0.3 litres."
+        )
+    last = int(np.flatnonzero(area >= 1000)[-1])
+    above = area[last + 1] if last + 1 < len(area) else 0.0
+    top = last + (area[last] - 1000) / max(area[last] - above, 1.0)
+    depth = (top - np.arange(len(area))) * spacing[2]
+    slab = mask & ((depth >= 20) & (depth <= 80))
+    slab = slab if slab.any() else mask
+    index = np.nonzero(slab)
+    centre = [float(index[axis].mean() * spacing[axis] + offset[axis]) for axis in (0, 1)]
+    spread = [float(index[axis].std() * spacing[axis]) for axis in (0, 1)]
+    return FoundHead(
+        centre_mm=tuple(centre),
+        top_mm=float(top * spacing[2] + offset[2]),
+        spread_mm=tuple(spread),
+        stripped=_is_stripped(array, mask, depth, spacing),
+    )
+
+
+def _coarse(array: np.ndarray, spacing: np.ndarray):
+    """Average over blocks of about 6 mm; the new spacing and the first voxel's place in mm."""
+    block = np.maximum(1, np.floor(6.0 / spacing + 1e-6).astype(int))
+    block = np.minimum(block, array.shape)
+    count = np.array(array.shape) // block
+    kept = array[tuple(slice(0, n * b) for n, b in zip(count, block, strict=True))]
+    for axis in (2, 1, 0):
+        shape = (*kept.shape[:axis], count[axis], block[axis], *kept.shape[axis + 1 :])
+        kept = kept.reshape(shape).mean(axis=axis + 1, dtype=np.float32)
+    return kept, spacing * block, (block - 1) / 2 * spacing
+
+
+def _is_stripped(array, mask, depth, spacing) -> bool:
+    """Tell a stripped brain from a whole head; see `find_head`."""
+    from scipy import ndimage
+
+    slab = (depth >= 0) & (depth < 70)
+    bright = np.percentile(array, 99.5)
+    outside = ~ndimage.binary_dilation(mask, iterations=2)[:, :, slab]
+    if (array[:, :, slab][outside] > 1e-3 * bright).mean() > 0.02:
+        return False
+    inside = np.pad(mask, ((1, 1), (1, 1), (0, 1)))
+    deep = ndimage.distance_transform_edt(inside, sampling=spacing)[1:-1, 1:-1, :-1][:, :, slab]
+    values = array[:, :, slab]
+    shell, core = values[(deep > 7) & (deep <= 14)], values[(deep > 20) & (deep < 35)]
+    if not len(shell) or not len(core):
+        return False
+    return bool(np.percentile(shell, 25) > 0.45 * np.median(core))
