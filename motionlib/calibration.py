@@ -1,0 +1,132 @@
+"""Scores and labels of validation scans go in; temperatures, thresholds and their errors come out.
+
+Nothing here is ever chosen on test scans.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from motionlib.metrics import classification_metrics
+
+BINS = 10
+
+
+def logit(score) -> np.ndarray:
+    """Log-odds of probabilities, kept finite."""
+    score = np.clip(np.asarray(score, dtype=float), 1e-6, 1 - 1e-6)
+    return np.log(score / (1 - score))
+
+
+def temperature(y_true, score) -> float:
+    """Temperature that minimises the cross-entropy of ``sigmoid(logit / T)``.
+
+    Parameters
+    ----------
+    y_true : array-like of 0 and 1, shape (n,)
+        Labels of validation scans.
+    score : array-like, shape (n,)
+        Their scores.
+
+    Returns
+    -------
+    float
+        Above 1: the scores were too sure of themselves.  Between 0.05 and 20.
+
+    Notes
+    -----
+    Source: Guo et al. 2017, temperature scaling.
+    """
+    from scipy.optimize import minimize_scalar
+
+    z, y = logit(score), np.asarray(y_true, dtype=float)
+
+    def loss(log_t):
+        scaled = z / np.exp(log_t)
+        return float(np.mean(np.logaddexp(0, scaled) - y * scaled))
+
+    found = minimize_scalar(loss, bounds=(np.log(0.05), np.log(20)), method="bounded")
+    return float(np.exp(found.x))
+
+
+def tempered(score, t: float) -> np.ndarray:
+    """Scores at temperature ``t``; order and the decision at 0.5 are kept."""
+    return 1 / (1 + np.exp(-logit(score) / t))
+
+
+def calibration_error(y_true, score, *, bins: int = BINS) -> float:
+    """Measure the expected calibration error over bins that hold equally many scans.
+
+    Returns
+    -------
+    float
+        Mean gap between the score and the share of motion, weighted by scans, in [0, 1].
+    """
+    order = np.argsort(score, kind="stable")
+    y, s = np.asarray(y_true, dtype=float)[order], np.asarray(score, dtype=float)[order]
+    parts = [part for part in np.array_split(np.arange(len(s)), bins) if len(part)]
+    return float(sum(len(p) * abs(y[p].mean() - s[p].mean()) for p in parts) / len(s))
+
+
+def best_threshold(y_true, score) -> float:
+    """Threshold with the highest balanced accuracy; the middle of the gap where there is one."""
+    levels = np.unique(np.asarray(score, dtype=float))
+    cuts = np.concatenate([[levels[0]], (levels[1:] + levels[:-1]) / 2])
+    y = np.asarray(y_true)
+    called = np.asarray(score, dtype=float)[None, :] >= cuts[:, None]
+    sensitivity = called[:, y == 1].mean(axis=1)
+    specificity = 1 - called[:, y == 0].mean(axis=1)
+    return float(cuts[np.argmax(sensitivity + specificity)])
+
+
+def by_fold(run, experiment: str, task: str) -> pd.DataFrame:
+    """Choose temperature and threshold on each fold's validation scans, judge them on the test.
+
+    Parameters
+    ----------
+    run : motionlib.runs.Run
+        A run whose ``experiment`` was trained by notebook 04.
+    experiment, task : str
+        Which models.
+
+    Returns
+    -------
+    DataFrame
+        One row a fold: temperature, threshold, test calibration error before and after, balanced
+        accuracy at 0.5 and at the chosen threshold.
+    """
+    from motionlib.experiments import read_prepared
+    from motionlib.files import read_json
+    from motionlib.studydata import warehouse_set
+    from motionlib.training import predict
+
+    folders = read_json(run.need(f"models/{experiment.replace('/', '_')}_{task}.json"))
+    prepared = read_prepared(run, warehouse_set(run, task))
+    rows = []
+    for fold, folder in enumerate(folders):
+        held, tested = (
+            predict(run.models / folder, prepared[part])
+            for part in (prepared["fold"] == fold, prepared["role"] == "test")
+        )
+        t = temperature(held["y_true"], held["score"])
+        cut = best_threshold(held["y_true"], held["score"])
+        rows.append(
+            {"fold": fold, "n_validation": len(held), "n_test": len(tested)}
+            | _judged(tested["y_true"], tested["score"], t, cut)
+        )
+    return pd.DataFrame(rows)
+
+
+def _judged(y_true, score, t: float, cut: float) -> dict[str, float]:
+    plain = classification_metrics(y_true, score)
+    moved = classification_metrics(y_true, score, threshold=cut)
+    return {
+        "temperature": t,
+        "threshold": cut,
+        "calibration_error": calibration_error(y_true, score),
+        "calibration_error_tempered": calibration_error(y_true, tempered(score, t)),
+        "balanced_accuracy_at_half": plain["balanced_accuracy"],
+        "balanced_accuracy_at_threshold": moved["balanced_accuracy"],
+        "auc": plain["auc"],
+    }

@@ -1,0 +1,175 @@
+"""A run with a cohort goes in; its prepared manifests (training sets, tests, controls) come out.
+
+A prepared manifest lists volumes on the study grid with their label; each copy is made once.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from motionlib import compute
+from motionlib.files import atomic, content_key, read_json, seed_from, write_table
+from motionlib.splits import partition_clean_corrupted
+from motionlib.studycohort import clean_path, code_key, grid_of, manifest_of
+from motionlib.variants import TEST_RANGE, make_variant
+
+TASK_GRADES = {"mov01vs2": ((0, 1), (2,)), "mov0vs1": ((0,), (1,))}
+PREPARED = ["scan_id", "participant_id", "source_participant_id", "cohort", "path", "role", "fold"]
+
+
+def make_copies(run, name: str, rows: pd.DataFrame, *, engine: str = "inline") -> Path:
+    """Make variants of clean scans and write them as one prepared manifest.
+
+    Parameters
+    ----------
+    run : motionlib.runs.Run
+        A run whose cohort is prepared.
+    name : str
+        Name of the prepared manifest.
+    rows : DataFrame
+        Columns of a manifest plus ``variant`` and ``y_true``; ``scan_id`` is the original's.
+        A variant may end in ``#k`` for the k-th independent draw.
+
+    Returns
+    -------
+    Path
+        ``cache/{name}.tsv``.
+    """
+    code = code_key("variants", "simulate", "resampling", "trajectories", "poses")
+    cohort_key = read_json(run.cohort / "cohort.json")["key"]
+    folder = run.cache / f"copies-{content_key(cohort_key, code, run.seed)}"
+    grid = grid_of(run)
+    items, paths = [], []
+    for scan, variant in zip(rows["scan_id"], rows["variant"], strict=True):
+        source = clean_path(run, scan)
+        out = source if variant == "clean" else folder / variant.replace("#", "-") / f"{scan}.npy"
+        paths.append(str(out.relative_to(run.cache)))
+        item = {"scan_id": scan, "variant": variant, "source": str(source), "out": str(out)}
+        if variant != "clean" and not out.exists():
+            items.append(item | {"affine": grid.matrix.tolist(), "seed": run.seed})
+    done = compute.submit(_copy_one, items, engine=engine, label=f"simulate {name}")
+    compute.raise_failures(done)
+    ids = rows["scan_id"].astype(str) + np.where(
+        rows["variant"] == "clean", "", "_" + rows["variant"].astype(str)
+    )
+    table = rows.assign(path=paths, scan_id=ids)
+    write_table(table[[*PREPARED, "y_true", "variant"]], run.cache / f"{name}.tsv")
+    return run.cache / f"{name}.tsv"
+
+
+def _copy_one(item: dict) -> str:
+    import torch
+
+    rng = np.random.default_rng(seed_from(item["seed"], item["scan_id"], item["variant"]))
+    volume = torch.from_numpy(np.load(item["source"]).astype(np.float32))
+    kind = item["variant"].partition("#")[0]
+    copy = make_variant(volume, np.asarray(item["affine"]), kind, rng)
+    with atomic(item["out"]) as aside:
+        np.save(aside, copy.numpy().astype(np.float16))
+    return item["out"]
+
+
+def synthetic_set(run, simulator: str, severity: str, recipe: str, *, engine="inline") -> Path:
+    """Prepare the pre-training set of one simulator, severity and recipe.
+
+    In the paper's recipe half of the originals are corrupted and the others stay untouched, no
+    scan being in both classes (Table A.I); the test half is corrupted over 2-8 mm and degrees.
+    In the recommended recipe every training scan gives one moved and one still copy, and half of
+    the still copies were resampled once, so that interpolation tells nothing.
+
+    Returns
+    -------
+    Path
+        A prepared manifest with roles ``train`` and ``test``.
+    """
+    manifest = manifest_of(run)
+    research = research_rows(manifest)
+    corrupted = partition_clean_corrupted(research, seed=run.seed)
+    test = research["role"] == "test"
+    tested = research[test].assign(
+        y_true=corrupted[test].astype(int),
+        variant=np.where(corrupted[test], f"{simulator}_{TEST_RANGE}_paper", "clean"),
+    )
+    trained, moved = research[~test], corrupted[~test]
+    motion = f"{simulator}_{severity}_{recipe}"
+    if recipe == "paper":
+        rows = trained.assign(y_true=moved.astype(int), variant=np.where(moved, motion, "clean"))
+    else:
+        still = "resampled" if simulator == "image" else "resampled_kspace"
+        alternate = np.arange(len(trained)) % 2 == 0
+        rows = pd.concat(
+            [
+                trained.assign(y_true=1, variant=motion),
+                trained.assign(y_true=0, variant=np.where(alternate, still, "clean")),
+            ]
+        )
+    rows = pd.concat([rows, tested], ignore_index=True)
+    return make_copies(run, f"synthetic_{motion}", rows, engine=engine)
+
+
+def research_rows(manifest: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the research cohorts that are split into train and test."""
+    split = manifest["role"].isin(["train", "test"]) & ~is_warehouse(manifest)
+    return manifest[split].reset_index(drop=True)
+
+
+def is_warehouse(manifest: pd.DataFrame) -> pd.Series:
+    """Say which scans are the warehouse's."""
+    return manifest["cohort"].str.endswith("-warehouse") | manifest["cohort"].isin(
+        ["aphp", "mr-art"]
+    )
+
+
+def real_motion_set(run) -> Path | None:
+    """Prepare the test on real motion, or None where the cohort has no such scans."""
+    manifest = manifest_of(run)
+    rows = manifest[manifest["role"] == "real_motion"].reset_index(drop=True)
+    if rows.empty:
+        return None
+    rows = rows.assign(y_true=(rows["motion_grade"] > 0).astype(int), variant="clean")
+    return make_copies(run, "real_motion", rows)
+
+
+def warehouse_set(run, task: str) -> Path:
+    """Prepare one fine-tuning task of the warehouse.
+
+    Parameters
+    ----------
+    task : {"mov01vs2", "mov0vs1"}
+        Severe motion against the rest, or mild motion against none.
+
+    Returns
+    -------
+    Path
+        A prepared manifest with roles ``train`` (with folds) and ``test``.
+
+    Notes
+    -----
+    Source: paper §III-D.2, Table A.II.
+    """
+    negative, positive = TASK_GRADES[task]
+    manifest = manifest_of(run)
+    rows = manifest[is_warehouse(manifest) & manifest["role"].isin(["train", "test"])]
+    rows = rows[rows["motion_grade"].isin([*negative, *positive])].reset_index(drop=True)
+    rows = rows.assign(y_true=rows["motion_grade"].isin(positive).astype(int), variant="clean")
+    return make_copies(run, f"warehouse_{task}", rows)
+
+
+def control_set(run, control: str, *, role: str = "test", engine: str = "inline") -> Path:
+    """Prepare one control or rung of the ladder on scans that no network has trained on.
+
+    Parameters
+    ----------
+    control : str
+        A name of `variants.CONTROLS` or `variants.LADDER`.
+    role : {"test", "other_site"}
+        The research test patients, or the scans of other sites.
+    """
+    manifest = manifest_of(run)
+    rows = research_rows(manifest) if role == "test" else manifest
+    rows = rows[rows["role"] == role].reset_index(drop=True)
+    rows = rows.assign(y_true=int(control.startswith("motion")), variant=control)
+    return make_copies(run, f"control_{role}_{control}", rows, engine=engine)
