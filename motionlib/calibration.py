@@ -6,7 +6,6 @@ Nothing here is ever chosen on test scans.
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 
 from motionlib.metrics import classification_metrics
 
@@ -80,45 +79,8 @@ def best_threshold(y_true, score) -> float:
     return float(cuts[np.argmax(sensitivity + specificity)])
 
 
-def by_fold(run, experiment: str, task: str) -> pd.DataFrame:
-    """Choose temperature and threshold on each fold's validation scans, judge them on the test.
-
-    Parameters
-    ----------
-    run : motionlib.runs.Run
-        A run whose ``experiment`` was trained by notebook 04.
-    experiment, task : str
-        Which models.
-
-    Returns
-    -------
-    DataFrame
-        One row a fold: temperature, threshold, test calibration error before and after, balanced
-        accuracy at 0.5 and at the chosen threshold.
-    """
-    from motionlib.experiments import read_prepared
-    from motionlib.files import read_json
-    from motionlib.studydata import warehouse_set
-    from motionlib.training import predict
-
-    folders = read_json(run.need(f"models/{experiment.replace('/', '_')}_{task}.json"))
-    prepared = read_prepared(run, warehouse_set(run, task))
-    rows = []
-    for fold, folder in enumerate(folders):
-        held, tested = (
-            predict(run.models / folder, prepared[part])
-            for part in (prepared["fold"] == fold, prepared["role"] == "test")
-        )
-        t = temperature(held["y_true"], held["score"])
-        cut = best_threshold(held["y_true"], held["score"])
-        rows.append(
-            {"fold": fold, "n_validation": len(held), "n_test": len(tested)}
-            | _judged(tested["y_true"], tested["score"], t, cut)
-        )
-    return pd.DataFrame(rows)
-
-
-def _judged(y_true, score, t: float, cut: float) -> dict[str, float]:
+def judge(y_true, score, t: float, cut: float) -> dict[str, float]:
+    """Judge test scores at a temperature and a threshold that were chosen elsewhere."""
     plain = classification_metrics(y_true, score)
     moved = classification_metrics(y_true, score, threshold=cut)
     return {

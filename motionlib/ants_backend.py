@@ -1,0 +1,77 @@
+"""A scan and a target come in; N4 and an affine with Clinica's parameters, by antspyx, go out."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from motionlib.registration import LPS, Target
+
+
+def correct_and_register(array, affine, target: Target, template=None):
+    """Correct and register as Clinica's t1-linear does.
+
+    Parameters
+    ----------
+    array : ndarray, shape (I, J, K), float32
+        The scan, RAS.
+    affine : ndarray, shape (4, 4)
+        Voxel indices to mm.
+    target : Target
+        What to register to where no template file is given.
+    template : path-like, optional
+        Clinica's template.
+
+    Returns
+    -------
+    corrected : ndarray, shape (I, J, K), float32
+    bias_range : float
+        95th over 5th percentile of the field where the scan is bright.
+    matrix : ndarray, shape (4, 4)
+        MNI mm to the scan's mm (RAS).
+
+    Raises
+    ------
+    ValueError
+        If antspyx is not installed.
+
+    Notes
+    -----
+    Source: Clinica t1-linear: N4 with ``-b [600]``; ``antsRegistrationSyNQuick.sh -t a``.
+    """
+    try:
+        import ants
+    except ImportError:
+        raise ValueError(
+            "The backend ants needs antspyx, which is not installed: pip install 'motionlib[ants]' "
+            "in an environment of its own (it pins older numpy and scipy), or take simpleitk."
+        ) from None
+    scan = _to_ants(ants, array, affine)
+    corrected = ants.n4_bias_field_correction(scan, spline_param=600)
+    fixed = ants.image_read(str(template)) if template else None
+    fixed = fixed or _to_ants(ants, target.array, target.affine)
+    done = ants.registration(
+        fixed, corrected, type_of_transform="antsRegistrationSyNQuick[a]", random_seed=0
+    )
+    transform = ants.read_transform(done["fwdtransforms"][0])
+    values = np.asarray(transform.parameters)
+    linear, shift = values[:9].reshape(3, 3), values[9:12]
+    centre = np.asarray(transform.fixed_parameters)
+    lps = np.eye(4)
+    lps[:3, :3] = linear
+    lps[:3, 3] = shift + centre - linear @ centre
+    after = corrected.numpy().astype(np.float32)
+    bright = array > np.percentile(array, 80)
+    low, high = np.percentile(array[bright] / np.maximum(after[bright], 1e-6), [5, 95])
+    return after, float(high / low), LPS @ lps @ LPS
+
+
+def _to_ants(ants, array, affine):
+    """Wrap an array with a RAS affine as an ants image (LPS)."""
+    lps = LPS @ affine
+    spacing = np.linalg.norm(lps[:3, :3], axis=0)
+    return ants.from_numpy(
+        array.astype(np.float32),
+        origin=lps[:3, 3].tolist(),
+        spacing=spacing.tolist(),
+        direction=lps[:3, :3] / spacing,
+    )

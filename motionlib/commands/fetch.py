@@ -1,0 +1,41 @@
+"""A data set's name and a folder come in from the command line; its files go out."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("dataset", choices=("ixi", "mr-art"), help="which data set")
+    parser.add_argument("dest", help="folder to fill")
+    parser.add_argument("--base-url", help="address of a mirror with the same layout")
+    parser.add_argument("--subset", help="number of subjects, or names separated by commas")
+    parser.add_argument("--attempts", type=int, default=5, help="tries of each file")
+    parser.add_argument("--timeout", type=float, default=60.0, help="seconds of silence allowed")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Fetch, and say what became of the files."""
+    from motionlib.download import DownloadError, Politeness
+    from motionlib.fetch import fetch
+
+    if args.attempts < 1 or args.timeout <= 0:
+        raise ValueError("--attempts must be at least 1 and --timeout above 0.")
+    try:
+        table = fetch(
+            args.dataset,
+            args.dest,
+            base_url=args.base_url,
+            subset=args.subset,
+            politeness=Politeness(args.attempts, timeout_s=args.timeout),
+            progress=lambda line: print(line, file=sys.stderr, flush=True),
+        )
+    except DownloadError as error:
+        print(f"motionlib fetch: {error}", file=sys.stderr)
+        return 1
+    counts = table["status"].value_counts()
+    said = ", ".join(f"{counts.get(name, 0)} {name}" for name in ("fetched", "kept", "failed"))
+    print(f"{said}; listed in {args.dest}/fetched.tsv")
+    return 1 if counts.get("failed", 0) else 0

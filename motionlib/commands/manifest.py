@@ -1,0 +1,63 @@
+"""A cohort's name and folder come in from the command line; its manifest and flow go out."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    from motionlib.cohorts import COHORTS
+
+    parser.add_argument("cohort", choices=tuple(COHORTS), help="which reader")
+    parser.add_argument("root", help="folder of the cohort (virtual: folder to generate it in)")
+    parser.add_argument("--out", required=True, help="manifest to write (TSV)")
+    parser.add_argument("--test-fraction", type=float, help="also split: share of the test set")
+    parser.add_argument("--folds", type=int, default=5, help="folds of the split")
+    parser.add_argument("--seed", type=int, default=20, help="seed of the split")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Read the cohort, write manifest, flow and dropped scans, print the flow."""
+    import pandas as pd
+
+    from motionlib.cohorts import read_cohort
+    from motionlib.files import write_table
+    from motionlib.manifest import write_manifest
+    from motionlib.splits import assign_splits
+
+    out = Path(args.out)
+    if out.suffix not in (".tsv", ".csv"):
+        raise ValueError(f"--out is {out.name}; expected a name that ends in .tsv.")
+    selection = read_cohort(args.cohort, args.root)
+    manifest = selection.manifest.copy()
+    if args.test_fraction is not None:
+        manifest = assign_splits(
+            manifest, test_fraction=args.test_fraction, n_folds=args.folds, seed=args.seed
+        )
+    manifest["path"] = _from_here(manifest["path"], Path(args.root), out.parent)
+    write_manifest(manifest, out)
+    write_table(selection.flow, out.with_name(f"{out.stem}_flow{out.suffix}"))
+    write_table(selection.dropped, out.with_name(f"{out.stem}_dropped{out.suffix}"))
+    with pd.option_context("display.width", 160, "display.max_colwidth", 70):
+        print(selection.flow.to_string(index=False))
+    print(f"{len(manifest)} scans in {out}")
+    return 0 if len(manifest) else 1
+
+
+def _from_here(paths, root: Path, folder: Path):
+    """Paths relative to the manifest's folder, else to MOTIONLIB_DATA."""
+    import os
+    import sys
+
+    data = os.environ.get("MOTIONLIB_DATA")
+    for base in (folder, *([Path(data)] if data else [])):
+        if root.resolve().is_relative_to(base.resolve()):
+            start = root.resolve().relative_to(base.resolve()).as_posix()
+            return paths if start == "." else f"{start}/" + paths
+    print(
+        f"The images lie outside the manifest's folder: set MOTIONLIB_DATA={root} to use it.",
+        file=sys.stderr,
+    )
+    return paths

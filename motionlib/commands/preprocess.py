@@ -1,0 +1,41 @@
+"""A manifest comes in from the command line; a CAPS folder of t1-linear scans goes out."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("manifest", help="table of scans (TSV)")
+    parser.add_argument("--out", required=True, help="CAPS folder to write to")
+    parser.add_argument("--backend", choices=("simpleitk", "ants"), default="simpleitk")
+    parser.add_argument("--template", help="template in MNI152 space, for instance Clinica's")
+    parser.add_argument("--engine", default="inline", help="inline, local[:N], tcp://..., slurm:F")
+    parser.add_argument("--shard", metavar="I/N", help="only every N-th scan, from the I-th on")
+    parser.add_argument("--cache", action="store_true", help="also write float16 arrays")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Preprocess and print what became of every scan that failed."""
+    from motionlib.caps_writer import preprocess_manifest
+
+    if args.shard and args.engine != "inline":
+        raise ValueError("--shard and --engine exclude each other; give one of them.")
+    outcome = preprocess_manifest(
+        args.manifest,
+        args.out,
+        backend=args.backend,
+        template=args.template,
+        engine=f"shard:{args.shard}" if args.shard else args.engine,
+        cache=args.cache,
+        progress=lambda line: print(line, file=sys.stderr, flush=True),
+    )
+    counts = outcome["status"].value_counts() if len(outcome) else {}
+    failed = outcome[outcome["status"] == "failed"] if len(outcome) else outcome
+    for row in failed.itertuples():
+        print(f"{row.scan_id}: {row.reason}", file=sys.stderr)
+    said = ", ".join(f"{counts.get(name, 0)} {name}" for name in ("done", "kept", "failed"))
+    print(f"{said}; one row per scan in {args.out}/outcome*.tsv")
+    return 1 if len(failed) else 0

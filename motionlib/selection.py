@@ -1,0 +1,93 @@
+"""A table of candidate scans comes in; who stayed, and who left at which step and why, goes out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pandas as pd
+
+from motionlib.manifest import complete, validate
+
+FLOW_COLUMNS = ["step", "n_in", "n_out", "reason"]
+DROPPED_COLUMNS = ["scan_id", "step", "reason"]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What a cohort reader returns; unpacks as ``manifest, flow``.
+
+    Attributes
+    ----------
+    manifest : pandas.DataFrame
+        The scans that stayed; paths relative to the cohort's folder.
+    flow : pandas.DataFrame
+        One row per step: ``step``, ``n_in``, ``n_out``, ``reason``.
+    dropped : pandas.DataFrame
+        One row per scan that left: ``scan_id``, ``step``, ``reason``.
+    """
+
+    manifest: pd.DataFrame
+    flow: pd.DataFrame
+    dropped: pd.DataFrame
+
+    def __iter__(self) -> Iterator[pd.DataFrame]:
+        return iter((self.manifest, self.flow))
+
+
+class Sieve:
+    """Candidate scans that pass one test after the other.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        One row per candidate, with ``scan_id``.
+    step, reason : str
+        How the candidates came together; the first row of the flow.
+    """
+
+    def __init__(self, table: pd.DataFrame, step: str, reason: str = ""):
+        self.table = table.reset_index(drop=True)
+        self._flow = [(step, len(table), len(table), reason)]
+        self._dropped: list[pd.DataFrame] = []
+
+    def drop(self, step: str, bad: pd.Series, reason: str | pd.Series) -> None:
+        """Let the marked scans leave.
+
+        Parameters
+        ----------
+        step : str
+            Name of the test, as in a flow diagram.
+        bad : pandas.Series of bool
+            Aligned with `table`; missing counts as False.
+        reason : str or pandas.Series
+            Why, in words; one for all or one per scan.
+        """
+        bad = bad.astype("boolean").fillna(False).to_numpy(dtype=bool)
+        each = reason if isinstance(reason, pd.Series) else pd.Series(reason, self.table.index)
+        left = pd.DataFrame(
+            {"scan_id": self.table["scan_id"][bad], "step": step, "reason": each[bad]}
+        )
+        said = "; ".join(f"{n} {text}" for text, n in _kinds(left["reason"]))
+        n_out = len(self.table) - len(left)
+        self._flow.append((step, len(self.table), n_out, said))
+        self._dropped.append(left)
+        self.table = self.table[~bad].reset_index(drop=True)
+
+    def note(self, step: str, reason: str) -> None:
+        """Add a step at which no scan leaves, to say what was done."""
+        self._flow.append((step, len(self.table), len(self.table), reason))
+
+    def select(self) -> Selection:
+        """Validate what stayed and return it with the flow."""
+        manifest = validate(complete(self.table)) if len(self.table) else complete(self.table)
+        flow = pd.DataFrame(self._flow, columns=FLOW_COLUMNS)
+        left = [part for part in self._dropped if len(part)]
+        dropped = pd.concat(left, ignore_index=True) if left else pd.DataFrame()
+        return Selection(manifest, flow, dropped.reindex(columns=DROPPED_COLUMNS))
+
+
+def _kinds(reasons: pd.Series) -> list[tuple[str, int]]:
+    """Reasons without their particulars (after the first colon), most frequent first."""
+    short = reasons.astype("string").str.split(":").str[0]
+    return sorted(short.value_counts().items(), key=lambda pair: (-pair[1], pair[0]))

@@ -1,0 +1,189 @@
+"""Rated scans of many sites go in; predictions for sites never seen in training come out.
+
+A measure's level tells the scanner before it tells motion. Each site's own median and spread,
+known without any label, take the level away; what is left can be compared between sites.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+
+from motionlib.classifiers import fit_model
+from motionlib.compute import raise_failures, submit
+from motionlib.forestsearch import call_motion
+
+FEATURES = ("raw", "within", "raw+within")
+MODELS = ("forest", "boosting", "logistic")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How scans of an unseen site are scored.
+
+    Attributes
+    ----------
+    features : {"raw", "within", "raw+within"}
+        Measures as they are, against their own site, or both.
+    models : tuple of str
+        Names of :func:`motionlib.classifiers.make_model`; their scores are averaged.
+    """
+
+    features: str
+    models: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.features}: {' + '.join(self.models)}"
+
+
+def recipes(models=MODELS) -> list[Recipe]:
+    """Every choice that is open: three kinds of features times each set of the models."""
+    sets = [s for n in range(1, len(models) + 1) for s in combinations(models, n)]
+    return [Recipe(features, chosen) for features in FEATURES for chosen in sets]
+
+
+def site_features(table: pd.DataFrame, names, features: str) -> np.ndarray:
+    """Build a recipe's features.
+
+    Parameters
+    ----------
+    table : DataFrame
+        ``site`` and the measures; whole sites, since their medians are taken. No label is read.
+    names : sequence of str
+        The measures.
+    features : {"raw", "within", "raw+within"}
+        ``within``: distance from the site's median in units of its interquartile range, at most
+        10 either way; 0 where a site has no spread.
+
+    Returns
+    -------
+    ndarray of float, shape (n, p) or (n, 2 p)
+        In the table's order.
+    """
+    if features not in FEATURES:
+        raise ValueError(f"features are {features!r}: expected one of {', '.join(FEATURES)}")
+    raw = table[list(names)].astype(float)
+    if features == "raw":
+        return raw.to_numpy()
+    sites = raw.groupby(table["site"].to_numpy())
+    spread = sites.transform("quantile", 0.75) - sites.transform("quantile", 0.25)
+    within = (raw - sites.transform("median")) / spread.where(spread > 0)
+    within = within.clip(-10, 10).fillna(0).to_numpy()
+    return within if features == "within" else np.hstack([raw.to_numpy(), within])
+
+
+def leave_one_site_out(
+    table: pd.DataFrame, names, features: str, model: str, *, seed: int, n_jobs: int = 1
+) -> pd.DataFrame:
+    """Predict each site by one model that was trained on all others.
+
+    Parameters
+    ----------
+    table : DataFrame
+        ``site y_true`` and the measures.
+    names, features
+        As in :func:`site_features`.
+    model : str
+        Of :func:`motionlib.classifiers.make_model`.
+    seed : int
+        Of the model.
+    n_jobs : int, default=1
+        Trees grown at a time.
+
+    Returns
+    -------
+    DataFrame
+        ``row fold site y_true score``; fold is the site's number in alphabetical order.
+    """
+    X, y = site_features(table, names, features), table["y_true"].to_numpy()
+    sites = table["site"].to_numpy()
+    if len(set(sites)) < 2:
+        raise ValueError(f"found {len(set(sites))} site: expected two or more, to leave one out")
+    score, fold = np.empty(len(y)), np.empty(len(y), int)
+    for k, site in enumerate(sorted(set(sites))):
+        out = sites == site
+        fitted = fit_model(model, X[~out], y[~out], seed=seed, n_jobs=n_jobs)
+        score[out] = fitted.predict_proba(X[out])[:, 1]
+        fold[out] = k
+    return pd.DataFrame(
+        {"row": np.arange(len(y)), "fold": fold, "site": sites, "y_true": y, "score": score}
+    )
+
+
+def compare_recipes(
+    table: pd.DataFrame, names, *, seed: int, models=MODELS, engine: str = "inline"
+) -> tuple[pd.DataFrame, dict[Recipe, pd.DataFrame]]:
+    """Judge every recipe by leaving one site out, on one data set.
+
+    Parameters
+    ----------
+    table, names, seed
+        As in :func:`leave_one_site_out`.
+    models : sequence of str
+        Which models recipes are made of.
+    engine : str, default="inline"
+        Where to compute; see :func:`motionlib.compute.submit`.
+
+    Returns
+    -------
+    comparison : DataFrame
+        ``recipe features models auc auc_within``: the AUC of all scans pooled (a site's base rate
+        helps), and of pairs within a site (it cannot).
+    predictions : dict
+        Recipe to its rows.
+    """
+    items = [(table, tuple(names), f, model, seed) for f in FEATURES for model in models]
+    found = raise_failures(submit(_leave_out, items, engine=engine, label="sites"))
+    parts = {item[2:4]: rows for item, rows in zip(items, found, strict=True)}
+    rows, predictions = [], {}
+    for recipe in recipes(models):
+        scores = [parts[recipe.features, model]["score"] for model in recipe.models]
+        mean = parts[recipe.features, recipe.models[0]].assign(score=np.mean(scores, axis=0))
+        predictions[recipe] = mean.assign(y_pred=call_motion(mean["score"]))
+        rows.append(
+            {"recipe": str(recipe), "features": recipe.features,
+             "models": " + ".join(recipe.models), **site_auc(predictions[recipe])}
+        )  # fmt: skip
+    return pd.DataFrame(rows), predictions
+
+
+def _leave_out(item: tuple) -> pd.DataFrame:
+    table, names, features, model, seed = item
+    return leave_one_site_out(table, names, features, model, seed=seed)
+
+
+def choose_recipe(comparison: pd.DataFrame, models=MODELS, *, by: str = "auc_within") -> Recipe:
+    """Recipe with the highest value in a column of :func:`compare_recipes`; the first if equal."""
+    best = comparison["recipe"][comparison[by].idxmax()]
+    return next(recipe for recipe in recipes(models) if str(recipe) == best)
+
+
+def site_auc(rows: pd.DataFrame) -> dict[str, float]:
+    """AUC of all scans pooled, and of the pairs that share a site.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        ``site y_true score``.
+
+    Returns
+    -------
+    dict
+        ``auc`` and ``auc_within``: among pairs of a positive and a negative scan of one site, the
+        share in which the positive scores higher (ties count half).
+    """
+    from sklearn.metrics import roc_auc_score
+
+    right = pairs = 0.0
+    for _, site in rows.groupby("site"):
+        n_positive = int(site["y_true"].sum())
+        n = n_positive * (len(site) - n_positive)
+        if n:
+            right += n * roc_auc_score(site["y_true"], site["score"])
+            pairs += n
+    if not pairs:
+        raise ValueError("no site holds both classes: expected positives and negatives in one")
+    return {"auc": roc_auc_score(rows["y_true"], rows["score"]), "auc_within": right / pairs}
