@@ -107,6 +107,8 @@ def _mcnemar() -> list[dict]:
             f"{row['chi2_p_low']:.1e} to {row['chi2_p_high']:.1e}"
         )
         verdict = "can come from a table with these margins"
+        if row["forms"] == "corrected":
+            verdict += ", by the corrected chi-square only"
         if not row["possible"]:
             verdict = "cannot come from a table with these margins"
         where = f"V, Table IV, {row['task']}"

@@ -117,7 +117,8 @@ def mcnemar_reach() -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        ``task reading`` and the fields of `Reach`, ``p_printed``, ``possible``.
+        ``task reading`` and the fields of `Reach`; ``p_printed``, the ``forms`` of the test that
+        reach it, ``possible``.
     """
     both = ("from_scratch", "fine_tuned")
     rows = []
@@ -135,7 +136,8 @@ def mcnemar_reach() -> pd.DataFrame:
         for reading, each in readings.items():
             reach = mcnemar_range(each)
             row = {"task": task, "reading": reading, **vars(reach), "p_printed": p_printed}
-            rows.append(row | {"possible": reach.holds(p_printed)})
+            forms = reach.forms(p_printed)
+            rows.append(row | {"forms": forms, "possible": bool(forms)})
     return pd.DataFrame(rows)
 
 

@@ -89,11 +89,17 @@ class Reach:
     chi2_p_low: float
     chi2_p_high: float
 
-    def holds(self, p: float, *, slack: float = 0.005) -> bool:
-        """Tell whether a printed p lies in the range of either form (`slack` for its rounding)."""
-        exact = self.p_low * (1 - slack) <= p <= self.p_high * (1 + slack)
-        corrected = self.chi2_p_low * (1 - slack) <= p <= self.chi2_p_high * (1 + slack)
-        return bool(exact or corrected)
+    def forms(self, p: float, *, slack: float = 0.005) -> str:
+        """Name the forms in whose range a printed p lies (`slack` for its rounding).
+
+        Returns ``exact``, ``corrected``, ``exact, corrected`` or nothing.
+        """
+        ranges = {
+            "exact": (self.p_low, self.p_high),
+            "corrected": (self.chi2_p_low, self.chi2_p_high),
+        }
+        found = [f for f, (a, b) in ranges.items() if a * (1 - slack) <= p <= b * (1 + slack)]
+        return ", ".join(found)
 
 
 def mcnemar_range(margins) -> Reach:

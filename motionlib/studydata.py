@@ -77,8 +77,9 @@ def synthetic_set(run, simulator: str, severity: str, recipe: str, *, engine="in
 
     In the paper's recipe half of the originals are corrupted and the others stay untouched, no
     scan being in both classes (Table A.I); the test half is corrupted over 2-8 mm and degrees.
-    In the recommended recipe every training scan gives one moved and one still copy, and half of
-    the still copies were resampled once, so that interpolation tells nothing.
+    In the recommended recipe every training scan gives one moved and one still copy, and two
+    thirds of the still copies were resampled once, so that interpolation tells nothing; its test
+    scans are magnitude images, as a scanner stores them, moved over 2-8 mm with either sign.
 
     Returns
     -------
@@ -89,21 +90,23 @@ def synthetic_set(run, simulator: str, severity: str, recipe: str, *, engine="in
     research = research_rows(manifest)
     corrupted = partition_clean_corrupted(research, seed=run.seed)
     test = research["role"] == "test"
+    as_scanned = recipe == "recommended" and simulator == "image"
+    tested_motion = f"motion_{TEST_RANGE}" if as_scanned else f"{simulator}_{TEST_RANGE}_paper"
     tested = research[test].assign(
         y_true=corrupted[test].astype(int),
-        variant=np.where(corrupted[test], f"{simulator}_{TEST_RANGE}_paper", "clean"),
+        variant=np.where(corrupted[test], tested_motion, "clean"),
     )
     trained, moved = research[~test], corrupted[~test]
     motion = f"{simulator}_{severity}_{recipe}"
     if recipe == "paper":
         rows = trained.assign(y_true=moved.astype(int), variant=np.where(moved, motion, "clean"))
     else:
-        still = "resampled" if simulator == "image" else "resampled_kspace"
-        alternate = np.arange(len(trained)) % 2 == 0
+        still = "matched" if simulator == "image" else "matched_kspace"
+        untouched = np.arange(len(trained)) % 3 == 0
         rows = pd.concat(
             [
                 trained.assign(y_true=1, variant=motion),
-                trained.assign(y_true=0, variant=np.where(alternate, still, "clean")),
+                trained.assign(y_true=0, variant=np.where(untouched, "clean", still)),
             ]
         )
     rows = pd.concat([rows, tested], ignore_index=True)

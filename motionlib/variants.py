@@ -50,8 +50,9 @@ def make_variant(volume, affine, variant: str, rng: np.random.Generator) -> torc
     affine : ndarray, shape (4, 4)
         Voxel indices to RAS millimetres.
     variant : str
-        A control (``clean``, ``resampled``, ``resampled_kspace``, ``shifted``, ``blurred``,
-        ``noisier``, ``contrast``), a rung of the severity ladder (``motion_2-4``), or
+        A control (``clean``, ``resampled``, ``shifted``, ``blurred``, ``noisier``, ``contrast``), a
+        training negative (``matched``, ``matched_kspace``),
+        a rung of the severity ladder (``motion_2-4``), or
         ``{simulator}_{severity}_{recipe}`` such as ``image_2-4_paper``.
     rng : numpy.random.Generator
         Source of everything random.
@@ -157,9 +158,20 @@ def _resampled(volume, affine, rng):
     return resample_once(volume, translation_mm, rotation_deg, affine=affine)
 
 
-def _resampled_kspace(volume, affine, rng):
-    """Move a still head once with the k-space simulator's own interpolation."""
-    translation_mm, rotation_deg = _pose(rng)
+def _any_pose(rng):
+    """Draw a pose of any size, a third of them without rotation: interpolation of every kind."""
+    translation_mm, rotation_deg = _pose(rng, size=rng.uniform(0.5, 4.0))
+    return translation_mm, rotation_deg * (rng.random() > 1 / 3)
+
+
+def _matched(volume, affine, rng):
+    """Resample a still head as the image-based simulator resamples a moving one."""
+    return resample_once(volume, *_any_pose(rng), affine=affine)
+
+
+def _matched_kspace(volume, affine, rng):
+    """Resample a still head with the k-space simulator's own interpolation."""
+    translation_mm, rotation_deg = _any_pose(rng)
     still = trajectories.Trajectory(
         np.zeros(1), np.atleast_2d(translation_mm), np.atleast_2d(rotation_deg)
     )
@@ -199,7 +211,8 @@ def _contrast(volume, affine, rng):
 _CONTROL = {
     "clean": lambda volume, affine, rng: volume.clone(),
     "resampled": _resampled,
-    "resampled_kspace": _resampled_kspace,
+    "matched": _matched,
+    "matched_kspace": _matched_kspace,
     "shifted": _shifted,
     "blurred": _blurred,
     "noisier": _noisier,

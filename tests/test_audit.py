@@ -143,6 +143,11 @@ class TestMcnemarRange:
         assert row["p_high"] == pytest.approx(p_high, rel=0.05)
         assert bool(row["possible"]) is possible
 
+    def test_calls_without_labels_reach_the_severe_p_by_the_corrected_form_only(self, reach):
+        row = reach.loc[("mov01vs2", "as labelled, calls without labels")]
+        assert row["p_high"] == pytest.approx(1.3e-17, rel=0.05)
+        assert row["forms"] == "corrected"
+
     def test_no_counts_nearby_reach_the_mild_p(self):
         nearest = smallest_p_nearby("mov0vs1")
         assert nearest == pytest.approx(6.2e-6, rel=0.01)

@@ -30,7 +30,7 @@ class TestBounds:
 
 
 class TestMakeVariant:
-    @pytest.mark.parametrize("name", [*CONTROLS, "resampled_kspace", *LADDER, *RECIPES])
+    @pytest.mark.parametrize("name", [*CONTROLS, "matched", "matched_kspace", *LADDER, *RECIPES])
     def test_keeps_shape_and_type_and_leaves_the_input_alone(self, head, name):
         before = head.clone()
         copy = _make(head, name)
