@@ -12,8 +12,10 @@ from pathlib import Path
 
 from motionlib import files
 from motionlib.provenance import repository, runs_root
+from motionlib.readme import insert
 
-KEPT = ("predictions.csv", "provenance.json", "durations.csv")
+KEPT = ("predictions.csv", "splits.csv", "provenance.json", "durations.csv")
+HEADLINE = "real"  # the profile whose table opens the README
 NEVER = ("smoke",)  # its numbers mean nothing
 
 
@@ -73,6 +75,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         run = runs_root(args.runs) / args.profile
         copied = publish(run, results, predictions=not args.without_predictions)
+        if args.profile == HEADLINE:
+            insert(repository() / "README.md", results)
     except (ValueError, FileNotFoundError) as error:
         print(error, file=sys.stderr)
         return 2

@@ -13,7 +13,8 @@ from motionlib import compute
 from motionlib.assemble import assemble
 from motionlib.files import atomic, content_key, read_json, write_json, write_table
 from motionlib.manifest import read_manifest, validate, write_manifest
-from motionlib.splits import assign_splits, check_no_leakage
+from motionlib.measured import is_warehouse
+from motionlib.splits import assign_splits, check_no_leakage, partition_clean_corrupted
 from motionlib.volumes import Grid, centre_on_grid, load_volume, study_grid
 
 RESEARCH_TEST = 182 / 1222  # Table A.I
@@ -64,7 +65,9 @@ def prepare_cohort(
     validate(manifest)
     write_manifest(manifest, run.cohort / "manifest.tsv")
     write_table(pd.concat([made.flow, failed], ignore_index=True), run.cohort / "flow.tsv")
-    write_table(manifest.drop(columns=["path", "sha256"]), run.folder / "splits.csv")
+    corrupted = corrupted_half(research_rows(manifest), seed=run.seed)
+    labelled = manifest.assign(y_true=manifest["scan_id"].map(corrupted).astype("Int64"))
+    write_table(labelled.drop(columns=["path", "sha256"]), run.folder / "splits.csv")
     facts = {"key": key, "kind": made.kind, "caption": made.caption, "spacing_mm": spacing_mm}
     write_json(record, facts | {"cohort": cohort, "n_folds": n_folds})
     return manifest
@@ -89,6 +92,18 @@ def _split(manifest: pd.DataFrame, *, n_folds: int, seed: int) -> pd.DataFrame:
         )
     rest = manifest.drop(index=[*research.index, *labelled.index])
     return pd.concat([*parts, rest], ignore_index=True)
+
+
+def research_rows(manifest: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the research cohorts that are split into train and test."""
+    split = manifest["role"].isin(["train", "test"]) & ~is_warehouse(manifest["cohort"])
+    return manifest[split].reset_index(drop=True)
+
+
+def corrupted_half(research: pd.DataFrame, *, seed: int) -> pd.Series:
+    """Say by ``scan_id`` which research scans are corrupted (1): half, by patient (Table A.I)."""
+    half = partition_clean_corrupted(research, seed=seed).astype(int)
+    return pd.Series(half.to_numpy(), index=research["scan_id"].to_numpy())
 
 
 def _portable(path: str, folder: Path) -> str:

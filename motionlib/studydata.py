@@ -12,8 +12,15 @@ import pandas as pd
 
 from motionlib import compute
 from motionlib.files import atomic, content_key, read_json, seed_from, write_table
-from motionlib.splits import partition_clean_corrupted
-from motionlib.studycohort import clean_path, code_key, grid_of, manifest_of
+from motionlib.measured import is_warehouse
+from motionlib.studycohort import (
+    clean_path,
+    code_key,
+    corrupted_half,
+    grid_of,
+    manifest_of,
+    research_rows,
+)
 from motionlib.variants import TEST_RANGE, make_variant
 
 TASK_GRADES = {"mov01vs2": ((0, 1), (2,)), "mov0vs1": ((0,), (1,))}
@@ -88,7 +95,7 @@ def synthetic_set(run, simulator: str, severity: str, recipe: str, *, engine="in
     """
     manifest = manifest_of(run)
     research = research_rows(manifest)
-    corrupted = partition_clean_corrupted(research, seed=run.seed)
+    corrupted = corrupted_half(research, seed=run.seed).to_numpy().astype(bool)
     test = research["role"] == "test"
     as_scanned = recipe == "recommended" and simulator == "image"
     tested_motion = f"motion_{TEST_RANGE}" if as_scanned else f"{simulator}_{TEST_RANGE}_paper"
@@ -111,19 +118,6 @@ def synthetic_set(run, simulator: str, severity: str, recipe: str, *, engine="in
         )
     rows = pd.concat([rows, tested], ignore_index=True)
     return make_copies(run, f"synthetic_{motion}", rows, engine=engine)
-
-
-def research_rows(manifest: pd.DataFrame) -> pd.DataFrame:
-    """Rows of the research cohorts that are split into train and test."""
-    split = manifest["role"].isin(["train", "test"]) & ~is_warehouse(manifest)
-    return manifest[split].reset_index(drop=True)
-
-
-def is_warehouse(manifest: pd.DataFrame) -> pd.Series:
-    """Say which scans are the warehouse's."""
-    return manifest["cohort"].str.endswith("-warehouse") | manifest["cohort"].isin(
-        ["aphp", "mr-art"]
-    )
 
 
 def real_motion_set(run) -> Path | None:
@@ -155,7 +149,7 @@ def warehouse_set(run, task: str) -> Path:
     """
     negative, positive = TASK_GRADES[task]
     manifest = manifest_of(run)
-    rows = manifest[is_warehouse(manifest) & manifest["role"].isin(["train", "test"])]
+    rows = manifest[is_warehouse(manifest["cohort"]) & manifest["role"].isin(["train", "test"])]
     rows = rows[rows["motion_grade"].isin([*negative, *positive])].reset_index(drop=True)
     rows = rows.assign(y_true=rows["motion_grade"].isin(positive).astype(int), variant="clean")
     return make_copies(run, f"warehouse_{task}", rows)

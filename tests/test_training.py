@@ -149,10 +149,10 @@ class TestFit:
 
 class TestResume:
     @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-    def test_killed_at_ten_random_moments_it_ends_in_the_same_bits(
-        self, spec, manifest, tmp_path, rng
-    ):
-        spec = replace(spec, epochs=6, augment="nuisance", schedule="cosine")
+    def test_killed_at_ten_random_moments_it_ends_in_the_same_bits(self, spec, tmp_path, rng):
+        manifest = prepared_set(tmp_path / "data", shape=(8, 9, 8))
+        spec = replace(spec, manifest=str(manifest), manifest_sha256="", epochs=6)
+        spec = replace(spec, augment="nuisance", schedule="cosine")
         begun = time.monotonic()
         whole = fit(spec, tmp_path / "whole")
         duration_s, expected = time.monotonic() - begun, predict(whole, manifest)["score"]
