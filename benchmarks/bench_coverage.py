@@ -1,0 +1,43 @@
+"""A number of studies comes in; how often their 95 % intervals hold the truth goes out."""
+
+import argparse
+import time
+from functools import partial
+
+import pandas as pd
+
+from motionlib.compute import submit
+from motionlib.coverage import StudyDesign, coverage, study_intervals
+from motionlib.files import write_table
+
+DESIGNS = {  # patients, prevalence: our demo, the paper's severe and mild test sets
+    "demo": StudyDesign(n_patients=100, prevalence=0.3),
+    "severe": StudyDesign(n_patients=255, prevalence=0.15),
+    "mild": StudyDesign(n_patients=215, prevalence=0.36, apart=(0.6, 0.4)),
+}
+
+
+def main() -> None:
+    """Simulate, count and write ``benchmarks/results/coverage.csv``."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--studies", type=int, default=500)
+    parser.add_argument("--engine", default="inline")
+    parser.add_argument("--out", default="benchmarks/results/coverage.csv")
+    args = parser.parse_args()
+    parts = []
+    for name, design in DESIGNS.items():
+        start = time.process_time()
+        studies = submit(
+            partial(study_intervals, design), range(args.studies), engine=args.engine, batch=25
+        )
+        table = coverage(design, studies)
+        table.insert(0, "design", name)
+        parts.append(table.assign(n_patients=design.n_patients, prevalence=design.prevalence))
+        print(f"{name}: {time.process_time() - start:.1f} CPU-s", flush=True)
+    table = pd.concat(parts, ignore_index=True).round(4)
+    write_table(table, args.out)
+    print(table.to_string(index=False))
+
+
+if __name__ == "__main__":
+    main()
