@@ -147,7 +147,7 @@ def resident_kib(field: str) -> float:
 
 
 def report_peak(path: str, n: int) -> None:
-    """Print the peak of one call, in volumes, after a small call has loaded everything.
+    """Print the peak of one magnitude call (real needs less), after a small one loaded everything.
 
     An upper bound: the highest resident size of this process less its size before the call.
     ``ru_maxrss`` would not do, since a child starts with its parent's.

@@ -203,7 +203,7 @@ def _client(engine: str, resources: dict[str, float] | None):
             n_workers=count,
             threads_per_worker=1,
             host="127.0.0.1",
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",
             scheduler_kwargs={"dashboard": False},
             resources=resources,
             memory_limit=0,

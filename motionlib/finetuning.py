@@ -170,14 +170,32 @@ def predict_folds(run, folders, manifest: Path, experiment: str, task: str, devi
 
 
 def subset_patients(run, manifest: Path, n_patients: int, seed: int) -> Path:
-    """Keep all test scans and the training scans of ``n_patients`` random patients."""
+    """Keep all test scans and the training scans of ``n_patients`` random patients.
+
+    One patient with motion is kept in every fold, since a fold without any cannot be validated.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer patients than that, or fewer are asked for than there are folds.
+    """
     table = pd.read_csv(manifest, sep="\t")
-    training = table["role"] == "train"
-    patients = np.sort(table.loc[training, "source_participant_id"].unique())
-    kept = np.random.default_rng(seed).permutation(patients)[:n_patients]
-    rows = table[~training | table["source_participant_id"].isin(kept)]
-    name = f"{manifest.stem}_{n_patients}patients.tsv"
-    return write_table(rows, run.cache / name)
+    training = table[table["role"] == "train"]
+    people = training.groupby("source_participant_id").agg(
+        fold=("fold", "first"), moved=("y_true", "max")
+    )
+    n_folds = people["fold"].nunique()
+    if not n_folds <= n_patients <= len(people):
+        raise ValueError(
+            f"{n_patients} graded patients were asked for; expected {n_folds} (one a fold) to "
+            f"{len(people)} (all that train)"
+        )
+    people = people.loc[np.random.default_rng(seed).permutation(people.index.to_numpy())]
+    needed = people[people["moved"] == 1].drop_duplicates("fold").index
+    rest = people.index.difference(needed, sort=False)
+    kept = [*needed, *rest[: n_patients - len(needed)]]
+    rows = table[(table["role"] != "train") | table["source_participant_id"].isin(kept)]
+    return write_table(rows, run.cache / f"{manifest.stem}_{n_patients}patients.tsv")
 
 
 @dataclass(frozen=True)
