@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from motionlib.registration import LPS, Target
+from motionlib.registration import LPS
+from motionlib.targets import Target
 
 
 def correct_and_register(array, affine, target: Target, template=None):

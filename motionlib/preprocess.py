@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from dataclasses import asdict, dataclass
@@ -12,7 +13,8 @@ import numpy as np
 from motionlib.grids import array3, resample, study_grid
 from motionlib.headfinder import head_mask
 from motionlib.imagefiles import read_array
-from motionlib.registration import Target, first_guess, load_target, register, to_itk
+from motionlib.registration import first_guess, register, to_itk
+from motionlib.targets import Target, load_target
 
 BACKENDS = ("simpleitk", "ants")
 # A registration that ends outside these has failed (see `_judge`).
@@ -152,12 +154,12 @@ def correct_bias(array: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, flo
     Notes
     -----
     Source: Clinica t1-linear (N4ITK, four levels of 50 iterations). Departs from Clinica: about
-    4 mm voxels, convergence at 1e-3, mesh of ANTs's default.
+    5 mm voxels, convergence at 1e-3, mesh of ANTs's default.
     """
     import SimpleITK as sitk  # noqa: N813
 
     full = to_itk(array, affine)
-    factor = [max(1, round(4.0 / side)) for side in full.GetSpacing()]
+    factor = [max(1, math.ceil(4.5 / side - 0.01)) for side in full.GetSpacing()]
     small = sitk.BinShrink(full, factor)
     values = sitk.GetArrayViewFromImage(small).T
     mask = head_mask(values, np.array(small.GetSpacing()))

@@ -9,7 +9,7 @@ import numpy as np
 
 from motionlib.files import atomic
 from motionlib.grids import array3, resample, study_grid
-from motionlib.registration import load_target
+from motionlib.targets import load_target
 
 SHARES = (0.35, 0.5, 0.65)  # of each axis
 

@@ -20,7 +20,8 @@ from motionlib.grids import Grid, resample, study_grid
 from motionlib.imagefiles import read_array
 from motionlib.manifest import ManifestError, read_manifest
 from motionlib.preprocess import Quality, t1_linear
-from motionlib.registration import itk_affine, load_target, ras_matrix, to_itk
+from motionlib.registration import itk_affine, ras_matrix, to_itk
+from motionlib.targets import load_target
 from motionlib.volumes import save_volume
 
 
