@@ -147,6 +147,8 @@ def mcnemar_table(run: Measured) -> pd.DataFrame:
         row = {"task": "synthetic", "first": first, "second": second, "p_paper": np.nan}
         part.append(row | {"p_paper_text": "> 0.05"} | _compare(run, *sides))
     table = pd.DataFrame(rows + _with_holm(part))
+    if "reason" not in table:  # every comparison could be made
+        table["reason"] = pd.NA
     significant = (table["p_paper"] < 0.05).astype("boolean")
     significant[table["p_paper"].isna() & (table["task"] != "synthetic")] = pd.NA
     if "p_exact" not in table:
