@@ -14,6 +14,9 @@ WORDS = {
     "fine_tuned": "network, fine-tuned",
     "research_only": "network, research data only",
     "from_scratch": "network, from scratch",
+    "fine_tuned_recommended": "recommended recipe, fine-tuned",
+    "research_only_recommended": "recommended recipe, research data only",
+    "fine_tuned_kspace": "k-space pre-training, fine-tuned",
     "forest_research": "forest, research data",
     "forest_clinical": "forest, warehouse",
 }
