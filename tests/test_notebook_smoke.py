@@ -65,7 +65,7 @@ class TestTables:
         ends = ("_sd", "_difference")
         columns = [c for c in table if c.startswith(measures) and not c.endswith(ends)
                    and "difference" not in c]  # fmt: skip
-        values = table[columns].apply(pd.to_numeric, errors="coerce").stack()
+        values = table[columns].apply(pd.to_numeric, errors="coerce").stack().dropna()
         assert len(values) > 0
         assert values.between(0, 1).all()
 
