@@ -70,7 +70,7 @@ def image_motion(
     Source: paper §III-C.1, Fig. 1 (left); TorchIO 1.2.1 ``Motion``.
     Blocks lie along one axis, so the transforms of the two other axes cancel and the result is
     ``sum_p A_p I_p`` with one circulant matrix ``A_p`` per pose along `axis`: exact, streaming,
-    three to five volumes in memory however many poses.
+    about six volumes in memory however many poses.
     Departs from the paper: image centre, push and magnitude are the defaults instead of TorchIO's
     world origin, pull and real part.
     """
