@@ -236,6 +236,6 @@ def _joined(first: str, rest: str | None) -> str:
 
 
 def _one_line(error: object, most: int = 300) -> str:
-    """Message without colours and line breaks, not longer than `most`."""
-    plain = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", str(error)).split())
+    """Message without colours, line breaks and full stop, not longer than `most`."""
+    plain = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", str(error)).split()).rstrip(".")
     return plain if len(plain) <= most else plain[: most - 1] + "…"

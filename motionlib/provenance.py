@@ -103,6 +103,8 @@ def collect_provenance(folder: str | os.PathLike) -> dict:
     """Merge the notebooks' parts into ``provenance.json`` of a run folder, and return it."""
     folder = Path(folder)
     parts = [files.read_json(path) for path in sorted((folder / "provenance").glob("[0-9]*.json"))]
+    if not parts and (folder / "provenance.json").is_file():
+        return files.read_json(folder / "provenance.json")  # a published copy keeps its own
     stamps = [files.read_json(path) for path in sorted((folder / "stamps").glob("[0-9]*.json"))]
     newest = max(parts, key=lambda part: part["started"], default={})
     cohort = folder / "cohort" / "cohort.json"

@@ -41,6 +41,7 @@ thead th.group{text-align:center;border-bottom:1px solid var(--line)}
 tbody tr+tr th,tbody tr+tr td{border-top:1px solid var(--line)}
 tbody th{font-weight:400}
 td.number{text-align:right;white-space:nowrap}
+td.long{min-width:18rem}
 td.ours{background:var(--ours);font-weight:600}
 .none{color:#5f6872}
 figure{margin:1.6rem 0}

@@ -16,6 +16,7 @@ SOURCES = ("paper", "ours", "difference")
 STATISTICS = ("mean", "sd", "low", "high")
 FRACTIONS = ("balanced_accuracy", "specificity", "sensitivity", "accuracy", "sex_f")
 FRACTIONS += ("real_motion_accuracy", "real_motion_specificity", "balanced_accuracy_cv")
+LONG_TEXT = 40  # characters; such a cell is kept wide enough to read
 LABELS = {
     "auc": "AUC", "sex_f": "female", "mov01vs2": "severe motion (mov01vs2)",
     "mov0vs1": "mild motion (mov0vs1)", "n_positive": "n with motion", "n_folds": "folds",
@@ -138,7 +139,8 @@ def _row(row: pd.Series, shown: list[Leaf]) -> str:
     for index, leaf in enumerate(shown):
         text = cell(row, leaf)
         numeric = any(isinstance(row[c], Number) for c in leaf.columns.values())
-        kinds = [kind for kind in (leaf.source or "", "number" if numeric else "") if kind]
+        width = "long" if len(text) > LONG_TEXT and not numeric else ""
+        kinds = [k for k in (leaf.source or "", "number" if numeric else "", width) if k]
         style = f' class="{" ".join(kinds)}"' if kinds else ""
         body = escape(text) if text else '<span class="none" aria-label="no value">–</span>'
         cells.append(f'<th scope="row">{body}</th>' if index == 0 else f"<td{style}>{body}</td>")

@@ -179,6 +179,10 @@ class TestProvenance:
         (run.cohort / "manifest.tsv").write_text("scan_id\n")
         assert run.provenance()["manifest_sha256"] == run.manifest_sha256
 
+    def test_a_published_copy_keeps_its_own(self, tmp_path):
+        (tmp_path / "provenance.json").write_text('{"profile": "real"}')
+        assert collect_provenance(tmp_path) == {"profile": "real"}
+
     def test_it_is_json_without_machine_paths(self, run):
         run.provenance()
         text = (run.folder / "provenance.json").read_text()

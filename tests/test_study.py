@@ -202,7 +202,7 @@ class TestFailures:
     @pytest.mark.parametrize(
         ("code", "cause"),
         [
-            ("raise ValueError('the scan\\nis odd')", "ValueError: the scan is odd"),
+            ("raise ValueError('the scan\\nis odd.')", "ValueError: the scan is odd; resume"),
             ("sys.exit(0)", "left by sys.exit"),
             ("sys.exit(3)", "SystemExit: 3"),
             ("import signal; os.kill(os.getpid(), signal.SIGKILL)", "kernel died"),
