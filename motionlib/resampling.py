@@ -53,6 +53,20 @@ def _inside(start, step, low, high, top):  # pragma: no cover - compiled
 
 
 @_compile
+def _held(start, step, low, high, top):  # pragma: no cover - compiled
+    """Shorten the range until the fixed-point index start + k step is in 0..top at both ends.
+
+    `_inside` decides in floating point: along a line that is almost parallel to a face, rounding
+    may put a point on the face itself, whose next voxel would lie beyond the volume.
+    """
+    while low < high and not 0 <= start + low * step < top:
+        low += 1
+    while low < high and not 0 <= start + (high - 1) * step < top:
+        high -= 1
+    return low, high
+
+
+@_compile
 def _rows(source, base, shape, out_shape, matrix, fill, out, start, stop):  # pragma: no cover
     """Trilinear pull of the slabs start..stop; minus `base` if it has voxels.
 
@@ -75,14 +89,20 @@ def _rows(source, base, shape, out_shape, matrix, fill, out, start, stop):  # pr
             low, high = _inside(x, ax, 0, out_shape[2], shape[0] - 1.0)
             low, high = _inside(y, ay, low, high, shape[1] - 1.0)
             low, high = _inside(z, az, low, high, shape[2] - 1.0)
+            fx = fy = fz = np.int64(0)  # of k = 0, were it inside
+            if low < high:
+                fx = np.int64((x + ax * low) * one) - low * step_x
+                fy = np.int64((y + ay * low) * one) - low * step_y
+                fz = np.int64((z + az * low) * one) - low * step_z
+                low, high = _held(fx, step_x, low, high, (shape[0] - 1) << 32)
+                low, high = _held(fy, step_y, low, high, (shape[1] - 1) << 32)
+                low, high = _held(fz, step_z, low, high, (shape[2] - 1) << 32)
             for k in range(low):
                 out[row + k] = _edge(source, shape, x + ax * k, y + ay * k, z + az * k, fill)
             for k in range(high, out_shape[2]):
                 out[row + k] = _edge(source, shape, x + ax * k, y + ay * k, z + az * k, fill)
             if low < high:
-                fx = np.int64((x + ax * low) * one)
-                fy = np.int64((y + ay * low) * one)
-                fz = np.int64((z + az * low) * one)
+                fx, fy, fz = fx + low * step_x, fy + low * step_y, fz + low * step_z
                 for k in range(low, high):
                     a = np.uint64((fx >> 32) * ny * nz + (fy >> 32) * nz + (fz >> 32))
                     u = source.dtype.type(fx & mask) * scale

@@ -591,3 +591,23 @@ class TestCuda:
         here = simulate(phantom, course, affine=np.eye(4), axis=1)
         there = simulate(phantom.cuda(), course, affine=np.eye(4), axis=1).cpu()
         assert distance(there, here) < (1e-5 if simulate is image_motion else 1e-3)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_nothing_beyond_the_volume_is_read_along_lines_that_graze_its_faces(seed):
+    rng = np.random.default_rng(seed)
+    shape = (7, 6, 9)
+    n = int(np.prod(shape))
+    memory = torch.full((3 * n,), float("nan"))  # whoever reads beyond the volume finds this
+    memory[n : 2 * n] = torch.from_numpy(rng.normal(size=n).astype(np.float32))
+    volume = memory[n : 2 * n].view(shape)
+    for _ in range(500):
+        matrix = np.eye(3, 4)
+        matrix += rng.choice([-1, 0, 1], (3, 4)) * 10.0 ** rng.uniform(-18, -9, (3, 4))
+        matrix[:, 3] += rng.choice([0, 0, 1, -1], 3)
+        moved = resample(volume, matrix, fill=0.0)
+        nearest = resample(volume, np.round(matrix), fill=0.0)
+        assert torch.isfinite(moved).all()
+        inside = torch.from_numpy(np.round(matrix)[:, 3]).abs().max() == 0
+        if inside:
+            assert torch.allclose(moved, nearest, atol=1e-6)
