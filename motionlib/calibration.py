@@ -54,18 +54,27 @@ def tempered(score, t: float) -> np.ndarray:
     return 1 / (1 + np.exp(-logit(score) / t))
 
 
+def bin_of(score, bins: int = BINS) -> np.ndarray:
+    """Give the bin of every score, (n,): bins of equally many scans, equal scores together."""
+    score = np.asarray(score, dtype=float)
+    first = np.searchsorted(np.sort(score), score)
+    parts = np.array_split(np.arange(len(score)), bins)
+    starts = [part[0] for part in parts if len(part)]
+    _, part = np.unique(np.searchsorted(starts, first, side="right"), return_inverse=True)
+    return part
+
+
 def calibration_error(y_true, score, *, bins: int = BINS) -> float:
     """Measure the expected calibration error over bins that hold equally many scans.
 
     Returns
     -------
     float
-        Mean gap between the score and the share of motion, weighted by scans, in [0, 1].
+        Mean gap between the score and the share of motion, weighted by scans, in [0, 1]. Scans of
+        equal score share a bin, so their order does not matter.
     """
-    order = np.argsort(score, kind="stable")
-    y, s = np.asarray(y_true, dtype=float)[order], np.asarray(score, dtype=float)[order]
-    parts = [part for part in np.array_split(np.arange(len(s)), bins) if len(part)]
-    return float(sum(len(p) * abs(y[p].mean() - s[p].mean()) for p in parts) / len(s))
+    gap = np.asarray(y_true, dtype=float) - np.asarray(score, dtype=float)
+    return float(np.abs(np.bincount(bin_of(score, bins), gap)).sum() / len(gap))
 
 
 def best_threshold(y_true, score) -> float:
