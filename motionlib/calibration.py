@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from motionlib.metrics import classification_metrics
-
 BINS = 10
 
 
@@ -86,18 +84,3 @@ def best_threshold(y_true, score) -> float:
     sensitivity = called[:, y == 1].mean(axis=1)
     specificity = 1 - called[:, y == 0].mean(axis=1)
     return float(cuts[np.argmax(sensitivity + specificity)])
-
-
-def judge(y_true, score, t: float, cut: float) -> dict[str, float]:
-    """Judge test scores at a temperature and a threshold that were chosen elsewhere."""
-    plain = classification_metrics(y_true, score)
-    moved = classification_metrics(y_true, score, threshold=cut)
-    return {
-        "temperature": t,
-        "threshold": cut,
-        "calibration_error": calibration_error(y_true, score),
-        "calibration_error_tempered": calibration_error(y_true, tempered(score, t)),
-        "balanced_accuracy_at_half": plain["balanced_accuracy"],
-        "balanced_accuracy_at_threshold": moved["balanced_accuracy"],
-        "auc": plain["auc"],
-    }

@@ -15,7 +15,6 @@ import pandas as pd
 import torch
 
 from motionlib import studydata
-from motionlib.calibration import best_threshold, judge, temperature
 from motionlib.checkpoints import load_network
 from motionlib.experiments import COLUMNS, Budget, Job, read_prepared, rows_of, spec_for, train
 from motionlib.files import read_json, write_json, write_table
@@ -264,27 +263,3 @@ def free_weights(folder, blocks: tuple[str, ...]) -> int:
     network, _ = load_network(folder)
     freeze_except(network, named_blocks(network, blocks))
     return sum(p.numel() for p in network.parameters() if p.requires_grad)
-
-
-def calibrate_by_fold(run, experiment: str, task: str) -> pd.DataFrame:
-    """Choose temperature and threshold on each fold's validation scans, judge them on the test.
-
-    Returns
-    -------
-    DataFrame
-        One row a fold: temperature, threshold, test calibration error before and after, balanced
-        accuracy at 0.5 and at the chosen threshold.
-    """
-    folders = read_json(run.need(f"models/{experiment.replace('/', '_')}_{task}.json"))
-    prepared = read_prepared(run, studydata.warehouse_set(run, task))
-    rows = []
-    for fold, folder in enumerate(folders):
-        held, tested = (
-            predict(run.models / folder, prepared[part])
-            for part in (prepared["fold"] == fold, prepared["role"] == "test")
-        )
-        t = temperature(held["y_true"], held["score"])
-        cut = best_threshold(held["y_true"], held["score"])
-        sizes = {"fold": fold, "n_validation": len(held), "n_test": len(tested)}
-        rows.append(sizes | judge(tested["y_true"], tested["score"], t, cut))
-    return pd.DataFrame(rows)

@@ -20,6 +20,8 @@ LAYERS = {
     "training": 4,
     "transfer": 5,
     **dict.fromkeys(("experiments", "score"), 6),
+    "trustfigures": 0,
+    "trust": 7,
     **dict.fromkeys(("profiles", "execute", "study", "doctor", "publish"), 7),
     **dict.fromkeys(("report", "reportpages", "reportstyle", "reporttables"), 7),
     **dict.fromkeys(("commands", "cli"), 8),
