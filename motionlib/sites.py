@@ -1,23 +1,25 @@
 """Rated scans of many sites go in; predictions for sites never seen in training come out.
 
 A measure's level tells the scanner before it tells motion. Each site's own median and spread,
-known without any label, take the level away; what is left can be compared between sites.
+known without any label, take the level away; what is left can be compared between sites. Raters
+disagree, and what each of them said teaches more than one verdict.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, product
 
 import numpy as np
 import pandas as pd
 
-from motionlib.classifiers import fit_model
+from motionlib.classifiers import fit_shares
 from motionlib.compute import raise_failures, submit
 from motionlib.forestsearch import call_motion
+from motionlib.lessons import LESSONS, lessons_of, taught
 
 FEATURES = ("raw", "within", "raw+within")
-MODELS = ("forest", "boosting", "logistic")
+MODELS = ("forest", "boosting", "logistic", "ridge")
 
 
 @dataclass(frozen=True)
@@ -30,19 +32,22 @@ class Recipe:
         Measures as they are, against their own site, or both.
     models : tuple of str
         Names of :func:`motionlib.classifiers.make_model`; their scores are averaged.
+    lesson : {"verdict", "votes", "grades within"}
+        What the models are taught; see :func:`motionlib.lessons.taught`.
     """
 
     features: str
     models: tuple[str, ...]
+    lesson: str = "verdict"
 
     def __str__(self) -> str:
-        return f"{self.features}: {' + '.join(self.models)}"
+        return f"{self.features}: {' + '.join(self.models)}, {self.lesson}"
 
 
-def recipes(models=MODELS) -> list[Recipe]:
-    """Every choice that is open: three kinds of features times each set of the models."""
+def recipes(models=MODELS, lessons=LESSONS) -> list[Recipe]:
+    """Every choice that is open: features times lessons times each set of the models."""
     sets = [s for n in range(1, len(models) + 1) for s in combinations(models, n)]
-    return [Recipe(features, chosen) for features in FEATURES for chosen in sets]
+    return [Recipe(*choice) for choice in product(FEATURES, sets, lessons)]
 
 
 def site_features(table: pd.DataFrame, names, features: str) -> np.ndarray:
@@ -76,18 +81,27 @@ def site_features(table: pd.DataFrame, names, features: str) -> np.ndarray:
 
 
 def leave_one_site_out(
-    table: pd.DataFrame, names, features: str, model: str, *, seed: int, n_jobs: int = 1
+    table: pd.DataFrame,
+    names,
+    features: str,
+    model: str,
+    *,
+    lesson: str = "verdict",
+    seed: int,
+    n_jobs: int = 1,
 ) -> pd.DataFrame:
     """Predict each site by one model that was trained on all others.
 
     Parameters
     ----------
     table : DataFrame
-        ``site y_true`` and the measures.
+        ``site y_true``, the measures, and what the lesson needs.
     names, features
         As in :func:`site_features`.
     model : str
         Of :func:`motionlib.classifiers.make_model`.
+    lesson : str, default="verdict"
+        As in :func:`motionlib.lessons.taught`.
     seed : int
         Of the model.
     n_jobs : int, default=1
@@ -99,13 +113,17 @@ def leave_one_site_out(
         ``row fold site y_true score``; fold is the site's number in alphabetical order.
     """
     X, y = site_features(table, names, features), table["y_true"].to_numpy()
+    share, strata = taught(table, lesson)
     sites = table["site"].to_numpy()
     if len(set(sites)) < 2:
         raise ValueError(f"found {len(set(sites))} site: expected two or more, to leave one out")
     score, fold = np.empty(len(y)), np.empty(len(y), int)
     for k, site in enumerate(sorted(set(sites))):
         out = sites == site
-        fitted = fit_model(model, X[~out], y[~out], seed=seed, n_jobs=n_jobs)
+        fitted = fit_shares(
+            model, X[~out], share[~out], None if strata is None else strata[~out], seed=seed,
+            n_jobs=n_jobs,
+        )  # fmt: skip
         score[out] = fitted.predict_proba(X[out])[:, 1]
         fold[out] = k
     return pd.DataFrame(
@@ -130,35 +148,79 @@ def compare_recipes(
     Returns
     -------
     comparison : DataFrame
-        ``recipe features models auc auc_within``: the AUC of all scans pooled (a site's base rate
-        helps), and of pairs within a site (it cannot).
+        ``recipe features models lesson auc auc_within``: the AUC of all scans pooled (a site's
+        base rate helps), and of pairs within a site (it cannot).
     predictions : dict
         Recipe to its rows.
     """
-    items = [(table, tuple(names), f, model, seed) for f in FEATURES for model in models]
+    lessons = lessons_of(table)
+    items = [(table, tuple(names), *parts, seed) for parts in product(FEATURES, models, lessons)]
     found = raise_failures(submit(_leave_out, items, engine=engine, label="sites"))
-    parts = {item[2:4]: rows for item, rows in zip(items, found, strict=True)}
+    parts = {item[2:5]: rows for item, rows in zip(items, found, strict=True)}
     rows, predictions = [], {}
-    for recipe in recipes(models):
-        scores = [parts[recipe.features, model]["score"] for model in recipe.models]
-        mean = parts[recipe.features, recipe.models[0]].assign(score=np.mean(scores, axis=0))
+    for recipe in recipes(models, lessons):
+        own = [parts[recipe.features, model, recipe.lesson] for model in recipe.models]
+        mean = own[0].assign(score=np.mean([one["score"] for one in own], axis=0))
         predictions[recipe] = mean.assign(y_pred=call_motion(mean["score"]))
         rows.append(
             {"recipe": str(recipe), "features": recipe.features,
-             "models": " + ".join(recipe.models), **site_auc(predictions[recipe])}
+             "models": " + ".join(recipe.models), "lesson": recipe.lesson,
+             **site_auc(predictions[recipe])}
         )  # fmt: skip
     return pd.DataFrame(rows), predictions
 
 
 def _leave_out(item: tuple) -> pd.DataFrame:
-    table, names, features, model, seed = item
-    return leave_one_site_out(table, names, features, model, seed=seed)
+    table, names, features, model, lesson, seed = item
+    return leave_one_site_out(table, names, features, model, lesson=lesson, seed=seed)
 
 
-def choose_recipe(comparison: pd.DataFrame, models=MODELS, *, by: str = "auc_within") -> Recipe:
-    """Recipe with the highest value in a column of :func:`compare_recipes`; the first if equal."""
+def choose_recipe(comparison: pd.DataFrame, predictions, *, by: str = "auc_within") -> Recipe:
+    """Recipe with the highest value in a column of :func:`compare_recipes`; the first if equal.
+
+    Parameters
+    ----------
+    comparison, predictions
+        From :func:`compare_recipes`.
+    by : {"auc_within", "auc"}
+        What is highest.
+    """
     best = comparison["recipe"][comparison[by].idxmax()]
-    return next(recipe for recipe in recipes(models) if str(recipe) == best)
+    return next(recipe for recipe in predictions if str(recipe) == best)
+
+
+def choose_by_site(predictions, *, by: str = "auc_within") -> pd.DataFrame:
+    """Predict each site by the recipe that is best on the others.
+
+    The best of many recipes looks better than it is; here a site has no say in its recipe.
+
+    Parameters
+    ----------
+    predictions : dict of Recipe to DataFrame
+        From :func:`compare_recipes`.
+    by : {"auc_within", "auc"}
+        Which of :func:`site_auc`'s figures decides.
+
+    Returns
+    -------
+    DataFrame
+        Rows as in `predictions`, and ``recipe``. Scores are ranks among all rows of the recipe,
+        from 0 to 1, so that sites with different recipes can be pooled.
+
+    Notes
+    -----
+    A recipe's rows on the other sites come from models that saw this one; its own do not.
+    """
+    found = list(predictions.items())
+    rows = found[0][1].assign(recipe="")
+    for site in sorted(rows["site"].unique()):
+        out = (rows["site"] == site).to_numpy()
+        worth = [site_auc(part[~out])[by] for _, part in found]
+        recipe, part = found[int(np.argmax(worth))]
+        rows.loc[out, "score"] = part["score"].rank(pct=True)[out]
+        rows.loc[out, "y_pred"] = part["y_pred"][out]
+        rows.loc[out, "recipe"] = str(recipe)
+    return rows
 
 
 def site_auc(rows: pd.DataFrame) -> dict[str, float]:

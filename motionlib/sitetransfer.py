@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from motionlib.classifiers import fit_model
+from motionlib.classifiers import fit_shares
 from motionlib.forestsearch import call_motion
 from motionlib.intervals import bootstrap_ci
+from motionlib.lessons import taught
 from motionlib.metrics import auc, classification_metrics
 from motionlib.sites import Recipe, site_auc, site_features
 
@@ -20,21 +21,22 @@ def transfer(
     Parameters
     ----------
     source, target : DataFrame
-        ``site y_true`` and the measures.
+        ``site y_true`` and the measures; the source also what the recipe's lesson needs.
     names, seed, n_jobs
         As in :func:`leave_one_site_out`.
     recipe : Recipe
-        Features and models.
+        Features, models and lesson.
 
     Returns
     -------
     DataFrame
         ``row fold site y_true score y_pred`` of the target; fold is -1.
     """
-    X, y = site_features(source, names, recipe.features), source["y_true"].to_numpy()
+    X = site_features(source, names, recipe.features)
+    share, strata = taught(source, recipe.lesson)
     seen = site_features(target, names, recipe.features)
     scores = [
-        fit_model(model, X, y, seed=seed, n_jobs=n_jobs).predict_proba(seen)
+        fit_shares(model, X, share, strata, seed=seed, n_jobs=n_jobs).predict_proba(seen)
         for model in recipe.models
     ]
     score = np.mean(scores, axis=0)[:, 1]
@@ -157,7 +159,8 @@ def auc_by_mark(rows: pd.DataFrame, mark) -> pd.DataFrame:
 
 def waist(rows: pd.DataFrame, table: pd.DataFrame, recipe: Recipe) -> pd.DataFrame:
     """Columns of ``predictions.csv`` for rows of a data set (task ``excluded``)."""
-    name = f"{recipe.features}_{'_'.join(recipe.models)}".replace("+", "_")
+    words = [recipe.features, *recipe.models, recipe.lesson]
+    name = "_".join(words).replace("+", "_").replace(" ", "_")
     return pd.DataFrame(
         {
             "experiment": f"ratings/{table['dataset'].iloc[0]}/{name}",
