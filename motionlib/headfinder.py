@@ -129,7 +129,7 @@ def find_head(volume, affine) -> FoundHead:
     median deeper inside; measured 0.52 to 0.60 in the stripped, median 0.36 in the whole heads).
     """
     spacing = np.linalg.norm(np.asarray(affine, dtype=np.float64)[:3, :3], axis=0)
-    array, spacing, offset = _coarse(array3(volume), spacing)
+    array, spacing, offset = coarse(array3(volume), spacing)
     mask = head_mask(array, spacing)
     area = mask.sum(axis=(0, 1)) * spacing[0] * spacing[1]
     if mask.sum() * spacing.prod() < 3e5 or area.max() < 4e3:
@@ -154,8 +154,21 @@ def find_head(volume, affine) -> FoundHead:
     )
 
 
-def _coarse(array: np.ndarray, spacing: np.ndarray):
-    """Average over blocks of about 6 mm; the new spacing and the first voxel's place in mm."""
+def coarse(array: np.ndarray, spacing: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Average over blocks of about 6 mm.
+
+    Parameters
+    ----------
+    array : ndarray, shape (I, J, K)
+        Intensities.
+    spacing : ndarray, shape (3,)
+        Voxel sizes in mm.
+
+    Returns
+    -------
+    array, spacing, offset : ndarray
+        The averages, float32; their spacing; and the place of the first of them in mm.
+    """
     block = np.maximum(1, np.floor(6.0 / spacing + 1e-6).astype(int))
     block = np.minimum(block, array.shape)
     count = np.array(array.shape) // block

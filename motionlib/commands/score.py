@@ -1,0 +1,65 @@
+"""Scans and a model folder come in; a table of probabilities and a report come out."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of ``motionlib score``."""
+    parser.add_argument(
+        "input",
+        nargs="+",
+        metavar="INPUT",
+        help="images (.nii, .nii.gz), BIDS, CAPS or plain folders, manifests (.tsv)",
+    )
+    parser.add_argument("--out", required=True, metavar="FILE.tsv", help="table to write")
+    parser.add_argument("--model", metavar="DIR", help="model folder (default: the shipped model)")
+    parser.add_argument("--report", metavar="FILE.html", help="default: beside the table")
+    parser.add_argument("--no-report", action="store_true", help="write the table alone")
+    parser.add_argument(
+        "--device", choices=("cpu", "cuda", "auto"), default="cpu", help="default: cpu"
+    )
+    parser.add_argument("--engine", default="inline", metavar="E", help="default: inline")
+    parser.add_argument(
+        "--batch-size", type=int, default=16, metavar="N", help="scans a GPU batch (default: 16)"
+    )
+
+
+def main(args: argparse.Namespace) -> int:
+    """Score every scan; 0 if all have a probability, 1 if some have none (the reasons are told)."""
+    if args.report and args.no_report:
+        raise ValueError("--report and --no-report exclude each other; give one of them")
+    from motionlib.scanlist import IMAGES, find_scans
+
+    scans = find_scans(args.input, suffixes=IMAGES)
+    from motionlib.scoring import score_scans
+    from motionlib.shipped import default_model
+
+    model = Path(args.model) if args.model else default_model()
+    rows = score_scans(
+        scans,
+        model,
+        args.out,
+        device=args.device,
+        engine=args.engine,
+        batch_size=args.batch_size,
+        progress=lambda line: print(line, file=sys.stderr, flush=True),
+    )
+    if not args.no_report:
+        from motionlib.scoringreport import write_report
+
+        report = args.report or str(Path(args.out).with_suffix(".html"))
+        print(f"report: {write_report(rows, model, report)}", file=sys.stderr)
+    broken = [row for row in rows if row["abstained"]]
+    for row in broken:
+        print(f"{row['scan_id']}: {row['reason']}", file=sys.stderr)
+    counts = Counter(row["decision"] for row in rows if not row["abstained"])
+    said = ", ".join(f"{counts[name]} {name}" for name in ("keep", "review", "exclude"))
+    print(f"{len(rows) - len(broken)} of {len(rows)} scans scored: {said}", file=sys.stderr)
+    if broken:
+        print(f"{len(broken)} of {len(rows)} scans have no score", file=sys.stderr)
+    return 1 if broken else 0

@@ -1,0 +1,59 @@
+"""A scan goes in; the array that a network sees, made as the training copies are, comes out."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from motionlib.grids import centre_on_grid, study_grid
+
+BRIGHT_PERCENT = 99.5  # of the voxels on the grid; the head is scaled so that this is one
+CEILING = 100.0  # brighter voxels are cut before float16
+
+
+def model_input(volume, affine, spacing_mm: float) -> np.ndarray:
+    """Place a head on the study grid, without registration, and scale it to about one.
+
+    Parameters
+    ----------
+    volume : Tensor or ndarray, shape (1, I, J, K) or (I, J, K)
+        RAS, as `motionlib.imagefiles.read_array` gives it.
+    affine : array-like, shape (4, 4)
+        Voxel indices to mm.
+    spacing_mm : float
+        Voxel size of the study grid that the model was trained on.
+
+    Returns
+    -------
+    ndarray, shape of ``study_grid(spacing_mm)``, float16
+        To the bit what `motionlib.studycohort` keeps of the same scan; a test compares them.
+
+    Raises
+    ------
+    ValueError
+        If no head is found, or nothing is left of it on the grid.
+    """
+    array = np.clip(centre_on_grid(volume, affine, study_grid(spacing_mm)), 0, None)
+    top = float(np.percentile(array, BRIGHT_PERCENT))
+    if not top > 0:
+        raise ValueError("the scan is empty after centring; expected a head")
+    return np.minimum(array / top, CEILING).astype(np.float16)
+
+
+def standardised(array: np.ndarray) -> np.ndarray:
+    """Z-score an array of `model_input` as `motionlib.datasets.VolumeStore` does.
+
+    Returns
+    -------
+    ndarray, same shape, float32
+        Mean 0, standard deviation 1.
+
+    Raises
+    ------
+    ValueError
+        If the array is constant.
+    """
+    flat = array.astype(np.float32)
+    mean, sd = np.float32(flat.mean(dtype=np.float64)), np.float32(flat.std(dtype=np.float64))
+    if not (np.isfinite(mean) and np.isfinite(sd) and sd > 0):
+        raise ValueError("the scan is constant on the study grid; expected a head")
+    return (flat - mean) / sd
