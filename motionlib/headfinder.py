@@ -186,7 +186,8 @@ def _is_stripped(array, mask, depth, spacing) -> bool:
     slab = (depth >= 0) & (depth < 70)
     bright = np.percentile(array, 99.5)
     outside = ~ndimage.binary_dilation(mask, iterations=2)[:, :, slab]
-    if (array[:, :, slab][outside] > 1e-3 * bright).mean() > 0.02:
+    around = array[:, :, slab][outside]
+    if not len(around) or (around > 1e-3 * bright).mean() > 0.02:
         return False
     inside = np.pad(mask, ((1, 1), (1, 1), (0, 1)))
     deep = ndimage.distance_transform_edt(inside, sampling=spacing)[1:-1, 1:-1, :-1][:, :, slab]

@@ -17,10 +17,11 @@ import numpy as np
 from motionlib.grids import centre_on_grid, resample, study_grid
 from motionlib.headfinder import coarse, find_head, head_mask
 
-LEAST_EXTENT_MM = (110.0, 140.0, 115.0)  # real: from 126, 156 and 120 mm, stripped brains among them
+LEAST_EXTENT_MM = (110.0, 140.0, 115.0)  # real, stripped ones too: from 126, 156 and 120 mm
 LEAST_WHOLE_HEIGHT_MM = 140.0  # of heads with their skull; real: from 192 mm
 CUT_SHARE = 0.45  # of the widest section, in the field's outermost plane; real: up to 0.12
 CUT_SHARE_BELOW = 0.8  # where the neck leaves the field; real: up to 0.64
+FULL = 0.9  # of the widest section, in all six outermost planes: the mask has no shape
 LITRES = (1.5, 6.5)  # of whole heads; real: 2.3 to 4.1
 LEAST_LEVELS = 32  # distinct intensities; real, uint8: from 116; a map of tissues has a handful
 LEAST_BALANCE = -0.2  # best plus worst correlation with the template's brain; real: from -0.12
@@ -102,11 +103,13 @@ def _cut(mask: np.ndarray, spacing: np.ndarray, litres: float, stripped: bool) -
     least = list(LEAST_EXTENT_MM)
     if not stripped:
         least[2] = LEAST_WHOLE_HEIGHT_MM
+    sections = [mask.sum(axis=tuple(o for o in range(3) if o != axis)) for axis in range(3)]
+    if min(min(area[0], area[-1]) / max(area.max(), 1) for area in sections) > FULL:
+        return "no head stands out from its surroundings: the whole field of view is alike"
     names = ("right to left", "front to back", "top to bottom")
     ends = (("left", "right"), ("back", "front"), ("bottom", "top"))
     for axis in range(3):
-        others = tuple(other for other in range(3) if other != axis)
-        area = mask.sum(axis=others)
+        area = sections[axis]
         inside = np.flatnonzero(area)
         extent_mm = (inside[-1] - inside[0] + 1) * spacing[axis]
         if extent_mm < least[axis]:
@@ -126,7 +129,7 @@ def _cut(mask: np.ndarray, spacing: np.ndarray, litres: float, stripped: bool) -
 
 
 def is_t1w(placed: np.ndarray) -> bool:
-    """Compare a placed head with the MNI152 map: are bright and dark tissue exchanged?
+    """Tell by the MNI152 map whether bright and dark tissue are where a T1w image has them.
 
     Parameters
     ----------

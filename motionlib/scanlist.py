@@ -9,9 +9,7 @@ SUFFIXES = (".nii", ".nii.gz", ".npy")
 IMAGES = (".nii", ".nii.gz")
 
 
-def find_scans(
-    inputs: list[str], *, suffixes: tuple[str, ...] = SUFFIXES
-) -> list[tuple[str, str]]:
+def find_scans(inputs: list[str], *, suffixes: tuple[str, ...] = SUFFIXES) -> list[tuple[str, str]]:
     """List the scans that the words of a call stand for.
 
     Parameters
@@ -62,7 +60,7 @@ def find_scans(
 
 
 def _folder_rows(folder: Path, suffixes: tuple[str, ...]) -> list[tuple[str, str]]:
-    """Scans below a folder: a CAPS folder by its reader, any other by the names of its files."""
+    """List a folder's scans: of a CAPS folder by its reader, else by the names of the files."""
     if any((folder / "subjects").glob("sub-*/ses-*/t1_linear")):
         from motionlib.cohorts import caps
 

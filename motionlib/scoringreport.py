@@ -43,9 +43,7 @@ def write_report(
         The page, with every picture in it.
     """
     judge = read_judge(model)
-    scored = sorted(
-        (row for row in rows if not row["abstained"]), key=lambda row: -row["p_motion"]
-    )
+    scored = sorted((row for row in rows if not row["abstained"]), key=lambda row: -row["p_motion"])
     broken = [row for row in rows if row["abstained"]]
     worst = scored[:SHOWN]
     shown = {row["scan_id"] for row in worst}
@@ -92,14 +90,14 @@ def model_line(judge: Judge) -> str:
 
 
 def _counts(rows: list[dict[str, Any]]) -> str:
-    """Scans by decision, large."""
+    """Show the numbers of scans by decision."""
     scored = [row for row in rows if not row["abstained"]]
     numbers = {"scans": len(rows), "without a score": len(rows) - len(scored)}
     numbers |= {
         words: sum(row["decision"] == decision for row in scored)
         for decision, words in WORDS.items()
     }
-    cells = "".join(f"<div><dt>{name}</dt><dd>{count}</dd></div>" for name, count in numbers.items())
+    cells = "".join(f"<div><dt>{name}</dt><dd>{n}</dd></div>" for name, n in numbers.items())
     return f'<dl class="headline">{cells}</dl>'
 
 
@@ -127,7 +125,7 @@ def _figure(row: dict[str, Any]) -> str:
 
 
 def _reasons(broken: list[dict[str, Any]]) -> str:
-    """Scans without a score, and why."""
+    """List what has no score, and why."""
     if not broken:
         return "<p>Every scan has a score.</p>"
     table = pd.DataFrame([{"scan": r["scan_id"], "reason": r["reason"]} for r in broken[:LISTED]])
