@@ -20,7 +20,9 @@ LAYERS = {
     "training": 4,
     "transfer": 5,
     **dict.fromkeys(("modelinput", "scancheck", "scanlist", "journal"), 2),
-    **dict.fromkeys(("experiments", "scoring", "decisions", "owngrades"), 6),
+    **dict.fromkeys(
+        ("experiments", "scoring", "decisions", "ownscans", "ownfigures", "owngrades"), 6
+    ),
     **dict.fromkeys(("scoringreport", "scanpicture", "owngradesreport"), 6),
     "trustfigures": 0,
     "trust": 7,

@@ -1,0 +1,186 @@
+"""``motionlib finetune``: a model that scores, honest figures, refusals in one sentence."""
+
+import json
+import shutil
+
+import pandas as pd
+import pytest
+from safetensors.numpy import load_file
+from scoring_set import write_broken, write_heads, write_model
+
+from motionlib.calibration import best_threshold
+from motionlib.cli import main
+from motionlib.predictions import PREDICTION_COLUMNS
+
+N_SCANS = 24  # two a patient
+
+
+def run(*words) -> int:
+    """Exit status of the command line."""
+    return main([str(word) for word in words])
+
+
+@pytest.fixture(scope="module")
+def graded(tmp_path_factory):
+    """Twelve patients with a still scan and a severely moved one, and a model to start from."""
+    folder = tmp_path_factory.mktemp("graded")
+    paths = write_heads(folder / "scans", N_SCANS, graded=True)
+    table = pd.DataFrame(
+        {
+            "scan_id": [path.name[:-7] for path in paths],
+            "participant_id": [f"sub-{number // 2:02d}" for number in range(N_SCANS)],
+            "path": [f"scans/{path.name}" for path in paths],
+            "motion_grade": [2 * (number % 2) for number in range(N_SCANS)],
+        }
+    )
+    return folder, table, write_model(folder / "start")
+
+
+def write(graded, tmp_path, table) -> tuple:
+    """Write a manifest beside the scans; the words of a call."""
+    manifest = graded[0] / f"{tmp_path.name}.tsv"
+    table.to_csv(manifest, sep="\t", index=False)
+    words = ("finetune", manifest, "--from", graded[2], "--task", "mov01vs2")
+    return (*words, "--out", tmp_path / "mine", "--epochs", "2", "--folds", "3")
+
+
+@pytest.fixture(scope="module")
+def tuned(graded, tmp_path_factory):
+    """The fine-tuned model folder, from a manifest with one broken scan beside the good ones."""
+    tmp_path = tmp_path_factory.mktemp("tuned")
+    write_broken(graded[0] / "scans")
+    bad = {"scan_id": "half", "participant_id": "sub-99", "path": "scans/half_T1w.nii.gz"}
+    table = pd.concat([graded[1], pd.DataFrame([bad | {"motion_grade": 0}])])
+    return run(*write(graded, tmp_path, table)), tmp_path / "mine"
+
+
+class TestResult:
+    def test_a_scan_that_cannot_be_used_is_told_and_the_rest_is_done(self, tuned):
+        status, folder = tuned
+        assert status == 1
+        assert "| half |" in (folder / "report.md").read_text()
+        assert (folder / "report.html").is_file()
+
+    def test_the_folder_scores(self, tuned, graded, tmp_path):
+        out = tmp_path / "s.tsv"
+        scans = sorted((graded[0] / "scans").glob("scan-0*.nii.gz"))
+        assert run("score", *scans, "--model", tuned[1], "--out", out, "--no-report") == 0
+        found = pd.read_csv(out, sep="\t").set_index("scan_id")
+        own = pd.read_csv(tuned[1] / "predictions.csv")
+        own = own[own["experiment"] == "own_grades/fine_tuned"].set_index("scan_id")
+        shared = own.index.intersection(found.index)
+        assert len(shared)
+        assert found.loc[shared, "p_motion"].tolist() == pytest.approx(
+            own.loc[shared, "score"].tolist(), abs=1e-4
+        )
+
+    def test_only_the_fully_connected_blocks_moved(self, tuned, graded):
+        before = load_file(graded[2] / "weights.safetensors")
+        after = load_file(tuned[1] / "weights.safetensors")
+        moved = {name.split(".")[0] for name in before if (before[name] != after[name]).any()}
+        assert moved
+        assert moved <= {"fc1", "fc2", "fc3"}
+
+    def test_no_patient_is_in_two_parts(self, tuned):
+        table = pd.read_csv(tuned[1] / "work" / "mov01vs2.tsv", sep="\t")
+        sides = table.assign(fold=table["fold"].fillna(-1)).groupby("source_participant_id")
+        assert (sides[["role", "fold"]].nunique() == 1).all(axis=None)
+        assert set(table["role"]) == {"train", "test"}
+
+    def test_the_threshold_is_the_validation_patients_and_not_the_tests(self, tuned):
+        from motionlib.calibration import temperature, tempered
+        from motionlib.datasets import load_prepared
+        from motionlib.training import predict
+
+        facts = json.loads((tuned[1] / "model.json").read_text())
+        table = load_prepared(tuned[1] / "work" / "mov01vs2.tsv")
+        held = predict(tuned[1], table[(table["fold"] == facts["fold"]).fillna(False)])
+        t = temperature(held["y_true"], held["score"])
+        assert facts["calibration"]["temperature"] == pytest.approx(t, rel=1e-6)
+        cut = best_threshold(held["y_true"], tempered(held["score"], t))
+        assert facts["threshold"] == pytest.approx(cut, rel=1e-6)
+
+    def test_the_report_says_n_intervals_and_warns_of_few_scans(self, tuned):
+        text = (tuned[1] / "report.md").read_text()
+        table = pd.read_csv(tuned[1] / "predictions.csv")
+        n = len(table) // 2
+        assert list(table.columns) == list(PREDICTION_COLUMNS)
+        for words in ("before fine-tuning", "threshold 0.5", "chosen threshold"):
+            assert words in text
+        assert f"| {n} |" in text
+        assert "Few test scans" in text
+        assert "Few validation scans" in text
+        page = (tuned[1] / "report.html").read_text()
+        assert "Few test scans" in page
+        assert page.count("<caption>") == page.count("<table>") == 3
+
+    def test_the_description_is_whole(self, tuned):
+        facts = json.loads((tuned[1] / "model.json").read_text())
+        assert facts["voxel_mm"] == 16.0
+        assert facts["card"] == "report.md"
+        assert facts["init_from"] == "fresh"
+        assert 0 <= facts["threshold"] <= 1
+
+
+class TestRefusals:
+    def refused(self, words, said, capsys):
+        assert run(*words) == 2
+        last = capsys.readouterr().err.strip().splitlines()[-1]
+        assert last.startswith("motionlib finetune: ")
+        assert said in last
+
+    @pytest.mark.parametrize(
+        ("change", "said"),
+        [
+            (lambda t: t.drop(columns="motion_grade"), "lacks motion_grade"),
+            (lambda t: t.assign(motion_grade=""), "no motion_grade in any row"),
+            (lambda t: t.assign(motion_grade=0), "constant"),
+            (lambda t: t.assign(motion_grade=7), "is none of 0, 1, 2"),
+            (lambda t: t.drop(columns="participant_id"), "lacks participant_id"),
+            (lambda t: t.head(4), "patients are left for 3 folds"),
+            (lambda t: t.assign(role=["train", "test"] * (N_SCANS // 2)), "more than one role"),
+            (lambda t: t.assign(role=["train"] * N_SCANS), "test part"),
+        ],
+    )
+    def test_a_table_that_cannot_be_used(self, graded, tmp_path, capsys, change, said):
+        self.refused(write(graded, tmp_path, change(graded[1])), said, capsys)
+        assert not (tmp_path / "mine" / "model.json").exists()
+
+    def replace_source(self, words, source) -> list:
+        words = list(words)
+        words[words.index("--from") + 1] = source
+        return words
+
+    def test_a_pickle(self, graded, tmp_path, capsys):
+        words = write(graded, tmp_path, graded[1])
+        (tmp_path / "model.pt").write_bytes(b"\x80\x04.")
+        self.refused(
+            self.replace_source(words, tmp_path / "model.pt"), "pickles are not read", capsys
+        )
+
+    @pytest.mark.parametrize(
+        ("changes", "said"),
+        [
+            ({"network": "SECNN"}, "are not those of SECNN"),
+            ({"shape": [40, 40, 40]}, "are not those of Conv5FC3"),
+            ({"shape": [12, 14, 13]}, "the grid of 16 mm"),
+            ({"voxel_mm": 8.0}, "the grid of 8 mm"),
+            ({"voxel_mm": None}, "does not say its voxel_mm"),
+        ],
+    )
+    def test_a_checkpoint_of_another_architecture_or_shape(
+        self, graded, tmp_path, capsys, changes, said
+    ):
+        source = tmp_path / "other"
+        shutil.copytree(graded[2], source)
+        facts = json.loads((source / "model.json").read_text()) | changes
+        (source / "model.json").write_text(json.dumps(facts))
+        words = write(graded, tmp_path, graded[1])
+        self.refused(self.replace_source(words, source), said, capsys)
+
+
+def test_roles_of_the_manifest_are_kept(graded, tmp_path):
+    table = graded[1].assign(role=["test"] * 8 + ["train"] * (N_SCANS - 8))
+    assert run(*write(graded, tmp_path, table)) == 0
+    tested = pd.read_csv(tmp_path / "mine" / "predictions.csv")["scan_id"].unique()
+    assert sorted(tested) == sorted(table["scan_id"][:8])
