@@ -26,7 +26,7 @@ LITRES = (1.5, 6.5)  # of whole heads; real: 2.3 to 4.1
 LEAST_LEVELS = 32  # distinct intensities; real, uint8: from 116; a map of tissues has a handful
 LEAST_BALANCE = -0.2  # best plus worst correlation with the template's brain; real: from -0.12
 LEAST_CORRELATION = -0.3  # worst correlation, brain with its rim; real: from 0.05
-COARSEST = 1.5  # largest voxel in units of the model's
+COARSEST = 2.0  # largest voxel in units of the model's; virtual warehouse: up to 1.7
 TEMPLATE_MM = 8.0
 SHIFTS = list(itertools.product((-2, -1, 0, 1, 2), repeat=3))  # in template voxels
 

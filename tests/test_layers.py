@@ -19,16 +19,15 @@ LAYERS = {
     **dict.fromkeys(("cohorts.heads", "cohorts.virtual", "cohorts.warehouse"), 3),
     "training": 4,
     "transfer": 5,
-    **dict.fromkeys(("modelinput", "scancheck", "scanlist", "journal"), 2),
+    **dict.fromkeys(("modelinput", "scancheck", "scanlist", "scanpicture", "journal"), 2),
     **dict.fromkeys(
         ("experiments", "scoring", "decisions", "ownscans", "ownfigures", "owngrades"), 6
     ),
-    **dict.fromkeys(("scoringreport", "scanpicture", "owngradesreport"), 6),
     "trustfigures": 0,
     "trust": 7,
     **dict.fromkeys(("profiles", "execute", "study", "doctor", "publish"), 7),
-    **dict.fromkeys(("report", "reportpages", "reportstyle", "reporttables"), 7),
-    **dict.fromkeys(("commands", "cli"), 8),
+    **dict.fromkeys(("report", "reportpages", "reportstyle", "reporttables", "scoringreport"), 7),
+    **dict.fromkeys(("commands", "cli", "owngradesreport"), 8),
 }
 WITHOUT_TORCH = [name for name, layer in LAYERS.items() if layer in (0, 7)]
 LONGEST = 300  # lines; a longer module holds two ideas

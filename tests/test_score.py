@@ -228,7 +228,7 @@ class TestChecks:
 
     def test_coarse_voxels_are_refused(self):
         array, affine = head(0)
-        assert "too coarse" in self.check(array, affine, spacing_mm=2.0).fault
+        assert "too coarse" in self.check(array, affine, spacing_mm=1.5).fault
 
     def test_wrong_voxel_sizes_are_told(self):
         array, affine = head(0)
