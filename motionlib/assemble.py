@@ -17,6 +17,7 @@ from motionlib.cohorts import read_cohort
 from motionlib.files import seed_from
 
 PAPER_IMAGES = {"adni": 1143, "msseg": 53, "bite": 26, "real_motion": 63, "warehouse": 5500}
+RESEARCH = 2  # times the paper's share of research scans: one share is 95 to pre-train on
 VISITS = 1.6  # scans of an ADNI-like patient; the paper's 1143 of 70 fit 1143 of 700 better
 
 
@@ -105,7 +106,9 @@ def _virtual(folder, *, size, seed, engine):
     research = sum(PAPER_IMAGES[name] for name in ("adni", "msseg", "bite"))
     share = size / PAPER_IMAGES["warehouse"]
     n_small = max(6, round(size * 0.02))  # MSSEG and BITE scaled would leave 1 to 6 scans
-    n_adni = round((research * share - 3 * n_small) / VISITS)  # BITE has two scans a patient
+    n_adni = round(
+        (RESEARCH * research * share - 3 * n_small) / VISITS
+    )  # BITE has two scans a patient
     manifest, flow = virtual.make_cohort(
         folder,
         n_research=(max(12, n_adni), n_small, n_small),

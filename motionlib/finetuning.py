@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 
 from motionlib import studydata
-from motionlib.checkpoints import load_network
+from motionlib.checkpoints import load_network, read_model
 from motionlib.experiments import COLUMNS, Budget, Job, read_prepared, rows_of, spec_for, train
 from motionlib.files import read_json, write_json, write_table
 from motionlib.studycohort import example_volumes, manifest_of
@@ -113,25 +113,48 @@ def research_only(run, sources, task: str, experiment="warehouse/research_only",
     return predict_folds(run, sources, studydata.warehouse_set(run, task), experiment, task, device)
 
 
-def freeze_study(run, sources, budget: Budget, blocks=tuple(FREEZE), task="mov01vs2"):
-    """Fine-tune with one to all blocks free: what the paper's Table A.IV stands for (§IV-B)."""
-    return pd.concat(
-        [
-            fine_tuned(run, sources, budget, task, f"freeze/{name}", trainable=FREEZE[name])
-            for name in blocks
-        ],
-        ignore_index=True,
-    )
+def freeze_study(run, sources, tuning: Budget, scratch: Budget, *, task="mov01vs2"):
+    """Fine-tune with one to all blocks free: what the paper's Table A.IV stands for (§IV-B).
+
+    Where all blocks are free, the budget is that of a training from scratch.
+    """
+    parts = []
+    for name, blocks in FREEZE.items():
+        budget = scratch if name == "all" else tuning
+        parts.append(fine_tuned(run, sources, budget, task, f"freeze/{name}", trainable=blocks))
+    return pd.concat(parts, ignore_index=True)
 
 
-def label_curve(run, sources, tuning: Budget, scratch: Budget, n_patients, task="mov01vs2"):
-    """How many graded patients does a hospital need? Fine-tuned and from scratch, by number."""
+def validation_losses(run, task="mov01vs2") -> pd.Series:
+    """Mean validation loss over folds of every depth of the freeze study, lowest first.
+
+    The paper froze all but the fully connected layers, its best on the scans it reports; here the
+    depth is chosen on validation scans, and the test scans only judge it.
+    """
+    losses = {}
+    for name in FREEZE:
+        folders = read_json(run.need(f"models/freeze_{name}_{task}.json"))
+        losses[name] = np.mean([read_model(run.models / one)["valid_loss"] for one in folders])
+    return pd.Series(losses, name="validation_loss").sort_values(kind="stable")
+
+
+def label_curve(run, sources, tuning: Budget, scratch: Budget, n_patients, *, trainable=HEAD):
+    """How many graded patients does a hospital need? Severe motion, fine-tuned and from scratch."""
+    task = "mov01vs2"
     whole = studydata.warehouse_set(run, task)
     parts = []
     for n in n_patients:
         some = subset_patients(run, whole, n, run.seed)
         parts.append(
-            fine_tuned(run, sources, tuning, task, f"labels/fine_tuned/{n}", manifest=some)
+            fine_tuned(
+                run,
+                sources,
+                tuning,
+                task,
+                f"labels/fine_tuned/{n}",
+                trainable=trainable,
+                manifest=some,
+            )
         )
         parts.append(from_scratch(run, scratch, task, f"labels/from_scratch/{n}", manifest=some))
     return pd.concat(parts, ignore_index=True)
