@@ -28,6 +28,7 @@ from torch import nn
 from motionlib.networks.normpool import NormPool
 
 CHANNELS = (8, 16, 32, 64, 128)
+HIDDEN = (1300, 50)
 
 
 class Conv5FC3(nn.Sequential):
@@ -42,9 +43,11 @@ class Conv5FC3(nn.Sequential):
     dropout : float, default=0.0
         Before the first linear layer. Not stated in the paper; 0 is the training tool's default
         (its class default is 0.5).
+    hidden : sequence of 2 int, default=(1300, 50)
+        Widths of the linear layers; smaller ones make a model that is small to ship.
     """
 
-    def __init__(self, shape, *, n_classes: int = 2, dropout: float = 0.0):
+    def __init__(self, shape, *, n_classes: int = 2, dropout: float = 0.0, hidden=HIDDEN):
         blocks: OrderedDict[str, nn.Module] = OrderedDict()
         sizes, channels = tuple(shape), 1
         for number, width in enumerate(CHANNELS, 1):
@@ -54,8 +57,8 @@ class Conv5FC3(nn.Sequential):
             sizes, channels = tuple(-(-n // 2) for n in sizes), width
         features = channels * sizes[0] * sizes[1] * sizes[2]
         blocks["fc1"] = nn.Sequential(
-            nn.Flatten(), nn.Dropout(dropout), nn.Linear(features, 1300), nn.ReLU()
+            nn.Flatten(), nn.Dropout(dropout), nn.Linear(features, hidden[0]), nn.ReLU()
         )
-        blocks["fc2"] = nn.Sequential(nn.Linear(1300, 50), nn.ReLU())
-        blocks["fc3"] = nn.Sequential(nn.Linear(50, n_classes))
+        blocks["fc2"] = nn.Sequential(nn.Linear(hidden[0], hidden[1]), nn.ReLU())
+        blocks["fc3"] = nn.Sequential(nn.Linear(hidden[1], n_classes))
         super().__init__(blocks)
