@@ -1,4 +1,4 @@
-"""Phantoms come in; what fine-tuning saves by computing a frozen prefix once, and its error, go out.
+"""Phantoms come in; what fine-tuning saves by computing a frozen prefix once goes out.
 
 The same fine-tuning of the fully connected layers runs twice, with the features of the frozen
 convolutions computed in every epoch and computed once. CPU seconds of the epochs after the first

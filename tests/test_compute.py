@@ -10,11 +10,14 @@ import sys
 import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from prepared_set import counted_fit, prepared_set
 
 from motionlib import compute
 from motionlib.compute import Failure, failures, raise_failures, shard, submit
+from motionlib.experiments import rows_of
+from motionlib.runs import Run
 from motionlib.slurm import slurm_cluster
 from motionlib.training import TrainSpec, predict
 
@@ -182,14 +185,21 @@ class TestTrainingOnEngines:
             for name in ("Conv5FC3", "SECNN")
             for fold in (0, 1)
         ]
-        scores = {}
+        written = {}
         for engine in ("inline", "local:2", address):
-            runs = tmp_path / engine.partition(":")[0]
-            runs.mkdir()
-            names = submit(functools.partial(counted_fit, runs=str(runs)), specs, engine=engine)
-            raise_failures(names)
-            scores[engine] = [predict(runs / name, manifest)["score"].tolist() for name in names]
-        assert scores["inline"] == scores["local:2"] == scores[address]
+            run = Run("03_training", "engines", 20, tmp_path / engine.partition(":")[0], quiet=True)
+            fitted = functools.partial(counted_fit, runs=str(run.models))
+            names = raise_failures(submit(fitted, specs, engine=engine))
+            rows = [
+                rows_of(
+                    predict(run.models / name, manifest), "test", "synthetic", s.network, s.fold
+                )
+                for name, s in zip(names, specs, strict=True)
+            ]
+            run.save_predictions(pd.concat(rows, ignore_index=True))
+            written[engine] = (run.folder / "predictions.csv").read_bytes()
+        assert len(written["inline"].splitlines()) > 4 * len(specs)
+        assert written["inline"] == written["local:2"] == written[address]
 
     def test_killed_worker_loses_no_run_and_no_epoch(self, tmp_path, external):
         address, workers = external
