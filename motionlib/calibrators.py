@@ -99,7 +99,7 @@ def fit_calibrator(kind: str, y_true, score) -> Calibrator:
         raise ValueError(f"Found calibration {kind!r}, expected one of {', '.join(KINDS)}.")
     y, s = check_labels(y_true, score)
     counts = (int((y == 0).sum()), int((y == 1).sum()))
-    if min(counts) < FEWEST:
+    if kind != "none" and min(counts) < FEWEST:
         raise ValueError(
             f"Found {counts[1]} validation scans with motion and {counts[0]} without, expected at "
             f"least {FEWEST} of each: calibrate on more graded scans, or use the score as it is."
