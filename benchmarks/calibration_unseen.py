@@ -1,0 +1,81 @@
+"""A finished demo comes in; its calibration error and coverage on a larger unseen warehouse go out.
+
+The demo's test holds too few severe scans for its calibration error to be told from luck. So more
+of the same virtual warehouse is made, with another seed (no patient in common), and judged by the
+demo's fine-tuned networks with maps and thresholds from the demo's validation scans, as in notebook
+04. Nothing but the coverage's random halves is fitted to the new scans.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from motionlib import studydata, trust
+from motionlib.experiments import prepare_cohort, read_prepared, rows_of
+from motionlib.files import read_json, write_table
+from motionlib.priorshift import estimate_prior
+from motionlib.runs import Run
+from motionlib.training import predict
+
+RESULTS = Path(__file__).parent / "results"
+EXPERIMENT = "warehouse/fine_tuned"
+
+
+def unseen(demo: Run, place: Path, task: str, size: int, seed: int, engine: str) -> pd.DataFrame:
+    """Rows of every fold's model and of their mean on a warehouse of another seed."""
+    facts = read_json(demo.cohort / "cohort.json")
+    run = Run("01_data_selection", "unseen", seed, place, quiet=True)
+    prepare_cohort(
+        run, cohort="virtual", size=size, spacing_mm=facts["spacing_mm"], n_folds=2, engine=engine
+    )
+    prepared = read_prepared(run, studydata.warehouse_set(run, task))
+    folders = read_json(demo.models / f"{EXPERIMENT.replace('/', '_')}_{task}.json")
+    parts = [
+        rows_of(predict(demo.models / name, prepared), EXPERIMENT, task, "Conv5FC3", fold)
+        for fold, name in enumerate(folders)
+    ]
+    rows = pd.concat(parts, ignore_index=True)
+    mean = rows.groupby("scan_id", sort=False)["score"].mean()
+    whole = rows.drop_duplicates("scan_id").assign(fold=-1)
+    return pd.concat([rows, whole.assign(score=whole["scan_id"].map(mean))], ignore_index=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("demo", type=Path, help="folder of a finished run, such as runs/demo")
+    parser.add_argument("--task", default="mov01vs2")
+    parser.add_argument("--size", type=int, default=2000)
+    parser.add_argument("--seed", type=int, default=21, help="not the demo's own")
+    parser.add_argument("--engine", default="inline")
+    parser.add_argument("--scores", type=Path, help="keep or reuse the scores in this file")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    args = parser.parse_args()
+    demo = Run("04_fine_tuning", args.demo.name, 20, args.demo.parent, quiet=True)
+    held = trust.validation_scores(demo, EXPERIMENT, args.task)
+    if args.scores and args.scores.exists():
+        rows = pd.read_csv(args.scores)
+    else:
+        with tempfile.TemporaryDirectory() as place:
+            rows = unseen(demo, Path(place), args.task, args.size, args.seed, args.engine)
+        if args.scores:
+            write_table(rows, args.scores)
+    errors = trust.compare_calibrators(held, rows)
+    coverage = trust.promised_coverage(rows)
+    whole = trust.calibrated(held, rows).query("fold == -1")
+    share = estimate_prior(whole["score"], float(held["y_true"].mean()))
+    print(f"share of motion {whole['y_true'].mean():.3f}, estimated {share.target:.3f}")
+    print(
+        f"scans {len(whole)}, severe {int(whole['y_true'].sum())}, mean {np.mean(whole['score'])}"
+    )
+    for name, table in (("calibration", errors), ("conformal", coverage)):
+        write_table(table.round(4), args.out / f"{name}.csv")
+        print(table.round(4).to_string(index=False))
+
+
+if __name__ == "__main__":
+    main()
