@@ -16,10 +16,13 @@ import numpy as np
 import pandas as pd
 
 from motionlib import studydata, trust
-from motionlib.experiments import prepare_cohort, read_prepared, rows_of
+from motionlib.cohorts.virtual import make_cohort
+from motionlib.experiments import read_prepared, rows_of
 from motionlib.files import read_json, write_table
+from motionlib.manifest import write_manifest
 from motionlib.priorshift import estimate_prior
 from motionlib.runs import Run
+from motionlib.studycohort import _centre_all
 from motionlib.training import predict
 
 RESULTS = Path(__file__).parent / "results"
@@ -28,11 +31,18 @@ EXPERIMENT = "warehouse/fine_tuned"
 
 def unseen(demo: Run, place: Path, task: str, size: int, seed: int, engine: str) -> pd.DataFrame:
     """Rows of every fold's model and of their mean on a warehouse of another seed."""
-    facts = read_json(demo.cohort / "cohort.json")
+    spacing_mm = read_json(demo.cohort / "cohort.json")["spacing_mm"]
     run = Run("01_data_selection", "unseen", seed, place, quiet=True)
-    prepare_cohort(
-        run, cohort="virtual", size=size, spacing_mm=facts["spacing_mm"], n_folds=2, engine=engine
-    )
+    made, _ = make_cohort(
+        run.cohort / "images", n_research=(0, 0, 0), n_real_motion=0, n_warehouse=size, seed=seed,
+        engine=engine,
+    )  # fmt: skip
+    made = made[made["role"] == "warehouse"].assign(role="test")
+    made = made.assign(path=[str(run.cohort / "images" / path) for path in made["path"]])
+    run.describe_cohort("More of the virtual warehouse.", key="unseen", spacing_mm=spacing_mm)
+    made, _ = _centre_all(run, made, spacing_mm, engine)
+    made = made.assign(path=[str(Path(path).relative_to(run.cohort)) for path in made["path"]])
+    write_manifest(made, run.cohort / "manifest.tsv")
     prepared = read_prepared(run, studydata.warehouse_set(run, task))
     folders = read_json(demo.models / f"{EXPERIMENT.replace('/', '_')}_{task}.json")
     parts = [
