@@ -30,7 +30,7 @@ TESTED = $(VENV)/.tested-$(INSTALLED)-$(shell { find $(SOURCES) -type f ! -name 
     echo "$(MOTIONLIB_DATA)|$(MOTIONLIB_REFERENCE)"; } | cksum | tr ' ' '-')
 
 .DEFAULT_GOAL := help
-.PHONY: help setup study smoke nb test lab bench lint text notebook student results doctor clean
+.PHONY: help setup study smoke nb test lab bench lint text notebook student model results doctor clean
 
 help:  ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1|/' \
@@ -99,6 +99,9 @@ student: $(STAMP)  ## copy the notebooks without their solutions to runs/student
 	@mkdir -p runs/student
 	cp notebooks/[0-9]*.ipynb runs/student/
 	$(BIN)/nbstripout --keep-id --drop-tagged-cells "solution" runs/student/*.ipynb
+
+model: $(STAMP)  ## train the shipped model again from MOTIONLIB_DATA (ARGS=--ablations: and its rivals)
+	@$(BIN)/python -m motionlib.modelbuild $(ARGS)
 
 results: $(STAMP)  ## copy tables, figures and provenance of a finished PROFILE to results/
 	@$(BIN)/python -m motionlib.publish --profile $(PROFILE) $(ARGS)

@@ -10,7 +10,7 @@ from typing import Any
 
 from motionlib import __version__
 from motionlib.files import content_key, read_json, sha256_file
-from motionlib.grids import study_grid
+from motionlib.modelinput import slab_grid
 
 KEEP, REVIEW, EXCLUDE = "keep", "review", "exclude"
 DIGITS = 6  # of a probability
@@ -29,6 +29,8 @@ class Judge:
         Changes with the weights, the description and the code that prepares scans.
     spacing_mm : float
         Of the study grid.
+    slab_mm : float, or None
+        Thickness of the midsagittal slab that the network sees; None: the whole grid.
     threshold : float
         Motion from this probability on.
     temperature, bias : float
@@ -46,6 +48,7 @@ class Judge:
     name: str
     key: str
     spacing_mm: float
+    slab_mm: float | None
     threshold: float
     temperature: float
     bias: float
@@ -102,7 +105,8 @@ def read_judge(folder: str | os.PathLike) -> Judge:
             "made for scoring, by motionlib finetune or make model"
         )
     spacing_mm = _number(folder, facts, "voxel_mm", 0.25, 20)
-    shape = study_grid(spacing_mm).shape
+    slab_mm = facts.get("slab_mm")
+    shape = slab_grid(spacing_mm, slab_mm).shape
     if tuple(facts["shape"]) != shape:
         raise ValueError(
             f"the model {folder.name} takes {tuple(facts['shape'])} voxels where the grid of "
@@ -114,6 +118,7 @@ def read_judge(folder: str | os.PathLike) -> Judge:
         name=str(facts.get("name") or f"{facts['network']}-{facts.get('key') or key}"),
         key=key,
         spacing_mm=spacing_mm,
+        slab_mm=slab_mm,
         threshold=_number(folder, facts, "threshold", 0, 1),
         temperature=_number(folder, {"temperature": 1.0} | calibration, "temperature", 1e-3, 1e3),
         bias=_number(folder, {"bias": 0.0} | calibration, "bias", -1e3, 1e3),

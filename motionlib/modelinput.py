@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from motionlib.grids import centre_on_grid, study_grid
+from motionlib.grids import Grid, centre_on_grid, study_grid
 
 BRIGHT_PERCENT = 99.5  # of the voxels on the grid; the head is scaled so that this is one
 CEILING = 100.0  # brighter voxels are cut before float16
 
 
-def model_input(volume, affine, spacing_mm: float) -> np.ndarray:
+def model_input(volume, affine, spacing_mm: float, slab_mm: float | None = None) -> np.ndarray:
     """Place a head on the study grid, without registration, and scale it to about one.
 
     Parameters
@@ -21,10 +21,12 @@ def model_input(volume, affine, spacing_mm: float) -> np.ndarray:
         Voxel indices to mm.
     spacing_mm : float
         Voxel size of the study grid that the model was trained on.
+    slab_mm : float, optional
+        Keep a slab about the midsagittal plane, at least this thick; None keeps the whole grid.
 
     Returns
     -------
-    ndarray, shape of ``study_grid(spacing_mm)``, float16
+    ndarray, shape of ``slab_grid(spacing_mm, slab_mm)``, float16
         To the bit what `motionlib.studycohort` keeps of the same scan; a test compares them.
 
     Raises
@@ -32,11 +34,35 @@ def model_input(volume, affine, spacing_mm: float) -> np.ndarray:
     ValueError
         If no head is found, or nothing is left of it on the grid.
     """
-    array = np.clip(centre_on_grid(volume, affine, study_grid(spacing_mm)), 0, None)
+    grid = slab_grid(spacing_mm, slab_mm)
+    array = np.clip(centre_on_grid(volume, affine, grid), 0, None)
     top = float(np.percentile(array, BRIGHT_PERCENT))
     if not top > 0:
         raise ValueError("the scan is empty after centring; expected a head")
     return np.minimum(array / top, CEILING).astype(np.float16)
+
+
+def slab_grid(spacing_mm: float, slab_mm: float | None = None) -> Grid:
+    """Study grid, or its middle sagittal planes: as many as span `slab_mm`, an odd number.
+
+    Raises
+    ------
+    ValueError
+        If the slab is thicker than the grid or thinner than a voxel.
+    """
+    grid = study_grid(spacing_mm)
+    if slab_mm is None:
+        return grid
+    half = int(np.ceil(slab_mm / spacing_mm / 2 - 0.5))
+    middle = grid.shape[0] // 2
+    if not spacing_mm <= slab_mm or half > min(middle, grid.shape[0] - 1 - middle):
+        raise ValueError(
+            f"a slab of {slab_mm} mm does not fit a grid of {grid.shape[0]} planes of {spacing_mm} "
+            "mm; choose it between one voxel and the head's width"
+        )
+    affine = grid.matrix
+    affine[:3, 3] += affine[:3, 0] * (middle - half)
+    return Grid((2 * half + 1, *grid.shape[1:]), tuple(map(tuple, affine.tolist())))
 
 
 def standardised(array: np.ndarray) -> np.ndarray:

@@ -19,7 +19,7 @@ from motionlib.calibration import best_threshold, logit, temperature, tempered
 from motionlib.checkpoints import load_network, read_model
 from motionlib.decisions import read_judge
 from motionlib.files import atomic, write_json, write_table
-from motionlib.grids import study_grid
+from motionlib.modelinput import slab_grid
 from motionlib.ownfigures import AFTER, BEFORE, part_counts, test_figures, warn
 from motionlib.prediction import predict
 from motionlib.predictions import PREDICTION_COLUMNS, check_predictions
@@ -101,7 +101,7 @@ def read_source(source: str | os.PathLike, voxel_mm: float | None) -> tuple[dict
     if stated is not None and voxel_mm is not None and float(stated) != voxel_mm:
         raise ValueError(f"--voxel-mm is {voxel_mm:g} where model.json says {stated:g}; leave it")
     voxel_mm = float(stated if stated is not None else voxel_mm)
-    shape = study_grid(voxel_mm).shape
+    shape = slab_grid(voxel_mm, model.get("slab_mm")).shape
     if tuple(model["shape"]) != shape:
         raise ValueError(
             f"{Path(source).name} takes {tuple(model['shape'])} voxels where the grid of "
@@ -171,7 +171,12 @@ def fine_tune_own(
     graded = ownscans.read_graded(manifest, task)
     ownscans.split_scans(graded, test_fraction=test_fraction, n_folds=n_folds, seed=seed)
     usable, left_out = ownscans.prepare_scans(
-        graded, out / "work" / "prepared", spacing_mm=voxel_mm, engine=engine, progress=progress
+        graded,
+        out / "work" / "prepared",
+        spacing_mm=voxel_mm,
+        slab_mm=model.get("slab_mm"),
+        engine=engine,
+        progress=progress,
     )
     table = ownscans.split_scans(usable, test_fraction=test_fraction, n_folds=n_folds, seed=seed)
     fold = ownscans.validation_fold(table)
@@ -203,6 +208,7 @@ def fine_tune_own(
         "calibration": {"temperature": t, "bias": 0.0},
         "review": None,
         "voxel_mm": voxel_mm,
+        "slab_mm": model.get("slab_mm"),
         "cohort": f"{len(parts['training'])} scans graded by the user for {WORDS[task]}; before "
         f"that: {str(model.get('cohort') or 'not stated').rstrip('.')}",
         "card": "report.md",

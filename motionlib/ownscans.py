@@ -142,6 +142,7 @@ def prepare_scans(
     folder: Path,
     *,
     spacing_mm: float,
+    slab_mm: float | None = None,
     engine: str = "inline",
     progress: Callable[[str], None] | None = None,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -156,9 +157,10 @@ def prepare_scans(
     """
     items = []
     for scan, path in zip(table["scan_id"], table["path"], strict=True):
-        key = file_key(path, spacing_mm) or "unreadable"
+        key = file_key(path, spacing_mm, slab_mm) or "unreadable"
         name = content_key(scan, key)
-        items.append({"path": path, "out": str(folder / f"{name}.npy"), "spacing_mm": spacing_mm})
+        grid = {"spacing_mm": spacing_mm, "slab_mm": slab_mm}
+        items.append({"path": path, "out": str(folder / f"{name}.npy")} | grid)
     done = compute.submit(_prepare_one, items, engine=engine, label="prepare", progress=progress)
     said, stripped = [], []
     for one in done:
@@ -186,7 +188,7 @@ def _prepare_one(item: dict) -> dict:
         volume, affine = read_array(item["path"])
         checked = check_scan(volume, affine, spacing_mm=item["spacing_mm"], knows_stripped=False)
         if not checked.fault and not out.exists():
-            array = model_input(volume, affine, item["spacing_mm"])
+            array = model_input(volume, affine, item["spacing_mm"], item["slab_mm"])
             with atomic(out) as aside:
                 np.save(aside, array)
     except (ValueError, FileNotFoundError, MemoryError) as error:

@@ -141,7 +141,7 @@ def examine(item: tuple[str, str, str, str]) -> dict[str, Any]:
         )
         if checked.fault:
             return {"fault": checked.fault, "note": "", "logit": None}
-        array = model_input(volume, affine, judge.spacing_mm)
+        array = model_input(volume, affine, judge.spacing_mm, judge.slab_mm)
         standard = standardised(array)
     except (ValueError, FileNotFoundError, MemoryError) as error:
         return {"fault": anonymous(error, path), "note": "", "logit": None}

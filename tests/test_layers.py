@@ -23,6 +23,8 @@ LAYERS = {
     **dict.fromkeys(
         ("experiments", "scoring", "decisions", "ownscans", "ownfigures", "owngrades"), 6
     ),
+    **dict.fromkeys(("modelcopies", "modeltests"), 4),
+    **dict.fromkeys(("modelcard", "modelbuild"), 6),
     "trustfigures": 0,
     "trust": 7,
     **dict.fromkeys(("profiles", "execute", "study", "doctor", "publish"), 7),

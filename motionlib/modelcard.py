@@ -1,0 +1,142 @@
+"""A trained network and its test scores come in; a model folder with its card goes out."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from statsmodels.stats.proportion import proportion_confint
+
+from motionlib.calibration import logit
+from motionlib.checkpoints import read_model
+from motionlib.files import atomic, write_json, write_table, write_text
+
+NAME = "motionlib-t1w-2mm"
+COHORT = "IXI, 90 patients (CC BY-SA 3.0), synthetic motion and matched still copies"
+CARD = """# Model card: {name}
+
+A probability that a 3-D T1-weighted head scan was corrupted by motion.
+
+* **Network** Conv5FC3 with linear layers of 128 and 50 units, on {planes} sagittal planes of 2 mm
+  about the middle of the head; {size_mb:.1f} MB of safetensors.
+* **Trained on** {cohort}; {n_heads}. Half of the copies moved (one to six resting positions or a
+  gliding course, 0.5 to 8 mm and degrees, signed, any axis), the others still and resampled the
+  same way, at the scan's own voxels or at 2 to 4.5 mm. IXI is by brain-development.org,
+  CC BY-SA 3.0; no scan is part of the model.
+* **Calibration and threshold** from the patients of one fold that did not train: at {threshold}
+  two in a hundred of their still copies are called motion. The threshold was fixed before the
+  scans below were looked at.
+* **Good for** ranking and sorting whole, defaced or faced T1w heads of 1 to 4.5 mm voxels.
+* **Not good for** other contrasts, other body parts, motion too small to be seen at 2 mm; grades.
+  The motion it has seen is synthetic: before use, have some of your own scans graded and run
+  `motionlib finetune`. It was not tested on patients' real motion.
+* **Reproduce** `make model` with `MOTIONLIB_DATA` set.
+
+## Share called motion at the threshold
+
+Patients that the network never saw; the motion is TorchIO 1.2.1's own `RandomMotion`, not ours.
+`n2`, `n4`: number of moves; ranges in mm and degrees; `native`: made at the scan's own voxels,
+`4mm`: after averaging to 4 mm. In brackets 95 % intervals (Wilson), over scans.
+
+{table}
+
+Balanced accuracy, 4-6 mm with four moves against clean and resampled scans, at native voxels:
+{accuracy}.
+"""
+
+
+def ship(run: Path, chosen: dict, predictions: pd.DataFrame, out: Path) -> Path:
+    """Write the model folder: weights, ``model.json``, ``card.md``, ``accuracy.csv``.
+
+    Parameters
+    ----------
+    run : Path
+        Folder of the finished training.
+    chosen : dict
+        Of `modelbuild.choose`.
+    predictions : DataFrame
+        ``recipe site variant y_true score`` of test copies.
+    out : Path
+        Folder to write.
+
+    Returns
+    -------
+    Path
+        `out`.
+    """
+    table = shares(predictions, chosen)
+    own = table[table["recipe"] == "recommended"]
+    out.mkdir(parents=True, exist_ok=True)
+    with atomic(out / "weights.safetensors") as aside:
+        shutil.copyfile(run / "weights.safetensors", aside)
+    model = read_model(run)
+    facts = model | chosen | {
+        "name": NAME, "voxel_mm": 2.0, "slab_mm": 48.0, "cohort": COHORT, "card": "card.md",
+        "stripped_seen": False,
+    }  # fmt: skip
+    write_json(out / "model.json", facts)
+    write_table(table.round(4), out / "accuracy.csv")
+    said = CARD.format(
+        name=NAME, planes=model["shape"][0], cohort=COHORT, threshold=chosen["threshold"],
+        n_heads="ten moved and ten still copies of each head",
+        size_mb=(out / "weights.safetensors").stat().st_size / 1e6,
+        table=_markdown(own), accuracy=_accuracies(own),
+    )  # fmt: skip
+    write_text(out / "card.md", said)
+    return out
+
+
+def shares(predictions: pd.DataFrame, chosen: dict) -> pd.DataFrame:
+    """Share of each test copy called motion at the threshold, by recipe and site.
+
+    Other recipes than the shipped one are judged at their own 0.5: they have no calibration.
+
+    Returns
+    -------
+    DataFrame
+        ``recipe site variant y_true called low high median_p n``.
+    """
+    calibration, rows = chosen["calibration"], []
+    for (recipe, site, variant), part in predictions.groupby(
+        ["recipe", "site", "variant"], sort=False
+    ):
+        p, cut = part["score"].to_numpy(), 0.5
+        if recipe == "recommended":
+            z = logit(p) / calibration["temperature"] + calibration["bias"]
+            p, cut = 1 / (1 + np.exp(-z)), chosen["threshold"]
+        called = int((p >= cut).sum())
+        low, high = proportion_confint(called, len(part), method="wilson")
+        rows.append(
+            {"recipe": recipe, "site": site, "variant": variant, "y_true": part["y_true"].iloc[0]}
+            | {"called": called / len(part), "low": low, "high": high}
+            | {"median_p": float(np.median(p)), "n": len(part)}
+        )
+    return pd.DataFrame(rows)
+
+
+def balanced_accuracy(own: pd.DataFrame, site: str) -> float:
+    """Balanced accuracy of motion of 4-6 mm against clean and resampled scans of a site."""
+    rows = own[own["site"] == site].set_index("variant")["called"]
+    still = rows[["clean@native", "resampled@native"]].mean()
+    return float((rows["torchio_n4_4-6@native"] + 1 - still) / 2)
+
+
+def _accuracies(own: pd.DataFrame) -> str:
+    return ", ".join(f"{site} {balanced_accuracy(own, site):.2f}" for site in own["site"].unique())
+
+
+def _markdown(own: pd.DataFrame) -> str:
+    """Table of the shares, one row a copy, one column a site."""
+    sites = list(own["site"].unique())
+    sizes = own.groupby("site")["n"].first()
+    lines = ["| copy | " + " | ".join(f"{site} (n = {sizes[site]})" for site in sites) + " |"]
+    lines.append("|---" * (len(sites) + 1) + "|")
+    for variant, rows in own.groupby("variant", sort=False):
+        by_site = rows.set_index("site")
+        cells = [
+            f"{by_site.called[s]:.2f} [{by_site.low[s]:.2f}, {by_site.high[s]:.2f}]" for s in sites
+        ]
+        lines.append(f"| {variant} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
