@@ -24,7 +24,8 @@ def load_prepared(manifest: str | os.PathLike | pd.DataFrame) -> pd.DataFrame:
     manifest : path-like or DataFrame
         One row per array: `scan_id`, `participant_id`, `path` (``.npy``, relative to the
         manifest's folder), `y_true` (0, 1 or empty), and usually `source_participant_id`,
-        `role`, `fold`, `cohort`, `variant`. A DataFrame is checked and returned.
+        `role`, `fold`, `cohort`, `variant`, and `original`, the still array that the variant was
+        made of. A DataFrame is checked and returned.
 
     Returns
     -------
@@ -53,7 +54,8 @@ def load_prepared(manifest: str | os.PathLike | pd.DataFrame) -> pd.DataFrame:
             f"The prepared manifest lacks the columns {missing}; it needs {list(COLUMNS)}."
         )
     table = table.reset_index(drop=True)
-    table["path"] = [str(folder / path) for path in table["path"]]
+    for name in {"path", "original"} & set(table):
+        table[name] = [str(folder / path) for path in table[name]]
     for name in ("y_true", "fold"):
         if name in table:
             table[name] = table[name].astype("Int64")

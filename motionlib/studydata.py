@@ -59,11 +59,13 @@ def make_copies(run, name: str, rows: pd.DataFrame, *, engine: str = "inline") -
             items.append(item | {"affine": grid.matrix.tolist(), "seed": run.seed})
     done = compute.submit(_copy_one, items, engine=engine, label=f"simulate {name}")
     compute.raise_failures(done)
+    originals = [str(clean_path(run, scan).relative_to(run.cache)) for scan in rows["scan_id"]]
     ids = rows["scan_id"].astype(str) + np.where(
         rows["variant"] == "clean", "", "_" + rows["variant"].astype(str)
     )
-    table = rows.assign(path=paths, scan_id=ids)
-    write_table(table[[*PREPARED, "y_true", "variant"]], run.cache / f"{name}.tsv")
+    table = rows.assign(path=paths, original=originals, scan_id=ids)
+    columns = [*PREPARED, "y_true", "variant", "original"]
+    write_table(table[columns], run.cache / f"{name}.tsv")
     return run.cache / f"{name}.tsv"
 
 

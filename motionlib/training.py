@@ -18,6 +18,7 @@ from motionlib.checkpoints import describe, disk_faults, finish, is_done, load_e
 from motionlib.compute import configure_cpu
 from motionlib.datasets import VolumeStore, load_prepared, split_rows
 from motionlib.files import seed_from, sha256_file, write_json
+from motionlib.freshcopies import FreshStore
 from motionlib.loop import Loop, Part
 from motionlib.networks import build_network
 from motionlib.prediction import ensemble, predict
@@ -111,7 +112,11 @@ def load_parts(spec: TrainSpec, device: str = "cpu") -> tuple[Part, Part, tuple[
     table = load_prepared(spec.manifest)
     train, validation = split_rows(table, spec.fold)
     table = table.iloc[np.concatenate([train, validation])].reset_index(drop=True)
-    store = VolumeStore(table, device=device, augment=spec.augment, seed=spec.seed)
+    options = {"device": device, "augment": spec.augment, "seed": spec.seed}
+    if spec.fresh_mm is None:
+        store = VolumeStore(table, **options)
+    else:
+        store = FreshStore(table, spec.fresh_mm, **options)
     y_true = table["y_true"].to_numpy(np.int64)
     rows = np.arange(len(table))
     cut = len(train)

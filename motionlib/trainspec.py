@@ -65,6 +65,10 @@ class TrainSpec:
         ``cosine`` warms up for a tenth of the steps and decays to zero.
     options : tuple of (str, value) pairs
         Further options of the network, such as ``(("patch", (8, 8, 8)),)``.
+    fresh_mm : float or None
+        Voxel size in mm of the study grid on which every training scan's copy is made anew in
+        every epoch, on the device (see `freshcopies.FreshStore`); None trains on the copies as
+        they were prepared, the paper's way.
     freeze_bn_stats : bool, default=True
         Frozen batch-norm layers keep their running statistics; False is the published tool's
         behaviour, where they move.
@@ -89,6 +93,7 @@ class TrainSpec:
     augment: str = "none"
     schedule: str = "constant"
     options: tuple = ()
+    fresh_mm: float | None = None
     freeze_bn_stats: bool = True
 
     def __post_init__(self):
@@ -114,6 +119,8 @@ class TrainSpec:
         """Twelve hexadecimal digits of everything but the manifest's path."""
         values = asdict(self)
         del values["manifest"]
+        if self.fresh_mm is None:
+            del values["fresh_mm"]  # runs from before there was the choice keep their names
         return content_key("TrainSpec", values)
 
     def folder(self, runs_dir: str | os.PathLike) -> Path:

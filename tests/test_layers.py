@@ -15,7 +15,7 @@ LAYERS = {
     **dict.fromkeys(("calibration", "calibrators", "reliability", "conformal", "priorshift"), 0),
     **dict.fromkeys(("compute", "splits", "volumes", "trajectories", "networks"), 1),
     **dict.fromkeys(("simulate", "acquisition", "iqms", "preprocess"), 2),
-    **dict.fromkeys(("transforms", "datasets", "fetch", "forest"), 3),
+    **dict.fromkeys(("transforms", "datasets", "freshcopies", "fetch", "forest"), 3),
     **dict.fromkeys(("cohorts.heads", "cohorts.virtual", "cohorts.warehouse"), 3),
     "training": 4,
     "transfer": 5,
@@ -24,7 +24,7 @@ LAYERS = {
         ("experiments", "scoring", "decisions", "ownscans", "ownfigures", "owngrades"), 6
     ),
     **dict.fromkeys(("modelcopies", "modeltests"), 4),
-    **dict.fromkeys(("modelcard", "modelbuild"), 6),
+    **dict.fromkeys(("modelchoice", "modelcard", "modelbuild"), 6),
     "trustfigures": 0,
     "trust": 7,
     **dict.fromkeys(("profiles", "execute", "study", "doctor", "publish"), 7),
