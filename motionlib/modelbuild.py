@@ -13,11 +13,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from motionlib import compute
 from motionlib.assemble import data_root
-from motionlib.calibration import logit
 from motionlib.cohorts import read_cohort, virtual
 from motionlib.files import seed_from, write_table
 from motionlib.modelcard import ship
+from motionlib.modelchoice import choose, compared
 from motionlib.modelcopies import CopyRecipe, make_copies
 from motionlib.modeltests import judged_copies
 from motionlib.training import TrainSpec, fit, predict
@@ -26,20 +27,21 @@ SEED, FOLDS, TESTED, VALIDATION = 20, 8, (0, 1), 2
 SHAPE = (2.0, 48.0)  # voxel and slab in mm; `modelinput.model_input`
 SITES = ("ixi", "ds000011", "ds002748")
 VIRTUAL = (110, 24, 24)  # patients like ADNI's, MSSEG's and BITE's
-STILL_CALLED = 0.02  # of the validation copies without motion, at the threshold
 TRAINING = {
     "network": "Conv5FC3", "epochs": 10, "batch_size": 4, "learning_rate": 2e-4,
     "schedule": "cosine", "dropout": 0.2, "options": (("hidden", (128, 50)),), "seed": SEED,
     "fold": VALIDATION,
 }  # fmt: skip
+SHIPPED = "recommended"
+COPIES, FEWER = 10, 4  # moved and still copies of a head: of the shipped model, of the ablation
 RECIPES = {  # the shipped one, then what is added to it, taken from it, or put in its place
-    "recommended": (CopyRecipe(), {"ixi": 10}),
-    "untouched negatives": (CopyRecipe(matched=False), {"ixi": 10}),
-    "the paper's severity": (CopyRecipe(realistic=False), {"ixi": 10}),
-    "with nuisances": (CopyRecipe(nuisance=True), {"ixi": 10}),
-    "with an emulated scanner": (CopyRecipe(acquired=True), {"ixi": 10}),
-    "with virtual heads": (CopyRecipe(), {"ixi": 10, "virtual": 4}),
-    "virtual heads only": (CopyRecipe(), {"virtual": 6}),
+    SHIPPED: (CopyRecipe(), ("ixi",)),
+    "untouched negatives": (CopyRecipe(matched=False), ("ixi",)),
+    "the paper's severity": (CopyRecipe(realistic=False), ("ixi",)),
+    "with nuisances": (CopyRecipe(nuisance=True), ("ixi",)),
+    "with an emulated scanner": (CopyRecipe(acquired=True), ("ixi",)),
+    "with virtual heads": (CopyRecipe(), ("ixi", "virtual")),
+    "virtual heads only": (CopyRecipe(), ("virtual",)),
 }
 COLUMNS = ["scan_id", "participant_id", "source_participant_id", "cohort", "path", "role", "fold"]
 
@@ -88,11 +90,11 @@ def still_heads(source: str, work: Path, *, engine: str = "inline") -> pd.DataFr
     )[COLUMNS]
 
 
-def training_set(name: str, work: Path, *, engine: str = "inline") -> Path:
+def training_set(name: str, copies: int, work: Path, *, engine: str = "inline") -> Path:
     """Make the copies of one entry of `RECIPES` and the manifest that lists them."""
     recipe, sources = RECIPES[name]
     parts = []
-    for source, copies in sources.items():
+    for source in sources:
         heads = still_heads(source, work, engine=engine).query("role == 'train'")
         made = make_copies(
             heads, recipe, work / source, copies=copies, seed=SEED,
@@ -101,48 +103,36 @@ def training_set(name: str, work: Path, *, engine: str = "inline") -> Path:
         table = pd.read_csv(made, sep="\t", dtype={"participant_id": str})
         parts.append(table.assign(path=[str((made.parent / p).resolve()) for p in table["path"]]))
     every = pd.concat(parts, ignore_index=True)
-    return write_table(every, work / f"train_{name.replace(' ', '_')}.tsv")
+    return write_table(every, work / f"train_{name.replace(' ', '_')}_{copies}.tsv")
 
 
-def judged(run: Path, name: str, tests: dict[str, Path]) -> pd.DataFrame:
-    """Score the test copies of every site with one network: rows of `predict`, named."""
-    parts = []
-    for site, path in tests.items():
-        rows = pd.read_csv(path, sep="\t", dtype={"participant_id": str})
-        scored = predict(run, rows)
-        parts.append(scored.assign(recipe=name, site=site, variant=rows["variant"]))
-    return pd.concat(parts, ignore_index=True)
+def trained(names, copies: int, work: Path, *, engine: str) -> list[Path]:
+    """Train one network a recipe, side by side, and return their run folders."""
+    items = [(str(training_set(n, copies, work, engine=engine)), str(work)) for n in names]
+    done = compute.submit(_train, items, engine=engine, label="train", progress=print)
+    return [Path(folder) for folder in compute.raise_failures(done)]
 
 
-def choose(y_true, score) -> dict:
-    """Choose calibration, threshold and range of doubt on validation copies.
+def _train(item: tuple[str, str]) -> str:
+    manifest, work = item
+    return str(fit(TrainSpec(manifest=manifest, **TRAINING), Path(work) / "models", progress=print))
 
-    Parameters
-    ----------
-    y_true, score : array-like, shape (n,)
-        Labels and scores of copies of patients that neither trained nor are tested.
+
+def judged(run: Path, manifest: Path, tests: dict[str, Path]) -> pd.DataFrame:
+    """Score the held copies of the training patients and the test copies of every site.
 
     Returns
     -------
-    dict
-        ``calibration`` (``p = sigmoid(logit / temperature + bias)``), ``threshold`` and ``review``
-        on the scale of p. At the threshold `STILL_CALLED` of the still copies are called motion;
-        in doubt is what lies between one in ten of them and the threshold.
+    DataFrame
+        Rows of `predict` with ``site`` (``validation`` for the held copies) and ``variant``.
     """
-    from sklearn.linear_model import LogisticRegression
-
-    z, y = logit(score), np.asarray(y_true, dtype=int)
-    plain = LogisticRegression(C=1e6).fit(z[:, None], y)
-    slope, bias = float(plain.coef_[0, 0]), float(plain.intercept_[0])
-    if slope <= 0:
-        raise ValueError("the validation scores fall with motion; the network has learnt nothing")
-    p = 1 / (1 + np.exp(-(slope * z + bias)))
-    low, cut = np.quantile(p[y == 0], [0.90, 1 - STILL_CALLED])
-    return {
-        "calibration": {"temperature": round(1 / slope, 4), "bias": round(bias, 4)},
-        "threshold": round(float(cut), 4),
-        "review": [round(float(low), 4), round(float(cut) - 1e-4, 4)],
-    }
+    table = pd.read_csv(manifest, sep="\t", dtype={"participant_id": str})
+    sets = {"validation": table[table["fold"] == VALIDATION].reset_index(drop=True)}
+    sets |= {s: pd.read_csv(p, sep="\t", dtype={"participant_id": str}) for s, p in tests.items()}
+    return pd.concat(
+        [predict(run, rows).assign(site=s, variant=rows["variant"]) for s, rows in sets.items()],
+        ignore_index=True,
+    )
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -153,21 +143,26 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--engine", default=f"local:{os.cpu_count() or 1}")
     parser.add_argument("--ablations", action="store_true", help="also every other recipe")
     args = parser.parse_args(argv)
-    work, tests, parts = Path(args.work), {}, []
+    work, tests = Path(args.work), {}
     for site in SITES:
         heads = still_heads(site, work).query("role == 'test'")
         tests[site] = judged_copies(
             heads, work / f"test_{site}.tsv", shape=SHAPE, engine=args.engine
         )
-    for name in RECIPES if args.ablations else ["recommended"]:
-        manifest = training_set(name, work, engine=args.engine)
-        run = fit(TrainSpec(manifest=str(manifest), **TRAINING), work / "models", progress=print)
-        parts.append(judged(run, name, tests))
-        if name == "recommended":
-            shipped, table = run, pd.read_csv(manifest, sep="\t", dtype={"participant_id": str})
-            held = predict(run, table[table["fold"] == VALIDATION].reset_index(drop=True))
-    figures = write_table(pd.concat(parts, ignore_index=True), work / "predictions.csv")
-    ship(shipped, choose(held["y_true"], held["score"]), pd.read_csv(figures), Path(args.out))
+    ablations = None
+    if args.ablations:
+        runs, parts = trained(RECIPES, FEWER, work, engine=args.engine), []
+        for name, run in zip(RECIPES, runs, strict=True):
+            rows = judged(run, training_set(name, FEWER, work), tests)
+            parts.append(rows.assign(recipe=name))
+        rows = pd.read_csv(write_table(pd.concat(parts), work / "ablation_predictions.csv"))
+        ablations = compared(rows)
+    (run,) = trained([SHIPPED], COPIES, work, engine=args.engine)
+    rows = judged(run, training_set(SHIPPED, COPIES, work), tests)
+    rows = pd.read_csv(write_table(rows, work / "predictions.csv"))
+    held = rows[rows["site"] == "validation"]
+    chosen = choose(held["y_true"], held["score"])
+    ship(run, chosen, rows[rows["site"] != "validation"], Path(args.out), ablations=ablations)
     return 0
 
 
