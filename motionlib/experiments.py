@@ -6,6 +6,7 @@ nothing twice and a killed run goes on where it was.
 
 from __future__ import annotations
 
+import itertools
 import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -139,14 +140,15 @@ def pretrain(
     Returns
     -------
     DataFrame
-        Rows of ``predictions.csv``: independent test set, cross-validation (``/cv``) and real
-        motion (``/real``).
+        Rows of ``predictions.csv``: independent test set, cross-validation (``/cv``), the test
+        patients' still heads resampled once (``/resampled``), and real motion (``/real``).
 
     Notes
     -----
     Source: paper §III-C, §III-D.1, Tables II, III and A.III.
     """
     real = studydata.real_motion_set(run)
+    still = studydata.control_set(run, "resampled", engine=budget.engine)
     cells = [(s, v, n) for s in simulators for v in severities for n in networks]
     sets = {
         (s, v): studydata.synthetic_set(run, s, v, recipe, engine=budget.engine)
@@ -171,9 +173,12 @@ def pretrain(
         for suffix, rows in held_out.items():
             found = predict(folder, prepared[rows], device=budget.device)
             parts.append(rows_of(found, name + suffix, "synthetic", network, fold))
+        elsewhere = {"resampled": (still, "synthetic")}
         if real is not None:
-            found = predict(folder, real, device=budget.device)
-            parts.append(rows_of(found, name + "/real", "real_motion", network, fold))
+            elsewhere["real"] = (real, "real_motion")
+        for suffix, (manifest, task) in elsewhere.items():
+            found = predict(folder, manifest, device=budget.device)
+            parts.append(rows_of(found, f"{name}/{suffix}", task, network, fold))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -231,21 +236,23 @@ def controls(
     Returns
     -------
     DataFrame
-        Rows ``control/{recipe}/{control}``, and ``control/{recipe}/{control}/other-site`` where
-        the cohort has scans of another site.
+        Rows ``control/{recipe}/{control}``, and ``control/{recipe}/{control}/{cohort}`` for every
+        other site that the cohort has scans of.
     """
-    other_site = (manifest_of(run)["role"] == "other_site").any()
-    places = {"test": "", "other_site": "/other-site"} if other_site else {"test": ""}
+    manifest = manifest_of(run)
+    elsewhere = manifest.loc[manifest["role"] == "other_site", "cohort"].unique()
     parts = []
     for recipe in recipes:
         folders = pretrained(run, simulator, "2-4", recipe)
-        for role, suffix in places.items():
-            for control in (*CONTROLS, *LADDER):
-                prepared = studydata.control_set(run, control, role=role, engine=engine)
-                name = f"control/{recipe}/{control}{suffix}"
-                for fold, folder in enumerate(folders):
-                    found = predict(folder, prepared, device=device)
-                    parts.append(rows_of(found, name, "synthetic", "Conv5FC3", fold))
+        for control, site in itertools.product((*CONTROLS, *LADDER), ("", *elsewhere)):
+            role = "other_site" if site else "test"
+            prepared = studydata.control_set(run, control, role=role, engine=engine)
+            rows = read_prepared(run, prepared)
+            rows = rows[rows["cohort"] == site] if site else rows
+            name = f"control/{recipe}/{control}" + (f"/{site}" if site else "")
+            for fold, folder in enumerate(folders):
+                found = predict(folder, rows, device=device)
+                parts.append(rows_of(found, name, "synthetic", "Conv5FC3", fold))
     return pd.concat(parts, ignore_index=True)
 
 

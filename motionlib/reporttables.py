@@ -16,6 +16,7 @@ SOURCES = ("paper", "ours", "difference")
 STATISTICS = ("mean", "sd", "low", "high")
 FRACTIONS = ("balanced_accuracy", "specificity", "sensitivity", "accuracy", "sex_f")
 FRACTIONS += ("real_motion_accuracy", "real_motion_specificity", "balanced_accuracy_cv")
+FRACTIONS += ("resampled_called_motion",)
 LONG_TEXT = 40  # characters; such a cell is kept wide enough to read
 LABELS = {
     "auc": "AUC", "sex_f": "female", "mov01vs2": "severe motion (mov01vs2)",

@@ -7,6 +7,7 @@ import pandas as pd
 
 FRACTIONS = ("balanced_accuracy", "specificity", "sensitivity", "real_motion_accuracy")
 FRACTIONS += ("sex_f", "real_motion_specificity", "balanced_accuracy_cv")
+FRACTIONS += ("resampled_called_motion",)
 LAST = ("n", "n_positive", "n_folds", "cohort", "same_order", "reason")
 SKIPPED = ("mean", "sd", "low", "high", "sd_paper")
 

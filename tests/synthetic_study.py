@@ -84,9 +84,11 @@ def predictions_of(scans: pd.DataFrame, rng) -> pd.DataFrame:
         name = f"pretrain/{simulator}/{severity}/paper"
         held = train[train["fold"] == fold]
         real = test.head(20).assign(y_true=[1] * 12 + [0] * 8)
+        once = test.assign(y_true=0)
         for suffix, task, rows in (
             ("", "synthetic", test),
             ("/cv", "synthetic", held),
+            ("/resampled", "synthetic", once),
             ("/real", "real_motion", real),
         ):
             found = predict(rng, rows, rows["y_true"], name + suffix, task, model, fold, 5)

@@ -122,6 +122,14 @@ class TestBuild:
         assert table["real_motion_specificity"].notna().all()
         assert table["real_motion_n"].eq(20).all()
 
+    def test_resampled_heads_stand_beside_every_synthetic_figure(self, folder, made):
+        rows = pd.read_csv(folder / "predictions.csv").query("model == 'Conv5FC3'")
+        for row in made["table_2"].itertuples():
+            name = f"pretrain/{row.simulator}/{row.severity}/{row.recipe}/resampled"
+            called = rows.loc[rows["experiment"] == name, "y_pred"].mean()
+            assert row.resampled_called_motion == pytest.approx(called, abs=1e-12)
+            assert row.resampled_called_motion_low <= called <= row.resampled_called_motion_high
+
     def test_counts_equal_the_scans(self, folder, made):
         scans = pd.read_csv(folder / "splits.csv")
         research = scans[scans["cohort"] != "virtual-warehouse"]
