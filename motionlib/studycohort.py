@@ -19,6 +19,7 @@ from motionlib.volumes import Grid, centre_on_grid, load_volume, study_grid
 
 RESEARCH_TEST = 182 / 1222  # Table A.I
 WAREHOUSE_TEST = 385 / 4045  # Table A.II
+SMALL_RESEARCH_TEST = 0.25  # of fewer than 150 scans: the share of Table A.I would leave a dozen
 SMALL_WAREHOUSE_TEST = 0.35  # Table A.II's share would leave six severe scans at demo scale
 
 
@@ -51,9 +52,11 @@ def prepare_cohort(
     -----
     Source: paper §III-A, §III-D.1, Tables I, A.I and A.II.
     Departs from the paper: at sizes below the paper's the warehouse keeps 35 % of the patients
-    for the test set, since its 9.5 % would leave a handful of severe scans.
+    for the test set, since its 9.5 % would leave a handful of severe scans; fewer than 150
+    research scans keep 25 % in place of 15 %.
     """
-    key = content_key(cohort, size, spacing_mm, n_folds, run.seed, code_key("assemble", "cohorts"))
+    code = code_key("assemble", "cohorts", "splits", "studycohort")
+    key = content_key(cohort, size, spacing_mm, n_folds, run.seed, code)
     record = run.cohort / "cohort.json"
     if record.exists() and read_json(record)["key"] == key:
         return read_manifest(run.cohort / "manifest.tsv")
@@ -79,7 +82,8 @@ def _split(manifest: pd.DataFrame, *, n_folds: int, seed: int) -> pd.DataFrame:
     labelled = manifest[(manifest["role"] == "warehouse") & manifest["motion_grade"].notna()]
     share = WAREHOUSE_TEST if len(labelled) > 2000 else SMALL_WAREHOUSE_TEST
     parts = []
-    for part, fraction in ((research, RESEARCH_TEST), (labelled, share)):
+    share_research = SMALL_RESEARCH_TEST if len(research) < 150 else RESEARCH_TEST
+    for part, fraction in ((research, share_research), (labelled, share)):
         stratify = "motion_grade" if part is labelled else None
         parts.append(
             assign_splits(

@@ -23,6 +23,7 @@ from motionlib.studycohort import (
 )
 from motionlib.variants import TEST_RANGE, make_variant
 
+DRAWS = 3  # moved copies, and still ones, of every training scan in the recommended recipe
 TASK_GRADES = {"mov01vs2": ((0, 1), (2,)), "mov0vs1": ((0,), (1,))}
 PREPARED = ["scan_id", "participant_id", "source_participant_id", "cohort", "path", "role", "fold"]
 
@@ -86,9 +87,9 @@ def synthetic_set(run, simulator: str, severity: str, recipe: str, *, engine="in
 
     In the paper's recipe half of the originals are corrupted and the others stay untouched, no
     scan being in both classes (Table A.I); the test half is corrupted over 2-8 mm and degrees.
-    In the recommended recipe every training scan gives one moved and one still copy, and two
-    thirds of the still copies were resampled once, so that interpolation tells nothing; its test
-    scans are magnitude images, as a scanner stores them, moved over 2-8 mm with either sign.
+    In the recommended recipe every training scan gives `DRAWS` moved and as many still copies; all
+    still copies but one were resampled once, so that interpolation tells nothing; its test scans
+    are magnitude images, as a scanner stores them, moved over 2-8 mm with either sign.
 
     Returns
     -------
@@ -111,13 +112,9 @@ def synthetic_set(run, simulator: str, severity: str, recipe: str, *, engine="in
         rows = trained.assign(y_true=moved.astype(int), variant=np.where(moved, motion, "clean"))
     else:
         still = "matched" if simulator == "image" else "matched_kspace"
-        untouched = np.arange(len(trained)) % 3 == 0
-        rows = pd.concat(
-            [
-                trained.assign(y_true=1, variant=motion),
-                trained.assign(y_true=0, variant=np.where(untouched, "clean", still)),
-            ]
-        )
+        stills = ["clean", *(f"{still}#{k}" for k in range(1, DRAWS))]
+        copies = [(1, f"{motion}#{k}") for k in range(DRAWS)] + [(0, name) for name in stills]
+        rows = pd.concat([trained.assign(y_true=y, variant=name) for y, name in copies])
     rows = pd.concat([rows, tested], ignore_index=True)
     return make_copies(run, f"synthetic_{motion}", rows, engine=engine)
 
