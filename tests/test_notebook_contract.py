@@ -129,6 +129,10 @@ class TestCode:
         found = [c["id"] for c in cells(path, "code") if re.search(pattern, text(c), re.MULTILINE)]
         assert found == []
 
+    def test_no_cell_hides_its_result(self, path):
+        hidden = [c["id"] for c in cells(path, "code") if text(c).rstrip().endswith(";")]
+        assert hidden == []
+
     def test_the_run_is_opened_under_the_notebook_s_own_name(self, path):
         code = "\n".join(text(cell) for cell in cells(path, "code"))
         assert re.findall(r"\bRun\(\s*[\"'](\w+)[\"']", code) == [path.stem]

@@ -128,6 +128,18 @@ class TestRun:
                         noisy.append((path.stem, cell.id, said[:200]))
         assert noisy == []
 
+    def test_every_figure_that_a_notebook_makes_is_seen_in_it(self, folder):
+        unseen, seen = [], 0
+        for path in sorted((folder / "notebooks").glob("*.ipynb")):
+            for cell in json.loads(path.read_text())["cells"]:
+                made = "".join(cell["source"]).count("run.save_figure(")
+                if made and cell["cell_type"] == "code":
+                    shown = sum("image/png" in out.get("data", {}) for out in cell["outputs"])
+                    seen += shown
+                    unseen += [(path.stem, cell["id"])] * (shown < made)
+        assert unseen == []
+        assert seen >= len(FIGURES)
+
     def test_executed_notebooks_name_no_folder_of_this_computer(self, folder):
         named = []
         for path in sorted((folder / "notebooks").glob("*.ipynb")):
