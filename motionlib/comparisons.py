@@ -169,7 +169,8 @@ def plot_learning_curve(
         each.set_xticks(ticks, [str(tick) for tick in ticks])
         each.minorticks_off()
         each.set(title=task, xlabel="graded patients", ylabel=metric.replace("_", " "))
-        each.legend(fontsize=8)
+    named = axes[0, 0].get_legend_handles_labels()
+    figure.legend(*named, loc="outside lower center", ncols=len(named[1]))
     return figure
 
 

@@ -95,7 +95,9 @@ def _draw_movement(ax, movement, *, stepped: bool) -> None:
                 **style,
             )
     ax.set(xlabel="time (fraction of the scan)", ylabel="translation (mm), rotation (°)")
-    ax.legend(fontsize="x-small", ncols=2)
+    low, high = ax.get_ylim()
+    ax.set_ylim(low, high + 0.3 * (high - low))  # room for the legend above the lines
+    ax.legend(fontsize="x-small", ncols=3, loc="upper center")
 
 
 def _draw_ownership(ax, spectrum, movement, n_lines: int, *, stepped: bool) -> None:
