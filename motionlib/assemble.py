@@ -137,7 +137,7 @@ def _real(folder, *, size, seed, engine):
         np.sort(ixi["source_participant_id"].unique())
     )
     ixi = ixi.set_index("source_participant_id", drop=False)
-    n_research, n_motion = round(0.60 * len(patients)), round(0.08 * len(patients))
+    n_research, n_motion = round(0.66 * len(patients)), round(0.08 * len(patients))
     research = ixi.loc[patients[:n_research]].assign(role="research")
     moving = ixi.loc[patients[n_research : n_research + n_motion]]
     rest = ixi.loc[patients[n_research + n_motion :]]

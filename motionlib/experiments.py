@@ -34,6 +34,9 @@ COLUMNS = [
 ]
 
 
+AUGMENT = {"paper": "none", "recommended": "nuisance"}  # contrast, sharpness, noise, both classes
+
+
 @dataclass(frozen=True)
 class Budget:
     """What one training may spend.
@@ -157,7 +160,9 @@ def pretrain(
     plan = [(*cell, fold) for cell in cells for fold in range(budget.n_folds)]
     jobs = [
         Job(
-            spec_for(run, sets[s, v], fold, budget, network=n, task="synthetic"),
+            spec_for(
+                run, sets[s, v], fold, budget, network=n, task="synthetic", augment=AUGMENT[recipe]
+            ),
             str(run.models),
             budget.device,
         )

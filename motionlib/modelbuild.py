@@ -158,11 +158,20 @@ def main(argv: list[str] | None = None) -> int:
         rows = pd.read_csv(write_table(pd.concat(parts), work / "ablation_predictions.csv"))
         ablations = compared(rows)
     (run,) = trained([SHIPPED], COPIES, work, engine=args.engine)
-    rows = judged(run, training_set(SHIPPED, COPIES, work), tests)
+    manifest = training_set(SHIPPED, COPIES, work)
+    copies = pd.read_csv(manifest, sep="\t", dtype={"participant_id": str})
+    rows = judged(run, manifest, tests)
     rows = pd.read_csv(write_table(rows, work / "predictions.csv"))
     held = rows[rows["site"] == "validation"]
     chosen = choose(held["y_true"], held["score"])
-    ship(run, chosen, rows[rows["site"] != "validation"], Path(args.out), ablations=ablations)
+    ship(
+        run,
+        chosen,
+        rows[rows["site"] != "validation"],
+        copies[copies["fold"] != VALIDATION],
+        Path(args.out),
+        ablations=ablations,
+    )
     return 0
 
 

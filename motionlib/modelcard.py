@@ -14,17 +14,17 @@ from motionlib.checkpoints import read_model
 from motionlib.files import atomic, write_json, write_table, write_text
 
 NAME = "motionlib-t1w-2mm"
-COHORT = "IXI, 90 patients (CC BY-SA 3.0), synthetic motion and matched still copies"
+SOURCES = {"ixi": "IXI"}
 CARD = """# Model card: {name}
 
 A probability that a 3-D T1-weighted head scan was corrupted by motion.
 
 * **Network** Conv5FC3 with linear layers of 128 and 50 units, on {planes} sagittal planes of 2 mm
   about the middle of the head; {size_mb:.1f} MB of safetensors.
-* **Trained on** {cohort}; {n_heads}. Half of the copies moved (one to six resting positions or a
-  gliding course, 0.5 to 8 mm and degrees, signed, any axis), the others still and resampled the
-  same way, at the scan's own voxels or at 2 to 4.5 mm. IXI is by brain-development.org,
-  CC BY-SA 3.0; no scan is part of the model.
+* **Trained on** {cohort}; {copies} moved and {copies} still copies of each head. The moved ones
+  have one to six resting positions or a gliding course, 0.5 to 8 mm and degrees, signed, any axis;
+  the still ones were resampled the same way; both at the scan's own voxels or at 2 to 4.5 mm. IXI
+  is by brain-development.org, CC BY-SA 3.0; no scan is part of the model.
 * **Calibration and threshold** from the patients of one fold that did not train: at {threshold}
   two in a hundred of their still copies are called motion. The threshold was fixed before the
   scans below were looked at.
@@ -59,7 +59,15 @@ AUC and balanced accuracy (BA): 4-6 mm with four moves against clean and resampl
 """
 
 
-def ship(run: Path, chosen: dict, predictions: pd.DataFrame, out: Path, *, ablations=None) -> Path:
+def ship(
+    run: Path,
+    chosen: dict,
+    predictions: pd.DataFrame,
+    trained: pd.DataFrame,
+    out: Path,
+    *,
+    ablations: pd.DataFrame | None = None,
+) -> Path:
     """Write the model folder: weights, ``model.json``, ``card.md``, ``accuracy.csv``.
 
     Parameters
@@ -70,6 +78,8 @@ def ship(run: Path, chosen: dict, predictions: pd.DataFrame, out: Path, *, ablat
         Of `modelbuild.choose`.
     predictions : DataFrame
         ``site variant y_true score`` of test copies.
+    trained : DataFrame
+        ``cohort source_participant_id y_true`` of the copies that the network learnt from.
     out : Path
         Folder to write.
     ablations : DataFrame, optional
@@ -85,15 +95,18 @@ def ship(run: Path, chosen: dict, predictions: pd.DataFrame, out: Path, *, ablat
     with atomic(out / "weights.safetensors") as aside:
         shutil.copyfile(run / "weights.safetensors", aside)
     model = read_model(run)
+    people = trained.groupby("cohort")["source_participant_id"].nunique()
+    cohort = ", ".join(f"{SOURCES[name]} ({n} patients)" for name, n in people.items())
+    copies = int(trained["y_true"].sum()) // int(people.sum())
     facts = model | chosen | {
-        "name": NAME, "voxel_mm": 2.0, "slab_mm": 48.0, "cohort": COHORT, "card": "card.md",
+        "name": NAME, "voxel_mm": 2.0, "slab_mm": 48.0, "cohort": cohort, "card": "card.md",
         "stripped_seen": False,
     }  # fmt: skip
     write_json(out / "model.json", facts)
     write_table(table.round(4), out / "accuracy.csv")
     said = CARD.format(
-        name=NAME, planes=model["shape"][0], cohort=COHORT, threshold=chosen["threshold"],
-        n_heads="ten moved and ten still copies of each head",
+        name=NAME, planes=model["shape"][0], cohort=cohort, threshold=chosen["threshold"],
+        copies=copies,
         size_mb=(out / "weights.safetensors").stat().st_size / 1e6,
         table=_markdown(table), accuracy=_accuracies(table),
     )  # fmt: skip

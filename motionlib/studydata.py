@@ -88,7 +88,8 @@ def synthetic_set(run, simulator: str, severity: str, recipe: str, *, engine="in
     In the paper's recipe half of the originals are corrupted and the others stay untouched, no
     scan being in both classes (Table A.I); the test half is corrupted over 2-8 mm and degrees.
     In the recommended recipe every training scan gives `DRAWS` moved and as many still copies; all
-    still copies but one were resampled once, so that interpolation tells nothing; its test scans
+    still copies but one were resampled once, so that interpolation tells nothing (and in training
+    contrast, sharpness and noise of both classes vary, see `experiments.AUGMENT`); its test scans
     are magnitude images, as a scanner stores them, moved over 2-8 mm with either sign.
 
     Returns

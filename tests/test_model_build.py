@@ -196,8 +196,13 @@ def test_a_model_folder_is_whole(tmp_path):
     chosen = {
         "calibration": {"temperature": 1.0, "bias": 0.0}, "threshold": 0.5, "review": [0.4, 0.5],
     }  # fmt: skip
-    out = ship(run, chosen, rows, tmp_path / "model")
+    trained = pd.DataFrame(
+        {"cohort": "ixi", "source_participant_id": ["a", "a", "b", "b"], "y_true": [0, 1, 0, 1]}
+    )
+    out = ship(run, chosen, rows, trained, tmp_path / "model")
     assert {p.name for p in out.iterdir()} == {
         "weights.safetensors", "model.json", "card.md", "accuracy.csv"
     }  # fmt: skip
-    assert "ixi 1.00" in Path(out / "card.md").read_text()
+    card = Path(out / "card.md").read_text()
+    assert "ixi 1.00" in card
+    assert "IXI (2 patients); 1 moved and 1 still copies of each head" in card
