@@ -16,24 +16,13 @@ import pandas as pd
 from motionlib import compute, studydata
 from motionlib.files import read_json, sha256_file, write_json
 from motionlib.intervals import summary_intervals
+from motionlib.predictions import PREDICTION_COLUMNS
 from motionlib.studycohort import example_volumes, manifest_of, prepare_cohort  # noqa: F401
 from motionlib.training import TrainSpec, fit, predict
 from motionlib.transfer import fine_tune
 from motionlib.variants import CONTROLS, LADDER
 
-COLUMNS = [
-    "experiment",
-    "task",
-    "model",
-    "fold",
-    "scan_id",
-    "participant_id",
-    "y_true",
-    "score",
-    "y_pred",
-]
-
-
+COLUMNS = list(PREDICTION_COLUMNS)
 AUGMENT = {"paper": "none", "recommended": "nuisance"}  # contrast, sharpness, noise, both classes
 
 
