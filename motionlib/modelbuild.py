@@ -2,6 +2,7 @@
 
 Patients of two folds of eight are kept apart: the shipped network has never seen them, and every
 figure on its card is of them or of other sites.  Calibration and threshold come from validation.
+Copies lie in a folder named by the code that makes them.
 """
 
 from __future__ import annotations
@@ -21,10 +22,13 @@ from motionlib.modelcard import ship
 from motionlib.modelchoice import choose, compared
 from motionlib.modelcopies import CopyRecipe, make_copies
 from motionlib.modeltests import judged_copies
+from motionlib.studycohort import code_key
 from motionlib.training import TrainSpec, fit, predict
 
 SEED, FOLDS, TESTED, VALIDATION = 20, 8, (0, 1), 2
 SHAPE = (2.0, 48.0)  # voxel and slab in mm; `modelinput.model_input`
+CODE = ("modelcopies", "modeltests", "modelinput", "headfinder", "grids", "simulate", "variants")
+CODE += ("acquisition", "trajectories", "resampling", "cohorts")
 SITES = ("ixi", "ds000011", "ds002748")
 VIRTUAL = (110, 24, 24)  # patients like ADNI's, MSSEG's and BITE's
 TRAINING = {
@@ -118,21 +122,36 @@ def _train(item: tuple[str, str]) -> str:
     return str(fit(TrainSpec(manifest=manifest, **TRAINING), Path(work) / "models", progress=print))
 
 
-def judged(run: Path, manifest: Path, tests: dict[str, Path]) -> pd.DataFrame:
-    """Score the held copies of the training patients and the test copies of every site.
+def validation_copies(source: str, work: Path, *, engine: str = "inline") -> Path:
+    """Make test copies, of another seed, of the patients that choose epoch and threshold."""
+    heads = still_heads(source, work, engine=engine).query(f"fold == {VALIDATION}")
+    out = work / f"validation_{source}.tsv"
+    return judged_copies(heads, out, shape=SHAPE, seed=SEED, engine=engine)
+
+
+def judged(run: Path, validation: Path, tests: dict[str, Path]) -> pd.DataFrame:
+    """Score the copies of the validation patients and the test copies of every site.
 
     Returns
     -------
     DataFrame
-        Rows of `predict` with ``site`` (``validation`` for the held copies) and ``variant``.
+        Rows of `predict` with ``site`` (``validation`` for the first) and ``variant``.
     """
-    table = pd.read_csv(manifest, sep="\t", dtype={"participant_id": str})
-    sets = {"validation": table[table["fold"] == VALIDATION].reset_index(drop=True)}
-    sets |= {s: pd.read_csv(p, sep="\t", dtype={"participant_id": str}) for s, p in tests.items()}
-    return pd.concat(
-        [predict(run, rows).assign(site=s, variant=rows["variant"]) for s, rows in sets.items()],
-        ignore_index=True,
-    )
+    parts = []
+    for site, path in {"validation": validation, **tests}.items():
+        rows = pd.read_csv(path, sep="\t", dtype={"participant_id": str})
+        parts.append(predict(run, rows).assign(site=site, variant=rows["variant"]))
+    return pd.concat(parts, ignore_index=True)
+
+
+def ablation(work: Path, tests: dict[str, Path], engine: str) -> pd.DataFrame:
+    """Train every recipe on fewer copies, and judge each at its own threshold."""
+    runs, parts = trained(RECIPES, FEWER, work, engine=engine), []
+    for (name, (_, sources)), run in zip(RECIPES.items(), runs, strict=True):
+        held = validation_copies(sources[0], work, engine=engine)
+        parts.append(judged(run, held, tests).assign(recipe=name))
+    rows = write_table(pd.concat(parts, ignore_index=True), work / "ablation_predictions.csv")
+    return compared(pd.read_csv(rows))
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -143,35 +162,20 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--engine", default=f"local:{os.cpu_count() or 1}")
     parser.add_argument("--ablations", action="store_true", help="also every other recipe")
     args = parser.parse_args(argv)
-    work, tests = Path(args.work), {}
+    work = Path(args.work) / code_key(*CODE)
+    tests, engine = {}, args.engine
     for site in SITES:
         heads = still_heads(site, work).query("role == 'test'")
-        tests[site] = judged_copies(
-            heads, work / f"test_{site}.tsv", shape=SHAPE, engine=args.engine
-        )
-    ablations = None
-    if args.ablations:
-        runs, parts = trained(RECIPES, FEWER, work, engine=args.engine), []
-        for name, run in zip(RECIPES, runs, strict=True):
-            rows = judged(run, training_set(name, FEWER, work), tests)
-            parts.append(rows.assign(recipe=name))
-        rows = pd.read_csv(write_table(pd.concat(parts), work / "ablation_predictions.csv"))
-        ablations = compared(rows)
-    (run,) = trained([SHIPPED], COPIES, work, engine=args.engine)
-    manifest = training_set(SHIPPED, COPIES, work)
-    copies = pd.read_csv(manifest, sep="\t", dtype={"participant_id": str})
-    rows = judged(run, manifest, tests)
-    rows = pd.read_csv(write_table(rows, work / "predictions.csv"))
-    held = rows[rows["site"] == "validation"]
-    chosen = choose(held["y_true"], held["score"])
-    ship(
-        run,
-        chosen,
-        rows[rows["site"] != "validation"],
-        copies[copies["fold"] != VALIDATION],
-        Path(args.out),
-        ablations=ablations,
-    )
+        tests[site] = judged_copies(heads, work / f"test_{site}.tsv", shape=SHAPE, engine=engine)
+    (run,) = trained([SHIPPED], COPIES, work, engine=engine)
+    held = validation_copies(RECIPES[SHIPPED][1][0], work, engine=engine)
+    rows = write_table(judged(run, held, tests), work / "predictions.csv")
+    ablations = ablation(work, tests, engine) if args.ablations else None
+    rows = pd.read_csv(rows)
+    is_held = rows["site"] == "validation"
+    copies = pd.read_csv(training_set(SHIPPED, COPIES, work), sep="\t")
+    learnt = copies[copies["fold"] != VALIDATION]
+    ship(run, choose(rows[is_held]), rows[~is_held], learnt, Path(args.out), ablations=ablations)
     return 0
 
 

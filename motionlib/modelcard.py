@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 from statsmodels.stats.proportion import proportion_confint
 
-from motionlib.calibration import logit
 from motionlib.checkpoints import read_model
 from motionlib.files import atomic, write_json, write_table, write_text
+from motionlib.modelchoice import calibrated
 
 NAME = "motionlib-t1w-2mm"
 SOURCES = {"ixi": "IXI"}
@@ -25,10 +25,12 @@ A probability that a 3-D T1-weighted head scan was corrupted by motion.
   have one to six resting positions or a gliding course, 0.5 to 8 mm and degrees, signed, any axis;
   the still ones were resampled the same way; both at the scan's own voxels or at 2 to 4.5 mm. IXI
   is by brain-development.org, CC BY-SA 3.0; no scan is part of the model.
-* **Calibration and threshold** from the patients of one fold that did not train: at {threshold}
-  two in a hundred of their still copies are called motion. The threshold was fixed before the
-  scans below were looked at.
-* **Good for** ranking and sorting whole, defaced or faced T1w heads of 1 to 4.5 mm voxels.
+* **Calibration and threshold** from {n_held} patients of one fold that did not train; the same
+  patients chose the epoch. Their still copies and their copies moved by TorchIO's motion of 2-8 mm
+  were told apart at {threshold}, where {still_called:.1%} of the still ones (n = {n_still}) are
+  called motion. The threshold was fixed before the scans below were looked at.
+* **Good for** ranking and sorting whole, defaced or faced T1w heads of 1 to 2 mm voxels; coarser
+  ones are scored with more false alarms (`4mm` below), beyond 4 mm they are refused.
 * **Not good for** other contrasts, other body parts, motion too small to be seen at 2 mm; grades.
   The motion it has seen is synthetic: before use, have some of your own scans graded and run
   `motionlib finetune`. It was not tested on patients' real motion.
@@ -38,7 +40,9 @@ A probability that a 3-D T1-weighted head scan was corrupted by motion.
 
 Patients that the network never saw; the motion is TorchIO 1.2.1's own `RandomMotion`, not ours.
 `n2`, `n4`: number of moves; ranges in mm and degrees; `native`: made at the scan's own voxels,
-`4mm`: after averaging to 4 mm. In brackets 95 % intervals (Wilson), over scans.
+`4mm`: after averaging to 4 mm. The heads of ds002748 are stripped of skull and scalp, which the
+network has never seen: `score` sends each to review. In brackets 95 % intervals (Wilson), over
+scans.
 
 {table}
 
@@ -51,8 +55,8 @@ ABLATION = """
 
 The same network, trained on fewer copies (four moved and four still ones of each head), once as
 recommended and once with something added, taken away or put in its place.
-Each row is judged at its own threshold, where two in a hundred of its still validation copies are
-called motion; `moved threshold` carries that threshold to the site by the site's ungraded scores.
+Each row is judged at its own threshold, chosen on copies of its own validation patients as above;
+`moved threshold` carries that threshold to the site by the site's ungraded scores.
 AUC and balanced accuracy (BA): 4-6 mm with four moves against clean and resampled scans.
 
 {table}
@@ -106,7 +110,7 @@ def ship(
     write_table(table.round(4), out / "accuracy.csv")
     said = CARD.format(
         name=NAME, planes=model["shape"][0], cohort=cohort, threshold=chosen["threshold"],
-        copies=copies,
+        copies=copies, **{k: chosen[k] for k in ("n_held", "n_still", "still_called")},
         size_mb=(out / "weights.safetensors").stat().st_size / 1e6,
         table=_markdown(table), accuracy=_accuracies(table),
     )  # fmt: skip
@@ -126,10 +130,9 @@ def shares(predictions: pd.DataFrame, chosen: dict) -> pd.DataFrame:
     DataFrame
         ``site variant y_true called low high median_p n``.
     """
-    calibration, rows = chosen["calibration"], []
+    rows = []
     for (site, variant), part in predictions.groupby(["site", "variant"], sort=False):
-        z = logit(part["score"].to_numpy()) / calibration["temperature"] + calibration["bias"]
-        p = 1 / (1 + np.exp(-z))
+        p = calibrated(part["score"], chosen)
         called = int((p >= chosen["threshold"]).sum())
         low, high = proportion_confint(called, len(part), method="wilson")
         rows.append(

@@ -1,7 +1,7 @@
 """Still heads and a recipe go in; moved and still copies on the model's grid come out.
 
-Both classes pass through the same interpolation, the same nuisances and the same placing, so that
-nothing but motion tells them apart.
+Both classes pass through the same interpolation, the same nuisances and the same placing. One
+step is the moved copies' own: a third of them are real parts, as TorchIO stores them.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from motionlib.imagefiles import read_array
 from motionlib.modelinput import model_input
 from motionlib.protocols import NAMED, Acquisition
 from motionlib.simulate import image_motion, kspace_motion, resample_once
+from motionlib.variants import make_variant
 
 LEAST_MOTION_MM = 0.6  # mean displacement; less leaves no trace at 4 mm
 SCANNERS = tuple(name for name in NAMED if not name.endswith("simulator"))
@@ -117,12 +118,7 @@ def _coarser(volume: np.ndarray, affine: np.ndarray, rng) -> tuple[np.ndarray, n
 
 def _moved(still: torch.Tensor, affine, recipe: CopyRecipe, rng) -> torch.Tensor:
     if not recipe.realistic:
-        course = trajectories.sample_segments(
-            4, translation_mm=(2, 4), rotation_deg=(2, 4), signed=False, rng=rng
-        )
-        return image_motion(
-            still, course, affine=affine, axis=2, center="world", direction="pull", output="real"
-        )
+        return make_variant(still, affine, "image_2-4_paper", rng)
     kind = rng.random()
     if recipe.acquired and kind < 0.15:
         scanner = Acquisition.named(str(rng.choice(SCANNERS)))

@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from motionlib.grids import Grid, centre_on_grid, study_grid
+from motionlib.headfinder import array3
 
 BRIGHT_PERCENT = 99.5  # of the voxels on the grid; the head is scaled so that this is one
+AIR_LIMIT = 0.05  # of the bright voxels: air further below zero was moved there
 CEILING = 100.0  # brighter voxels are cut before float16
 
 
@@ -35,11 +37,21 @@ def model_input(volume, affine, spacing_mm: float, slab_mm: float | None = None)
         If no head is found, or nothing is left of it on the grid.
     """
     grid = slab_grid(spacing_mm, slab_mm)
-    array = np.clip(centre_on_grid(volume, affine, grid), 0, None)
+    array = np.clip(centre_on_grid(_lifted(volume), affine, grid), 0, None)
     top = float(np.percentile(array, BRIGHT_PERCENT))
     if not top > 0:
         raise ValueError("the scan is empty after centring; expected a head")
     return np.minimum(array / top, CEILING).astype(np.float16)
+
+
+def _lifted(volume):
+    """Put the air of a z-scored scan at zero; other scans pass as they are."""
+    array = array3(volume)
+    faces = [np.take(array, place, axis).ravel() for axis in range(3) for place in (0, -1)]
+    air = float(np.median(np.concatenate(faces)))
+    if air >= -AIR_LIMIT * float(np.percentile(array, BRIGHT_PERCENT)):
+        return volume
+    return array - np.float32(air)
 
 
 def slab_grid(spacing_mm: float, slab_mm: float | None = None) -> Grid:

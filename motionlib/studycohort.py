@@ -55,14 +55,14 @@ def prepare_cohort(
     for the test set, since its 9.5 % would leave a handful of severe scans; fewer than 150
     research scans keep 25 % in place of 15 %.
     """
-    code = code_key("assemble", "cohorts", "splits", "studycohort")
+    code = code_key("assemble", "cohorts", "splits", "studycohort", "grids", "headfinder")
     key = content_key(cohort, size, spacing_mm, n_folds, run.seed, code)
     record = run.cohort / "cohort.json"
     if record.exists() and read_json(record)["key"] == key:
         return read_manifest(run.cohort / "manifest.tsv")
     made = assemble(cohort, run.cohort / "images", size=size, seed=run.seed, engine=engine)
     manifest = _split(made.manifest, n_folds=n_folds, seed=run.seed)
-    manifest, failed = _centre_all(run, manifest, spacing_mm, engine)
+    manifest, failed = _centre_all(run, manifest, key, spacing_mm, engine)
     manifest = manifest.assign(path=[_portable(path, run.cohort) for path in manifest["path"]])
     check_no_leakage(manifest)
     validate(manifest)
@@ -129,10 +129,10 @@ def manifest_of(run) -> pd.DataFrame:
     return read_manifest(run.need(run.cohort / "manifest.tsv"))
 
 
-def _centre_all(run, manifest, spacing_mm, engine):
+def _centre_all(run, manifest, key: str, spacing_mm: float, engine: str):
     """Centre every scan that the study uses; a scan that fails leaves with a reason."""
     used = manifest[manifest["role"] != "excluded"]
-    folder = run.cache / f"clean-{spacing_mm:g}mm"
+    folder = _clean_folder(run, spacing_mm, key)
     items = [
         {"path": str(path), "out": str(folder / f"{scan}.npy"), "spacing": spacing_mm}
         for scan, path in zip(used["scan_id"], used["path"], strict=True)
@@ -166,8 +166,13 @@ def _centre_one(item: dict) -> str:
 
 def clean_path(run, scan_id: str) -> Path:
     """Path of a scan's centred volume."""
-    spacing_mm = read_json(run.cohort / "cohort.json")["spacing_mm"]
-    return run.cache / f"clean-{spacing_mm:g}mm" / f"{scan_id}.npy"
+    facts = read_json(run.cohort / "cohort.json")
+    return _clean_folder(run, facts["spacing_mm"], facts["key"]) / f"{scan_id}.npy"
+
+
+def _clean_folder(run, spacing_mm: float, key: str) -> Path:
+    """Folder of centred volumes; another cohort has another, though its scans be named alike."""
+    return run.cache / f"clean-{spacing_mm:g}mm-{key}"
 
 
 def example_volumes(run, scan_ids) -> tuple[list[np.ndarray], np.ndarray]:

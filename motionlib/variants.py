@@ -6,6 +6,8 @@ network no cue but motion.  Controls are clean heads changed in every way that i
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
@@ -18,6 +20,7 @@ TEST_RANGE = "2-8"  # the independent test set mixes every severity, §III-D.1
 CONTROLS = ("clean", "resampled", "shifted", "blurred", "noisier", "contrast")
 LADDER = ("motion_0.5-1", "motion_1-2", "motion_2-4", "motion_4-6", "motion_6-8")
 LEAST_MOTION_VOX = 0.25  # mean displacement; with less, still heads are mistaken for moved ones
+LPS = np.array([-1.0, -1.0, 1.0])  # turns LPS vectors and rotations into RAS
 FINE_MM = 2.0  # from this voxel size up the k-space range is read as the drift's peak-to-peak
 HELD_POSES = 26  # a gliding course is held in this many steps: the image method pays for each
 
@@ -82,8 +85,11 @@ def make_variant(volume, affine, variant: str, rng: np.random.Generator) -> torc
 
 def _paper_image(volume, affine, limits, rng):
     """TorchIO's RandomMotion as the paper calls it: world centre, last axis, real part."""
-    trajectory = trajectories.sample_segments(
+    drawn = trajectories.sample_segments(
         4, translation_mm=limits, rotation_deg=limits, signed=False, rng=rng
+    )
+    trajectory = replace(  # TorchIO's positive numbers are in LPS
+        drawn, translation_mm=drawn.translation_mm * LPS, rotation_deg=drawn.rotation_deg * LPS
     )
     return image_motion(
         volume, trajectory, affine=affine, axis=2, center="world", direction="pull", output="real"

@@ -13,7 +13,7 @@ from motionlib.cli import main
 from motionlib.imagefiles import read_array
 from motionlib.modelbuild import SHAPE, TESTED, still_heads
 from motionlib.modelcard import balanced_accuracy, shares, ship
-from motionlib.modelchoice import STILL_CALLED, choose, compared
+from motionlib.modelchoice import STILL_CALLED, calibrated, choose, compared
 from motionlib.modelcopies import CopyRecipe, make_copies, make_copy
 from motionlib.modelinput import slab_grid
 from motionlib.modeltests import _copy
@@ -99,23 +99,47 @@ class TestCopies:
         assert files == {path: (made.parent / path).stat().st_mtime_ns for path in table["path"]}
 
 
+def scored(site, middles, n_people, rng, spread=1.5):
+    """Scores of every variant about its middle log-odds, one a person."""
+    parts = []
+    for variant, middle in middles.items():
+        z = rng.normal(middle, spread, n_people)
+        rows = {"site": site, "variant": variant, "y_true": int("torchio" in variant)}
+        rows |= {"score": 1 / (1 + np.exp(-z)), "participant_id": [str(k) for k in range(n_people)]}
+        parts.append(pd.DataFrame(rows))
+    return pd.concat(parts, ignore_index=True)
+
+
 class TestChoice:
-    def test_two_in_a_hundred_still_copies_lie_above_the_threshold(self):
-        rng = np.random.default_rng(0)
-        y = rng.integers(0, 2, 4000)
-        score = 1 / (1 + np.exp(-rng.normal(2 * (2 * y - 1), 1.5)))
-        chosen = choose(y, score)
-        z = np.log(score / (1 - score))
-        p = 1 / (
-            1 + np.exp(-(z / chosen["calibration"]["temperature"] + chosen["calibration"]["bias"]))
+    MIDDLES = {  # noqa: RUF012
+        "clean@native": -3, "resampled@native": -2, "clean@4mm": 5,
+        "torchio_n4_0.5-1@native": -2, "torchio_n4_2-4@native": 3, "torchio_n4_4-6@native": 4,
+    }  # fmt: skip
+
+    def test_the_threshold_is_of_native_copies_and_seldom_calls_still_ones(self):
+        rows = scored("validation", self.MIDDLES, 2000, np.random.default_rng(0))
+        chosen = choose(rows)
+        assert (chosen["n_held"], chosen["n_still"]) == (2000, 4000)
+        assert chosen["still_called"] <= STILL_CALLED + 1e-3
+        assert chosen["review"][0] < chosen["review"][1] == chosen["threshold"]
+        p = calibrated(rows["score"], chosen)
+        called = pd.Series(p >= chosen["threshold"]).groupby(rows["variant"]).mean()
+        assert called["torchio_n4_4-6@native"] > 0.9
+        kept = rows["variant"].isin(
+            ["clean@native", "resampled@native", "torchio_n4_2-4@native", "torchio_n4_4-6@native"]
         )
-        assert (p[y == 0] >= chosen["threshold"]).mean() == pytest.approx(STILL_CALLED, abs=0.002)
-        assert chosen["review"][0] < chosen["review"][1] < chosen["threshold"]
-        assert np.abs(p.mean() - y.mean()) < 0.01
+        assert np.abs(p[kept].mean() - rows["y_true"][kept].mean()) < 0.01
+
+    def test_classes_far_apart_leave_a_threshold_between_them(self):
+        middles = {"clean@native": -12, "torchio_n4_4-6@native": 12}
+        chosen = choose(scored("validation", middles, 40, np.random.default_rng(0)))
+        assert 0 < chosen["review"][0] <= chosen["threshold"] < 1
+        assert chosen["still_called"] == 0
 
     def test_scores_that_fall_with_motion_are_refused(self):
+        middles = {"clean@native": 3, "torchio_n4_4-6@native": -3}
         with pytest.raises(ValueError, match="learnt nothing"):
-            choose([0, 0, 0, 1, 1, 1], [0.9, 0.8, 0.7, 0.3, 0.2, 0.1])
+            choose(scored("validation", middles, 40, np.random.default_rng(0)))
 
     def test_shares_count_what_reaches_the_threshold(self):
         rows = pd.DataFrame(
@@ -132,20 +156,23 @@ class TestCompared:
     def test_a_site_that_shifts_all_scores_is_put_right_by_its_ungraded_scores(self):
         rng = np.random.default_rng(0)
         parts = []
-        for site, shift in (("validation", 0.0), ("same", 0.0), ("shifted", 6.0)):
-            kinds = {"clean@native": -3, "resampled@native": -3, "torchio_n4_4-6@native": 3}
-            for variant, middle in kinds.items():
-                z = rng.normal(middle + shift, 1.0, 200)
-                rows = {"site": site, "variant": variant, "y_true": int(middle > 0)}
-                people = [f"sub-{k}" for k in range(200)]
-                rows |= {"score": 1 / (1 + np.exp(-z)), "participant_id": people}
-                parts.append(pd.DataFrame(rows))
-        found = compared(pd.concat(parts).assign(recipe="one")).set_index("site")
-        assert list(found.index) == ["same", "shifted"]
+        for site, shift, n in (
+            ("validation", 0, 200),
+            ("same", 0, 200),
+            ("shifted", 6, 200),
+            ("few", 0, 6),
+        ):
+            middles = {"clean@native": -3, "resampled@native": -3, "torchio_n4_4-6@native": 3}
+            middles = {name: middle + shift for name, middle in middles.items()}
+            parts.append(scored(site, middles, n, rng, spread=1.0))
+        found = compared(pd.concat(parts, ignore_index=True).assign(recipe="one")).set_index("site")
+        assert list(found.index) == ["same", "shifted", "few"]
         assert (found["auc"] > 0.99).all()
         assert found.loc["same", "balanced_accuracy"] > 0.95
         assert found.loc["shifted", "balanced_accuracy"] < 0.6
-        assert (found["balanced_accuracy_moved_threshold"] > 0.95).all()
+        moved = found["balanced_accuracy_moved_threshold"]
+        assert (moved[["same", "shifted"]] > 0.95).all()
+        assert np.isnan(moved["few"])
 
 
 class TestShippedModel:
@@ -195,6 +222,7 @@ def test_a_model_folder_is_whole(tmp_path):
     )  # fmt: skip
     chosen = {
         "calibration": {"temperature": 1.0, "bias": 0.0}, "threshold": 0.5, "review": [0.4, 0.5],
+        "n_held": 2, "n_still": 12, "still_called": 0.0,
     }  # fmt: skip
     trained = pd.DataFrame(
         {"cohort": "ixi", "source_participant_id": ["a", "a", "b", "b"], "y_true": [0, 1, 0, 1]}
