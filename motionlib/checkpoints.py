@@ -106,6 +106,7 @@ def describe(spec, shape, state: dict, device: str, class_weights) -> dict[str, 
     return {
         "key": spec.key,
         "network": spec.network,
+        "architecture": spec.network,
         "shape": list(shape),
         "n_classes": len(CLASSES),
         "classes": CLASSES,

@@ -6,7 +6,6 @@ nothing twice and a killed run goes on where it was.
 
 from __future__ import annotations
 
-import itertools
 import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,10 +19,14 @@ from motionlib.predictions import PREDICTION_COLUMNS
 from motionlib.studycohort import example_volumes, manifest_of, prepare_cohort  # noqa: F401
 from motionlib.training import TrainSpec, fit, predict
 from motionlib.transfer import fine_tune
-from motionlib.variants import CONTROLS, LADDER
 
 COLUMNS = list(PREDICTION_COLUMNS)
 AUGMENT = {"paper": "none", "recommended": "nuisance"}  # contrast, sharpness, noise, both classes
+
+
+def device_wanted() -> str:
+    """Device that MOTIONLIB_DEVICE names, else ``cpu``."""
+    return os.environ.get("MOTIONLIB_DEVICE", "cpu")
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class Budget:
     engine : str
         Where trainings run.
     device : str
-        ``cpu`` or ``cuda``; the default is what MOTIONLIB_DEVICE says, else ``cpu``.
+        ``cpu`` or ``cuda``; the default is `device_wanted`.
     """
 
     epochs: int
@@ -51,7 +54,7 @@ class Budget:
     learning_rate: float = 1e-4  # §III-C.2
     batch_size: int = 16  # §III-C.2
     engine: str = "inline"
-    device: str = field(default_factory=lambda: os.environ.get("MOTIONLIB_DEVICE", "cpu"))
+    device: str = field(default_factory=device_wanted)
 
 
 @dataclass(frozen=True)
@@ -219,34 +222,6 @@ def learning_curves(run, simulators, networks, *, severity="2-4", recipe="paper"
             for fold, folder in enumerate(folders):
                 curve = pd.read_csv(folder / "metrics.csv")
                 parts.append(curve.assign(simulator=simulator, model=network, fold=fold))
-    return pd.concat(parts, ignore_index=True)
-
-
-def controls(
-    run, recipes=("paper", "recommended"), *, simulator="image", engine="inline", device="cpu"
-):
-    """Score clean scans changed in every way that is not motion, and a ladder of motion.
-
-    Returns
-    -------
-    DataFrame
-        Rows ``control/{recipe}/{control}``, and ``control/{recipe}/{control}/{cohort}`` for every
-        other site that the cohort has scans of.
-    """
-    manifest = manifest_of(run)
-    elsewhere = manifest.loc[manifest["role"] == "other_site", "cohort"].unique()
-    parts = []
-    for recipe in recipes:
-        folders = pretrained(run, simulator, "2-4", recipe)
-        for control, site in itertools.product((*CONTROLS, *LADDER), ("", *elsewhere)):
-            role = "other_site" if site else "test"
-            prepared = studydata.control_set(run, control, role=role, engine=engine)
-            rows = read_prepared(run, prepared)
-            rows = rows[rows["cohort"] == site] if site else rows
-            name = f"control/{recipe}/{control}" + (f"/{site}" if site else "")
-            for fold, folder in enumerate(folders):
-                found = predict(folder, rows, device=device)
-                parts.append(rows_of(found, name, "synthetic", "Conv5FC3", fold))
     return pd.concat(parts, ignore_index=True)
 
 

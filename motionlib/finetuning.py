@@ -16,7 +16,16 @@ import torch
 
 from motionlib import studydata
 from motionlib.checkpoints import load_network, read_model
-from motionlib.experiments import COLUMNS, Budget, Job, read_prepared, rows_of, spec_for, train
+from motionlib.experiments import (
+    COLUMNS,
+    Budget,
+    Job,
+    device_wanted,
+    read_prepared,
+    rows_of,
+    spec_for,
+    train,
+)
 from motionlib.files import read_json, write_json, write_table
 from motionlib.studycohort import example_volumes, manifest_of
 from motionlib.training import ensemble, predict
@@ -108,9 +117,9 @@ def from_scratch(
     return predict_folds(run, folders, manifest, experiment, task, budget.device)
 
 
-def research_only(run, sources, task: str, experiment="warehouse/research_only", *, device="cpu"):
+def research_only(run, sources, task: str, experiment="warehouse/research_only"):
     """Apply the pre-trained networks to the warehouse as they are."""
-    return predict_folds(run, sources, studydata.warehouse_set(run, task), experiment, task, device)
+    return predict_folds(run, sources, studydata.warehouse_set(run, task), experiment, task)
 
 
 def freeze_study(run, sources, tuning: Budget, scratch: Budget, *, task="mov01vs2"):
@@ -178,10 +187,10 @@ def annotators(run) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=COLUMNS)
 
 
-def predict_folds(run, folders, manifest: Path, experiment: str, task: str, device="cpu"):
+def predict_folds(run, folders, manifest: Path, experiment: str, task: str, device=None):
     """Rows of every fold's model on the test scans, and of their mean score (fold -1)."""
     prepared = read_prepared(run, manifest)
-    tested = prepared[prepared["role"] == "test"]
+    tested, device = prepared[prepared["role"] == "test"], device or device_wanted()
     parts = [
         rows_of(predict(folder, tested, device=device), experiment, task, "Conv5FC3", fold)
         for fold, folder in enumerate(folders)

@@ -21,7 +21,7 @@ from motionlib.studycohort import (
     manifest_of,
     research_rows,
 )
-from motionlib.variants import TEST_RANGE, make_variant
+from motionlib.variants import CONTROLS, TEST_RANGE, make_variant
 
 DRAWS = 3  # moved copies, and still ones, of every training scan in the recommended recipe
 TASK_GRADES = {"mov01vs2": ((0, 1), (2,)), "mov0vs1": ((0,), (1,))}
@@ -161,12 +161,12 @@ def control_set(run, control: str, *, role: str = "test", engine: str = "inline"
     Parameters
     ----------
     control : str
-        A name of `variants.CONTROLS` or `variants.LADDER`.
+        Any name that `variants.make_variant` knows; those of `variants.CONTROLS` are still.
     role : {"test", "other_site"}
         The research test patients, or the scans of other sites.
     """
     manifest = manifest_of(run)
     rows = research_rows(manifest) if role == "test" else manifest
     rows = rows[rows["role"] == role].reset_index(drop=True)
-    rows = rows.assign(y_true=int(control.startswith("motion")), variant=control)
+    rows = rows.assign(y_true=int(control not in CONTROLS), variant=control)
     return make_copies(run, f"control_{role}_{control}", rows, engine=engine)

@@ -7,11 +7,13 @@ typed, and a cell that a run cannot fill is empty and carries its reason.
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pandas as pd
 
 from motionlib.audit import paper_audit
 from motionlib.beside import beside_paper, same_order
+from motionlib.files import write_text
 from motionlib.measured import Measured
 from motionlib.scoreboard import scoreboard
 from motionlib.tables_counts import table_1, table_a1, table_a2, timing
@@ -28,6 +30,7 @@ __all__ = [
     "same_order",
     "to_html",
     "to_latex",
+    "typeset_all",
 ]
 _MAKERS = {
     "table_1": table_1,
@@ -101,6 +104,33 @@ def build_all(
     run = Measured(folder, n_boot=n_boot, seed=seed)
     tables = {name: make(run) for name, make in _MAKERS.items()}
     return tables | {"scoreboard": scoreboard(run, tables), "paper_audit": paper_audit()}
+
+
+def typeset_all(folder: str | os.PathLike, made: dict[str, pd.DataFrame], *, caption: str) -> int:
+    """Write tables as ``.html`` and ``.tex`` beside the ``.csv`` of a run.
+
+    Parameters
+    ----------
+    folder : path-like
+        Of the run.
+    made : dict of DataFrame
+        Of `build_all`.
+    caption : str
+        The cohort's sentence, below every table.
+
+    Returns
+    -------
+    int
+        Number of files.
+    """
+    for name, table in made.items():
+        path = Path(folder) / "tables" / name
+        title, label = name.replace("_", " "), f"tab:{name}"
+        html = to_html(table, title=title, caption=caption)
+        latex = to_latex(table, caption=f"{title}. {caption}", label=label)
+        for suffix, text in ((".html", html), (".tex", latex)):
+            write_text(path.with_suffix(suffix), text.rstrip() + "\n")
+    return 2 * len(made)
 
 
 def headline(folder: str | os.PathLike, *, n_boot: int = 2000, seed: int = 0) -> pd.DataFrame:

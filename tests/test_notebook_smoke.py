@@ -54,6 +54,11 @@ class TestTables:
     def test_it_is_written_with_rows(self, folder, name):
         assert len(pd.read_csv(folder / "tables" / f"{name}.csv")) > 0
 
+    @pytest.mark.parametrize("name", TABLES)
+    def test_it_is_typeset_too(self, folder, name):
+        assert "<table" in (folder / "tables" / f"{name}.html").read_text()
+        assert r"\toprule" in (folder / "tables" / f"{name}.tex").read_text()
+
     @pytest.mark.parametrize("name", PUBLISHED)
     def test_no_row_of_the_paper_is_left_out(self, folder, name):
         assert len(pd.read_csv(folder / "tables" / f"{name}.csv")) >= len(published(name))

@@ -19,6 +19,7 @@ from motionlib.journal import Journal, file_key
 from motionlib.modelinput import model_input, standardised
 from motionlib.scancheck import check_scan
 from motionlib.scoring import COLUMNS, examine, score_scans
+from motionlib.scoringreport import SHOWN
 from motionlib.volumes import save_volume
 
 
@@ -39,9 +40,9 @@ def model(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def mixed(tmp_path_factory):
-    """Six heads and eight broken files in one folder, and a word of each reason."""
+    """Thirty-two heads and eight broken files in one folder, and a word of each reason."""
     folder = tmp_path_factory.mktemp("mixed")
-    write_heads(folder, 6)
+    write_heads(folder, 32)
     return folder, write_broken(folder)
 
 
@@ -57,7 +58,7 @@ class TestTable:
         status, out = scored
         found = table(out)
         assert status == 1
-        assert len(found) == 14
+        assert len(found) == 40
         assert (found["abstained"] == "true").sum() == 8
         for name, word in mixed[1].items():
             row = found.loc[name]
@@ -87,7 +88,7 @@ class TestTable:
 
     def test_the_count_of_scans_without_a_score_is_told(self, mixed, model, tmp_path, capsys):
         run("score", mixed[0], "--model", model, "--out", tmp_path / "s.tsv", "--no-report")
-        assert "8 of 14 scans have no score" in capsys.readouterr().err
+        assert "8 of 40 scans have no score" in capsys.readouterr().err
         assert not (tmp_path / "s.html").exists()
 
     def test_all_good_scans_give_status_zero(self, mixed, model, tmp_path):
@@ -366,7 +367,7 @@ class TestReport:
         text = scored[1].with_suffix(".html").read_text()
         page = Page(text)
         assert all(one.startswith("data:") for one in page.loads)
-        assert len(page.images) == 6
+        assert len(page.images) == 2 * SHOWN
         assert all(image["alt"].startswith("Three slices of scan-") for image in page.images)
         assert page.tables == page.captions == 2
         assert all("scope" in cell for cell in page.heads)

@@ -16,7 +16,7 @@ from motionlib.beside import KEYS, METRICS_OF, beside_paper, same_order
 from motionlib.measured import Measured
 from motionlib.metrics import classification_metrics
 from motionlib.paper import published
-from motionlib.tables import TABLES, build, build_all, headline, to_html, to_latex
+from motionlib.tables import TABLES, build, build_all, headline, to_html, to_latex, typeset_all
 
 NAMES = "table_1 table_2 table_3 table_4 table_a1 table_a2 table_a3 table_a4 timing agreement"
 NAMES += " mcnemar scoreboard paper_audit"
@@ -340,3 +340,16 @@ class TestMeasured:
 
 def test_tables_module_exports_what_it_says():
     assert all(hasattr(tables, name) for name in tables.__all__)
+
+
+class TestTypesetAll:
+    def test_every_table_is_html_and_latex_beside_its_csv_and_the_same_again(self, made, tmp_path):
+        assert typeset_all(tmp_path, made, caption="Virtual heads.") == 2 * len(made)
+        written = {path.name: path.read_bytes() for path in (tmp_path / "tables").iterdir()}
+        assert set(written) == {f"{name}.{kind}" for name in made for kind in ("html", "tex")}
+        typeset_all(tmp_path, made, caption="Virtual heads.")
+        assert written == {p.name: p.read_bytes() for p in (tmp_path / "tables").iterdir()}
+        html, latex = written["table_4.html"].decode(), written["table_4.tex"].decode()
+        assert "Virtual heads." in html
+        assert "Virtual heads." in latex
+        assert "http" not in html.replace("http://www.w3.org", "")

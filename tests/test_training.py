@@ -124,6 +124,13 @@ class TestFit:
         weights = json.loads((fit(some, tmp_path) / "model.json").read_text())["class_weights"]
         assert weights == pytest.approx([7 / 12, 7 / 2])  # 6 still, 1 moved
 
+    def test_without_a_folder_it_goes_to_the_runs_of_the_study(self, spec, tmp_path, monkeypatch):
+        monkeypatch.setenv("MOTIONLIB_RUNS", str(tmp_path / "runs"))
+        folder = fit(spec)
+        assert folder == spec.folder(tmp_path / "runs" / "models")
+        model = json.loads((folder / "model.json").read_text())
+        assert model["architecture"] == model["network"] == spec.network
+
     def test_start_from_another_run_is_left_to_transfer(self, spec, tmp_path):
         with pytest.raises(ValueError, match=r"use transfer\.fine_tune"):
             fit(replace(spec, init_from="0123"), tmp_path)
