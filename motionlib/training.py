@@ -22,6 +22,7 @@ from motionlib.freshcopies import FreshStore
 from motionlib.loop import Loop, Part
 from motionlib.networks import build_network
 from motionlib.prediction import ensemble, predict
+from motionlib.provenance import runs_root
 from motionlib.trainspec import TrainSpec
 
 __all__ = ["TrainSpec", "configure_cpu", "ensemble", "fit", "load_parts", "predict", "run_epochs"]
@@ -29,7 +30,7 @@ __all__ = ["TrainSpec", "configure_cpu", "ensemble", "fit", "load_parts", "predi
 
 def fit(
     spec: TrainSpec,
-    runs_dir: str | os.PathLike,
+    runs_dir: str | os.PathLike | None = None,
     *,
     device: str = "cpu",
     progress: Callable[[str], None] | None = None,
@@ -41,8 +42,9 @@ def fit(
     ----------
     spec : TrainSpec
         What to train.
-    runs_dir : path-like
-        Folder of all runs; this one goes to ``<network>-<key>/`` in it.
+    runs_dir : path-like, optional
+        Folder of all runs; this one goes to ``<network>-<key>/`` in it. None is ``models/`` under
+        the folder of all studies (see `provenance.runs_root`).
     device : str, default="cpu"
         Where to compute; not part of the run's identity.
     progress : callable, optional
@@ -69,7 +71,7 @@ def fit(
     Source: paper §III-C.2: Adam, learning rate 1e-4, batches of 16, weighted binary
     cross-entropy (here the same on two logits), lowest validation loss kept.
     """
-    folder = spec.folder(runs_dir)
+    folder = spec.folder(runs_root() / "models" if runs_dir is None else runs_dir)
     if is_done(folder):
         return folder
     if spec.init_from is not None:
