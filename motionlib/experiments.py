@@ -7,13 +7,14 @@ nothing twice and a killed run goes on where it was.
 from __future__ import annotations
 
 import itertools
-import os
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
 from motionlib import compute, studydata
+from motionlib.budget import Budget, default_device, text_progress
 from motionlib.files import read_json, sha256_file, write_json
 from motionlib.intervals import summary_intervals
 from motionlib.predictions import PREDICTION_COLUMNS
@@ -24,34 +25,6 @@ from motionlib.variants import CONTROLS, LADDER
 
 COLUMNS = list(PREDICTION_COLUMNS)
 AUGMENT = {"paper": "none", "recommended": "nuisance"}  # contrast, sharpness, noise, both classes
-
-
-@dataclass(frozen=True)
-class Budget:
-    """What one training may spend.
-
-    Attributes
-    ----------
-    epochs : int
-        Passes over the training scans.
-    n_folds : int
-        Folds trained.
-    learning_rate : float
-        Adam's step; the paper has 1e-4.
-    batch_size : int
-        The paper has 16.
-    engine : str
-        Where trainings run.
-    device : str
-        ``cpu`` or ``cuda``; the default is what MOTIONLIB_DEVICE says, else ``cpu``.
-    """
-
-    epochs: int
-    n_folds: int
-    learning_rate: float = 1e-4  # §III-C.2
-    batch_size: int = 16  # §III-C.2
-    engine: str = "inline"
-    device: str = field(default_factory=lambda: os.environ.get("MOTIONLIB_DEVICE", "cpu"))
 
 
 @dataclass(frozen=True)
@@ -75,6 +48,7 @@ def spec_for(run, manifest: Path, fold: int, budget: Budget, *, network="Conv5FC
         epochs=budget.epochs,
         batch_size=budget.batch_size,
         learning_rate=budget.learning_rate,
+        precision=budget.precision,
         seed=run.seed,
         **more,
     )
@@ -83,22 +57,34 @@ def spec_for(run, manifest: Path, fold: int, budget: Budget, *, network="Conv5FC
 def train(run, jobs: list[Job], *, engine: str, label: str) -> list[Path]:
     """Run trainings on an engine and return their folders, in order.
 
+    A training on a GPU occupies one of the workers' GPUs.  A line of progress is printed at most
+    every 15 seconds: of epochs where this process trains, of finished trainings elsewhere.
+
     Raises
     ------
     RuntimeError
         If any failed; those that finished are kept and the next call goes on with the rest.
     """
-    folders = compute.submit(_train_one, jobs, engine=engine, label=label)
+    say = text_progress()
+    here = engine.partition(":")[0] in ("inline", "shard")
+    folders = compute.submit(
+        partial(_train_one, progress=say) if here else _train_one,
+        jobs,
+        engine=engine,
+        label=label,
+        resources={"GPU": 1} if any(job.device.startswith("cuda") for job in jobs) else None,
+        progress=say,
+    )
     compute.raise_failures(folders)
     return [Path(folder) for folder in folders]
 
 
-def _train_one(job: Job) -> str:
+def _train_one(job: Job, progress=None) -> str:
+    options = {"device": job.device, "progress": progress}
     if job.source is None:
-        return str(fit(job.spec, job.models, device=job.device))
-    trainable = job.trainable
-    spec = replace(job.spec, trainable=trainable)
-    return str(fine_tune(job.source, spec, job.models, trainable=trainable, device=job.device))
+        return str(fit(job.spec, job.models, **options))
+    spec = replace(job.spec, trainable=job.trainable)
+    return str(fine_tune(job.source, spec, job.models, trainable=job.trainable, **options))
 
 
 def rows_of(predictions: pd.DataFrame, experiment: str, task: str, model: str, fold: int):
@@ -223,9 +209,11 @@ def learning_curves(run, simulators, networks, *, severity="2-4", recipe="paper"
 
 
 def controls(
-    run, recipes=("paper", "recommended"), *, simulator="image", engine="inline", device="cpu"
+    run, recipes=("paper", "recommended"), *, simulator="image", engine="inline", device=None
 ):
     """Score clean scans changed in every way that is not motion, and a ladder of motion.
+
+    The device is that of `Budget` unless named.
 
     Returns
     -------
@@ -233,7 +221,7 @@ def controls(
         Rows ``control/{recipe}/{control}``, and ``control/{recipe}/{control}/{cohort}`` for every
         other site that the cohort has scans of.
     """
-    manifest = manifest_of(run)
+    manifest, device = manifest_of(run), device or default_device()
     elsewhere = manifest.loc[manifest["role"] == "other_site", "cohort"].unique()
     parts = []
     for recipe in recipes:
