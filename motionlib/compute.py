@@ -222,6 +222,10 @@ def _client(engine: str, resources: dict[str, float] | None):
                 f"No worker of {engine} offers {resources}; start one with "
                 "`dask worker --resources GPU=1`, or ask for none."
             )
+    if kind == "local" and "GPU" in (resources or {}):
+        from motionlib.gpus import OwnGpu, visible_gpus
+
+        client.register_plugin(OwnGpu(visible_gpus()))
     _clients[key] = (client, cluster)
     return client
 

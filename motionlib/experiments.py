@@ -6,55 +6,25 @@ nothing twice and a killed run goes on where it was.
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass, field, replace
+import itertools
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
 from motionlib import compute, studydata
+from motionlib.budget import Budget, default_device, text_progress
 from motionlib.files import read_json, sha256_file, write_json
 from motionlib.intervals import summary_intervals
 from motionlib.predictions import PREDICTION_COLUMNS
 from motionlib.studycohort import example_volumes, manifest_of, prepare_cohort  # noqa: F401
 from motionlib.training import TrainSpec, fit, predict
 from motionlib.transfer import fine_tune
+from motionlib.variants import CONTROLS, LADDER
 
 COLUMNS = list(PREDICTION_COLUMNS)
 AUGMENT = {"paper": "none", "recommended": "nuisance"}  # contrast, sharpness, noise, both classes
-
-
-def device_wanted() -> str:
-    """Device that MOTIONLIB_DEVICE names, else ``cpu``."""
-    return os.environ.get("MOTIONLIB_DEVICE", "cpu")
-
-
-@dataclass(frozen=True)
-class Budget:
-    """What one training may spend.
-
-    Attributes
-    ----------
-    epochs : int
-        Passes over the training scans.
-    n_folds : int
-        Folds trained.
-    learning_rate : float
-        Adam's step; the paper has 1e-4.
-    batch_size : int
-        The paper has 16.
-    engine : str
-        Where trainings run.
-    device : str
-        ``cpu`` or ``cuda``; the default is `device_wanted`.
-    """
-
-    epochs: int
-    n_folds: int
-    learning_rate: float = 1e-4  # §III-C.2
-    batch_size: int = 16  # §III-C.2
-    engine: str = "inline"
-    device: str = field(default_factory=device_wanted)
 
 
 @dataclass(frozen=True)
@@ -78,6 +48,7 @@ def spec_for(run, manifest: Path, fold: int, budget: Budget, *, network="Conv5FC
         epochs=budget.epochs,
         batch_size=budget.batch_size,
         learning_rate=budget.learning_rate,
+        precision=budget.precision,
         seed=run.seed,
         **more,
     )
@@ -86,22 +57,34 @@ def spec_for(run, manifest: Path, fold: int, budget: Budget, *, network="Conv5FC
 def train(run, jobs: list[Job], *, engine: str, label: str) -> list[Path]:
     """Run trainings on an engine and return their folders, in order.
 
+    A training on a GPU occupies one of the workers' GPUs.  A line of progress is printed at most
+    every 15 seconds: of epochs where this process trains, of finished trainings elsewhere.
+
     Raises
     ------
     RuntimeError
         If any failed; those that finished are kept and the next call goes on with the rest.
     """
-    folders = compute.submit(_train_one, jobs, engine=engine, label=label)
+    say = text_progress()
+    here = engine.partition(":")[0] in ("inline", "shard")
+    folders = compute.submit(
+        partial(_train_one, progress=say) if here else _train_one,
+        jobs,
+        engine=engine,
+        label=label,
+        resources={"GPU": 1} if any(job.device.startswith("cuda") for job in jobs) else None,
+        progress=say,
+    )
     compute.raise_failures(folders)
     return [Path(folder) for folder in folders]
 
 
-def _train_one(job: Job) -> str:
+def _train_one(job: Job, progress=None) -> str:
+    options = {"device": job.device, "progress": progress}
     if job.source is None:
-        return str(fit(job.spec, job.models, device=job.device))
-    trainable = job.trainable
-    spec = replace(job.spec, trainable=trainable)
-    return str(fine_tune(job.source, spec, job.models, trainable=trainable, device=job.device))
+        return str(fit(job.spec, job.models, **options))
+    spec = replace(job.spec, trainable=job.trainable)
+    return str(fine_tune(job.source, spec, job.models, trainable=job.trainable, **options))
 
 
 def rows_of(predictions: pd.DataFrame, experiment: str, task: str, model: str, fold: int):
@@ -222,6 +205,36 @@ def learning_curves(run, simulators, networks, *, severity="2-4", recipe="paper"
             for fold, folder in enumerate(folders):
                 curve = pd.read_csv(folder / "metrics.csv")
                 parts.append(curve.assign(simulator=simulator, model=network, fold=fold))
+    return pd.concat(parts, ignore_index=True)
+
+
+def controls(
+    run, recipes=("paper", "recommended"), *, simulator="image", engine="inline", device=None
+):
+    """Score clean scans changed in every way that is not motion, and a ladder of motion.
+
+    The device is that of `Budget` unless named.
+
+    Returns
+    -------
+    DataFrame
+        Rows ``control/{recipe}/{control}``, and ``control/{recipe}/{control}/{cohort}`` for every
+        other site that the cohort has scans of.
+    """
+    manifest, device = manifest_of(run), device or default_device()
+    elsewhere = manifest.loc[manifest["role"] == "other_site", "cohort"].unique()
+    parts = []
+    for recipe in recipes:
+        folders = pretrained(run, simulator, "2-4", recipe)
+        for control, site in itertools.product((*CONTROLS, *LADDER), ("", *elsewhere)):
+            role = "other_site" if site else "test"
+            prepared = studydata.control_set(run, control, role=role, engine=engine)
+            rows = read_prepared(run, prepared)
+            rows = rows[rows["cohort"] == site] if site else rows
+            name = f"control/{recipe}/{control}" + (f"/{site}" if site else "")
+            for fold, folder in enumerate(folders):
+                found = predict(folder, rows, device=device)
+                parts.append(rows_of(found, name, "synthetic", "Conv5FC3", fold))
     return pd.concat(parts, ignore_index=True)
 
 

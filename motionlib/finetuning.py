@@ -15,17 +15,9 @@ import pandas as pd
 import torch
 
 from motionlib import studydata
+from motionlib.budget import default_device
 from motionlib.checkpoints import load_network, read_model
-from motionlib.experiments import (
-    COLUMNS,
-    Budget,
-    Job,
-    device_wanted,
-    read_prepared,
-    rows_of,
-    spec_for,
-    train,
-)
+from motionlib.experiments import COLUMNS, Budget, Job, read_prepared, rows_of, spec_for, train
 from motionlib.files import read_json, write_json, write_table
 from motionlib.studycohort import example_volumes, manifest_of
 from motionlib.training import ensemble, predict
@@ -117,9 +109,9 @@ def from_scratch(
     return predict_folds(run, folders, manifest, experiment, task, budget.device)
 
 
-def research_only(run, sources, task: str, experiment="warehouse/research_only"):
+def research_only(run, sources, task: str, experiment="warehouse/research_only", *, device=None):
     """Apply the pre-trained networks to the warehouse as they are."""
-    return predict_folds(run, sources, studydata.warehouse_set(run, task), experiment, task)
+    return predict_folds(run, sources, studydata.warehouse_set(run, task), experiment, task, device)
 
 
 def freeze_study(run, sources, tuning: Budget, scratch: Budget, *, task="mov01vs2"):
@@ -189,8 +181,9 @@ def annotators(run) -> pd.DataFrame:
 
 def predict_folds(run, folders, manifest: Path, experiment: str, task: str, device=None):
     """Rows of every fold's model on the test scans, and of their mean score (fold -1)."""
+    device = device or default_device()
     prepared = read_prepared(run, manifest)
-    tested, device = prepared[prepared["role"] == "test"], device or device_wanted()
+    tested = prepared[prepared["role"] == "test"]
     parts = [
         rows_of(predict(folder, tested, device=device), experiment, task, "Conv5FC3", fold)
         for fold, folder in enumerate(folders)
@@ -261,7 +254,9 @@ def occlude(run, task: str, experiment="warehouse/fine_tuned", *, cube_vox: int 
     folders = read_json(run.need(f"models/{experiment.replace('/', '_')}_{task}.json"))
     network, _ = load_network(run.models / folders[int(surest["fold"])])
     (volume,), affine = example_volumes(run, [surest["scan_id"]])
-    scored = torch.from_numpy((volume - volume.mean()) / volume.std())[None, None]
+    device = default_device()
+    scored = torch.from_numpy((volume - volume.mean()) / volume.std())[None, None].to(device)
+    network = network.to(device)
     corners = list(itertools.product(*(range(0, n, cube_vox) for n in volume.shape)))
     fall = np.zeros(volume.shape, np.float32)
     with torch.inference_mode():

@@ -43,8 +43,8 @@ def fit(
     spec : TrainSpec
         What to train.
     runs_dir : path-like, optional
-        Folder of all runs; this one goes to ``<network>-<key>/`` in it. Default: ``models`` in the
-        folder of the study's runs.
+        Folder of all runs; this one goes to ``<network>-<key>/`` in it. None is ``models/`` under
+        the folder of all studies (see `provenance.runs_root`).
     device : str, default="cpu"
         Where to compute; not part of the run's identity.
     progress : callable, optional

@@ -40,8 +40,8 @@ def plot_training(curves: pd.DataFrame):
 
 
 @styled
-def plot_cost(accuracy: pd.DataFrame, sizes: pd.DataFrame):
-    """Draw balanced accuracy with its interval against operations and parameters.
+def plot_cost(accuracy: pd.DataFrame, sizes: pd.DataFrame, seconds: pd.Series):
+    """Draw balanced accuracy with its interval against operations, parameters and time.
 
     Parameters
     ----------
@@ -49,16 +49,22 @@ def plot_cost(accuracy: pd.DataFrame, sizes: pd.DataFrame):
         ``model balanced_accuracy low high`` as fractions.
     sizes : DataFrame
         From `costs.table`; the rows of grid ``here`` are used.
+    seconds : Series
+        Of one training, by model.
 
     Returns
     -------
     Figure
-        Two panels.
+        Three panels.
     """
-    here = sizes[sizes["grid"] == "here"].set_index("model")
+    here = sizes[sizes["grid"] == "here"].set_index("model").assign(seconds=seconds)
     models = list(accuracy["model"])
-    figure, axes = new_figure(8.6, 3.8, 2, sharey=True)
-    panels = (("gflop_training", "GFLOP a scan and step"), ("parameters", "parameters"))
+    figure, axes = new_figure(11.4, 3.8, 3, sharey=True)
+    panels = (
+        ("gflop_training", "GFLOP a scan and step"),
+        ("parameters", "parameters"),
+        ("seconds", "seconds a training"),
+    )
     for ax, (column, words) in zip(axes[0], panels, strict=True):
         for row in accuracy.itertuples():
             style = style_of(row.model, models) | {"linestyle": "none"}
@@ -67,5 +73,5 @@ def plot_cost(accuracy: pd.DataFrame, sizes: pd.DataFrame):
             ax.errorbar(cost, row.balanced_accuracy, bars, capsize=3, label=row.model, **style)
         ax.set(xlabel=words, xscale="log")
     axes[0, 0].set_ylabel("balanced accuracy (95 % interval)")
-    axes[0, 1].legend(fontsize=8)
+    axes[0, 2].legend(fontsize=8)
     return figure

@@ -88,6 +88,21 @@ def reach(name: str, *, deep: bool) -> set[str]:
     return found
 
 
+def circle(edges: dict[str, frozenset[str]]) -> list[str]:
+    """Members of the import circles of a graph, sorted; none is an empty list.
+
+    Rooms that import only rooms already taken away are taken away, and those that nobody left
+    imports, until nothing changes.
+    """
+    left = {name: set(found) & set(edges) for name, found in edges.items()}
+    while True:
+        wanted = set().union(*left.values())
+        gone = {name for name, found in left.items() if not found or name not in wanted}
+        if not gone:
+            return sorted(left)
+        left = {name: found - gone for name, found in left.items() if name not in gone}
+
+
 def layer(name: str) -> int | None:
     """Layer of a room whose place is declared; a member of a package has the package's."""
     return LAYERS.get(name, LAYERS.get(name.partition(".")[0]))
@@ -112,6 +127,27 @@ class TestLayers:
     def test_no_two_rooms_import_each_other_when_they_open(self):
         circles = {name for name in modules() if name and name in reach(name, deep=False)}
         assert circles == set()
+
+    def test_no_imports_go_round_in_a_circle_however_deep_they_are(self):
+        assert circle(graph(True)) == []
+
+    def test_a_circle_closed_inside_a_function_is_found(self, tmp_path):
+        one, two = tmp_path / "one.py", tmp_path / "two.py"
+        one.write_text("from motionlib import two\n")
+        two.write_text("def late():\n    from motionlib.one import name\n")
+        known = {"one": one, "two": two}
+        edges = {
+            deep: {
+                name: frozenset(imports(ast.parse(path.read_text()), known, name=name, deep=deep))
+                for name, path in known.items()
+            }
+            for deep in (False, True)
+        }
+        assert (circle(edges[False]), circle(edges[True])) == ([], ["one", "two"])
+
+    def test_a_circle_in_the_real_graph_is_found(self):
+        closed = graph(True) | {"files": graph(True)["files"] | {"experiments"}}
+        assert {"files", "experiments"} <= set(circle(closed))
 
     @pytest.mark.parametrize("name", sorted(modules()))
     def test_a_room_says_in_its_docstring_what_goes_in_and_out(self, name):

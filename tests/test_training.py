@@ -68,6 +68,11 @@ class TestTrainSpec:
 
 
 class TestFit:
+    def test_a_specification_alone_is_enough(self, spec, tmp_path, monkeypatch):
+        monkeypatch.setenv("MOTIONLIB_RUNS", str(tmp_path))
+        spec = replace(spec, epochs=1)
+        assert tmp_path / "models" / f"Conv5FC3-{spec.key}" == fit(spec)
+
     @pytest.mark.parametrize("name", NETWORKS)
     def test_every_network_overfits_eight_phantoms(self, name, tmp_path):
         manifest = prepared_set(tmp_path / "data", 6)

@@ -1,0 +1,44 @@
+"""Trained networks and a ladder of motion go in; how often each rung is called motion comes out."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from motionlib import studydata
+from motionlib.budget import default_device
+from motionlib.experiments import pretrained, read_prepared
+from motionlib.training import predict
+
+RUNGS = ("clean", "resampled", "motion_2-4", "motion_4-6", "motion_6-8")
+
+
+def called_motion(run, simulator: str, networks, *, engine: str = "inline") -> pd.DataFrame:
+    """Share of the test scans that each network calls motion, by what was done to them.
+
+    Parameters
+    ----------
+    run : motionlib.runs.Run
+        A run in which the networks are trained on motion of 2-4 mm, the paper's way.
+    simulator : {"image", "kspace"}
+        Of the motion that they were trained on.
+    networks : sequence of str
+        Architectures.
+    engine : str
+        Where scans are made.
+
+    Returns
+    -------
+    DataFrame
+        One row a network, one column a rung: false alarms on clean and on resampled scans, then
+        sensitivity by the severity of the scan; means over folds, as fractions.
+    """
+    prepared = {
+        rung: read_prepared(run, studydata.control_set(run, rung, engine=engine)) for rung in RUNGS
+    }
+    found = {}
+    for network in networks:
+        folders = pretrained(run, simulator, "2-4", "paper", network)
+        for rung, rows in prepared.items():
+            called = [predict(one, rows, device=default_device())["y_pred"] for one in folders]
+            found.setdefault(network, {})[rung] = pd.concat(called).mean()
+    return pd.DataFrame(found).T.rename_axis("model")

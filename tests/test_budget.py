@@ -1,0 +1,84 @@
+"""Budgets: one device for the whole study, its precision, a GPU a training, lines of progress."""
+
+import os
+from pathlib import Path
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+
+from motionlib import experiments, finetuning
+from motionlib.budget import Budget, default_device, text_progress
+from motionlib.experiments import Job, spec_for, train
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    monkeypatch.setenv("MOTIONLIB_DEVICE", "cuda")
+
+
+class TestBudget:
+    @pytest.mark.parametrize(("device", "precision"), [("cpu", "float32"), ("cuda", "bf16")])
+    def test_device_decides_the_precision_of_a_specification(self, device, precision, tmp_path):
+        manifest = tmp_path / "prepared.tsv"
+        manifest.write_text("scan_id\n")
+        budget = Budget(1, 1, device=device)
+        spec = spec_for(SimpleNamespace(seed=20), manifest, 0, budget)
+        assert spec.precision == precision
+
+    def test_everything_follows_the_named_device(self, gpu):
+        assert default_device() == Budget(1, 1).device == "cuda"
+
+    def test_folds_are_predicted_on_the_named_device(self, gpu, monkeypatch):
+        seen = []
+
+        def predict(folder, rows, *, device):
+            seen.append(device)
+            raise StopIteration
+
+        for module in (finetuning, experiments):
+            monkeypatch.setattr(module, "predict", predict)
+            monkeypatch.setattr(
+                module,
+                "read_prepared",
+                lambda run, path: pd.DataFrame({"role": ["test"], "cohort": ["here"]}),
+            )
+        monkeypatch.setattr(
+            experiments, "manifest_of", lambda run: pd.DataFrame(columns=["role", "cohort"])
+        )
+        monkeypatch.setattr(experiments, "pretrained", lambda *args: ["fold0"])
+        monkeypatch.setattr(experiments.studydata, "control_set", lambda *a, **k: Path("x"))
+        monkeypatch.setattr(finetuning.studydata, "warehouse_set", lambda *a, **k: Path("x"))
+        with pytest.raises(StopIteration):
+            experiments.controls(None)
+        with pytest.raises(StopIteration):
+            finetuning.research_only(None, ["fold0"], "mov01vs2")
+        assert seen == ["cuda", "cuda"]
+
+
+class TestTrain:
+    @pytest.mark.parametrize(("device", "resources"), [("cpu", None), ("cuda", {"GPU": 1})])
+    def test_a_training_on_a_gpu_occupies_one(self, device, resources, monkeypatch):
+        asked = {}
+        monkeypatch.setattr(experiments.compute, "submit", lambda *a, **k: asked.update(k) or [])
+        train(None, [Job(None, "models", device)], engine="local:2", label="x")
+        assert asked["resources"] == resources
+
+    def test_workers_see_one_gpu_each_in_turn(self, monkeypatch):
+        from motionlib.gpus import OwnGpu, visible_gpus
+
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
+        plugin, seen = OwnGpu(visible_gpus()), []
+        for number in range(3):
+            plugin.setup(SimpleNamespace(name=number))
+            seen.append(os.environ["CUDA_VISIBLE_DEVICES"])
+        assert seen == ["4", "6", "4"]
+
+
+class TestTextProgress:
+    def test_lines_come_no_oftener_than_asked(self):
+        said, seconds = [], iter([0.0, 14.0, 15.0, 15.0, 29.0, 31.0, 31.0])
+        report = text_progress(15.0, said.append, lambda: next(seconds))
+        for line in "abcd":
+            report(line)
+        assert said == ["b", "d"]

@@ -1,0 +1,22 @@
+"""Which motion is missed: false alarms and sensitivity by rung, averaged over folds."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from motionlib import missed
+
+
+def test_each_rung_is_averaged_over_scans_and_folds(monkeypatch):
+    monkeypatch.setattr(missed.studydata, "control_set", lambda run, rung, engine: Path(rung))
+    monkeypatch.setattr(missed, "read_prepared", lambda run, path: path.name)
+    monkeypatch.setattr(missed, "pretrained", lambda *cell: [0, 1])
+
+    def predict(fold, rung, *, device):
+        called = [0, 0] if rung in ("clean", "resampled") else [1, fold]
+        return pd.DataFrame({"y_pred": called})
+
+    monkeypatch.setattr(missed, "predict", predict)
+    found = missed.called_motion(None, "kspace", ["Conv5FC3", "ViT3D"])
+    assert list(found.columns) == list(missed.RUNGS)
+    assert found.loc["ViT3D"].tolist() == [0, 0, 0.75, 0.75, 0.75]
