@@ -2,8 +2,9 @@
 
 The command is started as a user starts it, inline, one thread, with its report; the cost holds
 start-up, reading, checks, network, and pictures. Memory is told at 50 and at 500 scans (links to
-the same files, each read anew). Without ``--model`` the shipped model is timed, or fresh weights
-of Conv5FC3 at 4 mm where there is none: the work is the same.
+the same files, each read anew). Without sets, the folders of MOTIONLIB_DATA are scored, or 24
+virtual heads made on the spot where it is not set. Without ``--model`` the shipped model is timed,
+or fresh weights of Conv5FC3 at 4 mm where there is none: the work is the same.
 """
 
 import argparse
@@ -18,6 +19,8 @@ import pandas as pd
 from motionlib.files import write_json, write_table
 from motionlib.grids import study_grid
 from motionlib.shipped import default_model
+
+SETS = ("ixi-2mm:50", "ixi-2mm:500", "ds000011:12", "ds002748-1p5mm:40")  # below MOTIONLIB_DATA
 
 
 def fresh_model(folder: Path) -> Path:
@@ -35,6 +38,22 @@ def fresh_model(folder: Path) -> Path:
     facts |= {"options": {}, "threshold": 0.5, "voxel_mm": 4.0, "key": "fresh"}
     write_json(folder / "model.json", facts)
     return folder
+
+
+def default_sets(folder: Path) -> list[str]:
+    """Name the sets of MOTIONLIB_DATA, or make virtual heads where it is not set."""
+    data = os.environ.get("MOTIONLIB_DATA")
+    if data:
+        pairs = [word.split(":") for word in SETS]
+        sets = [f"{n}={Path(data, n)}:{k}" for n, k in pairs if Path(data, n).is_dir()]
+        if not sets:
+            names = ", ".join(dict.fromkeys(name for name, _ in pairs))
+            raise SystemExit(f"MOTIONLIB_DATA is {data} and holds none of {names}; name a set.")
+        return sets
+    from motionlib.cohorts import read_cohort
+
+    read_cohort("virtual", folder, n_research=(0, 24, 0), n_real_motion=0, n_warehouse=0)
+    return [f"virtual={folder}:24", f"virtual={folder}:240"]
 
 
 def linked(scans: list[Path], count: int, folder: Path) -> Path:
@@ -69,7 +88,7 @@ def main() -> None:
     """Measure every set and write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "sets", nargs="+", metavar="NAME=DIR:N", help="for instance ixi-2mm=DIR:50; N links"
+        "sets", nargs="*", metavar="NAME=DIR:N", help="for instance ixi-2mm=DIR:50; N links"
     )
     parser.add_argument("--model")
     parser.add_argument("--out", default="benchmarks/results/score.csv")
@@ -81,7 +100,7 @@ def main() -> None:
             model = Path(args.model) if args.model else default_model()
         except FileNotFoundError:
             model = fresh_model(folder / "fresh")
-        for number, word in enumerate(args.sets):
+        for number, word in enumerate(args.sets or default_sets(folder / "heads")):
             label, _, rest = word.partition("=")
             place, _, count = rest.rpartition(":")
             scans = sorted(Path(place).rglob("*_T1w.nii.gz"))

@@ -18,7 +18,7 @@ from motionlib.registration import write_transform
 from motionlib.volumes import save_volume
 
 ROW_COLUMNS = ("scan_id", "participant_id", "path")  # a fault here concerns that row alone
-VERSION = 1  # raise it when the same scan would come out differently
+VERSION = 2  # raise it when the same scan would come out differently
 DESCRIPTION = {"Name": "t1-linear", "CAPSVersion": "1.0.0", "DatasetType": "derivative"}
 
 
@@ -57,7 +57,7 @@ def preprocess_manifest(
         as ``outcome.tsv``, beside ``manifest.tsv`` of the scans that are there.
     """
     manifest, out = Path(manifest), Path(out)
-    table, refused = _rows(manifest)
+    table, refused = usable_rows(manifest)
     settings = {"backend": backend, "template": None if template is None else str(template)}
     items = [
         {
@@ -77,11 +77,11 @@ def preprocess_manifest(
         label="preprocess",
         progress=progress,
     )
-    rows = [_row(result) for result in results]
-    rows += [_failed(scan, "shares its CAPS name with another scan") for scan in sorted(shared)]
-    rows += [_failed(r["scan_id"], r["fault"]) for r in refused.to_dict("records")]
-    elsewhere = "Left to another shard"
-    outcome = pd.DataFrame([row for row in rows if not str(row["reason"]).startswith(elsewhere)])
+    rows = [outcome_row(result) for result in results]
+    rows += [failed_row(scan, "shares its CAPS name with another scan") for scan in sorted(shared)]
+    rows += [failed_row(r["scan_id"], r["fault"]) for r in refused.to_dict("records")]
+    rows = [row for row in rows if not str(row["reason"]).startswith(compute.ELSEWHERE)]
+    outcome = pd.DataFrame(rows)
     write_json(out / "dataset_description.json", DESCRIPTION)
     name = engine.removeprefix("shard:").replace("/", "-of-")
     write_table(outcome, out / (f"outcome_{name}.tsv" if "shard:" in engine else "outcome.tsv"))
@@ -97,14 +97,14 @@ def preprocess_one(item: dict) -> dict:
     start = {"scan_id": item["scan_id"], "reason": "", "path": names["cropped"]}
     try:
         source = Path(item["source"])
-        key = content_key(VERSION, item["backend"], item["template"], _identity(source))
+        key = content_key(VERSION, item["backend"], item["template"], identity(source))
         image = out / names["cropped"]
         if record.is_file() and image.is_file() and read_json(record).get("key") == key:
             said = read_json(record)
             return start | {"status": "kept"} | said["quality"]
         volume, affine, qc = t1_linear(source, backend=item["backend"], template=item["template"])
     except (ValueError, FileNotFoundError) as error:
-        return _failed(item["scan_id"], str(error))
+        return failed_row(item["scan_id"], str(error))
     matrix = np.array(qc.pop("matrix"))
     with atomic(out / names["affine"]) as aside:
         write_transform(matrix, aside)
@@ -114,7 +114,7 @@ def preprocess_one(item: dict) -> dict:
     return start | {"status": "done"} | qc
 
 
-def _identity(source: Path) -> list:
+def identity(source: Path) -> list:
     """Tell what changes when a file does: its size and time of change."""
     if not source.exists():
         raise FileNotFoundError(f"{source.name} is no file; expected an image.")
@@ -122,7 +122,7 @@ def _identity(source: Path) -> list:
     return [status.st_size, status.st_mtime_ns]
 
 
-def _rows(path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+def usable_rows(path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Rows of the manifest, those refused marked, and one fault for each of the latter."""
     text = read_text(path)
     if "source_participant_id" not in text and "participant_id" in text:
@@ -164,14 +164,15 @@ def _share_names(items: list[dict]) -> set[str]:
     return shared
 
 
-def _row(result) -> dict:
+def outcome_row(result) -> dict:
     """Make an outcome row; a task that raised, or lost its worker, becomes a failed row."""
     if isinstance(result, compute.Failure):
-        return _failed(result.item["scan_id"], result.error)
+        return failed_row(result.item["scan_id"], result.error)
     return result
 
 
-def _failed(scan_id: str, reason: str) -> dict:
+def failed_row(scan_id: str, reason: str) -> dict:
+    """Make the outcome row of a scan that could not be done."""
     return {"scan_id": scan_id, "status": "failed", "reason": reason, "path": ""}
 
 

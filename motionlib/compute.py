@@ -14,6 +14,7 @@ from typing import Any
 from motionlib.memory import keep_memory
 
 ENGINES = "inline, local[:N], tcp://host:port, slurm:FILE.yaml or shard:I/N"
+ELSEWHERE = "Left to another shard"  # how the failures begin that are another job's work
 RETRIES = 2  # a task whose worker died is tried again this often
 REPORT_EVERY_S = 5.0  # headless logs stay readable
 
@@ -90,7 +91,7 @@ def submit(
         return [meter.count(_guarded(function, item)) for item in items]
     if kind == "shard":
         mine = set(shard(range(len(items)), engine.partition(":")[2]))
-        left = f"Left to another shard than {engine}"
+        left = f"{ELSEWHERE} than {engine}"
         return [
             meter.count(_guarded(function, item)) if i in mine else Failure(item, left)
             for i, item in enumerate(items)

@@ -12,6 +12,7 @@ import pandas as pd
 
 import motionlib
 from motionlib.cohorts.ixi import IMAGE
+from motionlib.cohorts.ratings import MR_ART_MEASURES, MR_ART_SCORES
 from motionlib.download import DownloadError, Politeness, download
 from motionlib.files import atomic, sha256_file, write_table
 
@@ -19,7 +20,13 @@ DATASETS = {
     "ixi": "http://biomedic.doc.ic.ac.uk/brain-development/downloads/IXI",
     "mr-art": "https://s3.amazonaws.com/openneuro.org/ds004173",
 }
-MR_ART_TABLES = ("derivatives/scores.tsv", "participants.tsv", "dataset_description.json")
+MR_ART_TABLES = (
+    MR_ART_SCORES.as_posix(),
+    MR_ART_MEASURES.as_posix(),
+    "participants.tsv",
+    "dataset_description.json",
+)
+TABLES_ALONE = ("tables", "0")  # subsets that hold no image
 SUMS = "SHA256SUMS"  # a mirror may offer it; neither source does
 COLUMNS = ["file", "status", "bytes", "sha256", "reason"]
 NAME = re.compile(r"sub-[A-Za-z0-9]+_[A-Za-z0-9_-]*T1w")
@@ -39,15 +46,15 @@ def fetch(
     Parameters
     ----------
     dataset : {"ixi", "mr-art"}
-        IXI: the table and the archive of T1 images, unpacked. MR-ART: scores and tables first,
-        then the images.
+        IXI: the table and the archive of T1 images, unpacked. MR-ART: scores, MRIQC's measures
+        and other tables first, then the images.
     dest : path-like
         Folder to fill; ``fetched.tsv`` there lists files, sizes and SHA-256.
     base_url : str, optional
         A mirror with the same layout; its ``SHA256SUMS`` is used if there is one.
     subset : str, optional
         A number of subjects, or their names separated by commas; images of others are left out.
-        0 fetches the tables alone.
+        ``tables`` (or 0) fetches the tables alone.
     politeness : Politeness, optional
         Attempts, pauses, timeout.
     progress : callable, optional
@@ -165,7 +172,9 @@ def _choose(subjects: list[str], subset: str | None) -> set[str]:
     """Subjects asked for: all, the first few, or those named."""
     if subset is None:
         return set(subjects)
-    if subset.isdigit() and subset not in subjects and (subset == "0" or subset[0] != "0"):
+    if subset in TABLES_ALONE:
+        return set()
+    if subset.isdigit() and subset not in subjects and subset[0] != "0":
         return set(subjects[: int(subset)])
     wanted = {name.strip().removeprefix("sub-") for name in subset.split(",") if name.strip()}
     unknown = sorted(wanted - set(subjects))
@@ -194,7 +203,7 @@ def _fetch_mr_art(job: _Job, subset: str | None) -> None:
 def _fetch_ixi(job: _Job, subset: str | None) -> None:
     """Fetch the table, then the archive, and unpack the images asked for."""
     job.get("IXI.xls")
-    if subset == "0":
+    if subset in TABLES_ALONE:
         return
     archive = job.get("IXI-T1.tar")
     if archive is None:

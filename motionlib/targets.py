@@ -15,6 +15,7 @@ TARGET_SPACING_MM = 2.0
 MAP_NAME = "mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz"
 # Shells around the brain: outer edge in mm, intensity in units of the map's white matter.
 SHELLS = ((2.5, 0.25), (7.5, 0.08), (12.0, 0.75))
+CORE_MM = 2.0  # beyond it scalps differ too much to guide the affine; see `register`
 SKULL_BASE_MM = -45.0  # below it the shells would run through the face and the neck
 
 
@@ -31,7 +32,10 @@ class Target:
     affine : ndarray, shape (4, 4)
         Voxel indices to MNI mm (RAS).
     region : ndarray of bool, shape (I, J, K)
-        Where the two are compared: the brain and its surroundings.
+        Where starting angles and sizes are compared: the brain and its surroundings.
+    core : ndarray of bool, shape (I, J, K)
+        Where the two are compared from then on: of a whole head the brain and 2 mm around it; of a
+        stripped one `region`.
     brain : ndarray of bool, shape (I, J, K)
         The MNI152 brain.
     head : ndarray of bool, shape (I, J, K)
@@ -42,6 +46,7 @@ class Target:
     array: np.ndarray
     affine: np.ndarray
     region: np.ndarray
+    core: np.ndarray
     brain: np.ndarray
     head: np.ndarray
 
@@ -81,18 +86,19 @@ def load_target(kind: str) -> Target:
     white = float(np.percentile(brain_map[brain], 90))
     height = affine[2, 3] + TARGET_SPACING_MM * np.arange(shape[2])
     if kind == "stripped":
-        return Target(kind, brain_map, affine, outside <= 8, brain, brain)
+        return Target(kind, brain_map, affine, outside <= 8, outside <= 8, brain, brain)
     skull = (outside <= SHELLS[-1][0]) & (height[None, None] > SKULL_BASE_MM) | brain
     if kind != "whole-head":
         other = resample(*read_array(kind), grid)
-        return Target(Path(kind).name, other, affine, region, brain, skull)
+        return Target(Path(kind).name, other, affine, region, outside <= CORE_MM, brain, skull)
     head, inner = brain_map.copy(), 0.0
     for outer, level in SHELLS:
         shell = (outside > inner) & (outside <= outer) & (height > SKULL_BASE_MM)
         head[shell] = level * white
         inner = outer
     head = ndimage.gaussian_filter(head, 0.5)
-    return Target(kind, head, affine, region & (height > SKULL_BASE_MM - 15), brain, skull)
+    region &= height > SKULL_BASE_MM - 15
+    return Target(kind, head, affine, region, outside <= CORE_MM, brain, skull)
 
 
 def _mni_map() -> tuple[np.ndarray, np.ndarray]:

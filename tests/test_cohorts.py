@@ -5,8 +5,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from motionlib.cli import main as cli
 from motionlib.cohorts import COHORTS, read_cohort
 from motionlib.cohorts.adni import says_motion, session_of
+from motionlib.manifest import read_manifest
 from motionlib.selection import Selection
 
 
@@ -200,6 +202,15 @@ class TestBite:
         assert list(reasons(selection)) == ["sub-14_ses-postop_ce-gadolinium_T1w"]
         assert_flow_adds_up(selection)
 
+    def test_an_unreadable_image_leaves_with_a_reason(self, place):
+        place("group3/01/01_preop_mri.nii.gz")
+        place("group3/01/01_postop_mri.nii.gz").write_bytes(b"no image")
+        selection = read_cohort("bite", place.root)
+        assert list(selection.manifest["scan_id"]) == ["sub-01_ses-preop_ce-gadolinium_T1w"]
+        said = reasons(selection)
+        assert "unreadable" in said["sub-01_ses-postop_ce-gadolinium_T1w"]
+        assert_flow_adds_up(selection)
+
 
 class TestAphp:
     def rows(self, place, header="image;rater_1;rater_2;straight reject;patient;sex;age"):
@@ -260,6 +271,11 @@ class TestAphp:
         with pytest.raises(FileNotFoundError, match=r"grades\.csv, other\.csv"):
             read_cohort("aphp", root)
         assert len(read_cohort("aphp", root, table="grades.csv").manifest) == 3
+        call = ["manifest", "aphp", str(root), "--out", str(root / "all.tsv")]
+        assert cli(call) == 2
+        assert cli([*call, "--table", "grades.csv"]) == 0
+        assert len(read_manifest(root / "all.tsv")) == 3
+        assert cli(["manifest", "bids", *call[2:], "--table", "grades.csv"]) == 2
 
 
 class TestIxi:
@@ -286,6 +302,12 @@ class TestIxi:
         assert "unreadable" in reasons(selection)["sub-IXI099_T1w"]
         assert_flow_adds_up(selection)
 
+    def test_a_missing_column_is_named(self, place):
+        place("IXI-T1/IXI002-Guys-0828-T1.nii.gz")
+        place("IXI.csv", "IXI_ID,HEIGHT\n2,164\n")
+        with pytest.raises(ValueError, match=r"IXI\.csv has no column age"):
+            read_cohort("ixi", place.root)
+
     def test_the_shared_subset(self, data_root):
         manifest, _ = read_cohort("ixi", data_root / "ixi-2mm")
         assert len(manifest) == 144
@@ -310,6 +332,23 @@ class TestMrArt:
         assert "not on disk" in said[names[4]]
         assert "contradictory" in said[names[5]]
         assert "no score" in said["sub-000009_acq-standard_T1w"]
+        assert_flow_adds_up(selection)
+
+    def test_a_missing_column_is_named(self, place):
+        place("derivatives/scores.tsv", "bids_name\tgrade\nsub-000001_T1w\t1\n")
+        with pytest.raises(ValueError, match=r"scores\.tsv has no column score"):
+            read_cohort("mr-art", place.root)
+
+    def test_an_unreadable_image_leaves_with_a_reason(self, place):
+        names = [f"sub-00000{n}_acq-standard_T1w" for n in (1, 2)]
+        for name in names:
+            place(f"{name[:10]}/anat/{name}.nii.gz")
+        place(f"{names[1][:10]}/anat/{names[1]}.nii.gz").write_bytes(b"\x1f\x8b")
+        lines = ["bids_name\tscore", *(f"{name}\t1" for name in names)]
+        place("derivatives/scores.tsv", "\n".join(lines) + "\n")
+        selection = read_cohort("mr-art", place.root)
+        assert list(selection.manifest["scan_id"]) == names[:1]
+        assert "unreadable" in reasons(selection)[names[1]]
         assert_flow_adds_up(selection)
 
     def test_the_published_tables(self, data_root):
@@ -375,4 +414,23 @@ class TestCaps:
             "is the uncropped copy of a cropped image",
             "not in MNI152NLin2009cSym",
         ]
+        assert_flow_adds_up(selection)
+
+    def test_hostile_files_leave_with_a_reason(self, place):
+        def image(subject, ending):
+            start = f"subjects/sub-{subject}/ses-M000/t1_linear/sub-{subject}_ses-M000"
+            return place(f"{start}_space-MNI152NLin2009cSym_desc-Crop_res-1x1x1_T1w{ending}")
+
+        image(1, ".nii.gz")
+        image(2, ".nii.gz").write_bytes(b"no image")
+        image(3, ".nii.gz")
+        image(3, ".nii")
+        selection = read_cohort("caps", place.root)
+        assert sorted(selection.manifest["scan_id"]) == [
+            "sub-1_ses-M000_T1w",
+            "sub-3_ses-M000_T1w",
+        ]
+        said = reasons(selection)
+        assert "unreadable" in said["sub-2_ses-M000_T1w"]
+        assert "shares its name" in said["sub-3_ses-M000_T1w"]
         assert_flow_adds_up(selection)

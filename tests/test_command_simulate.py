@@ -5,9 +5,13 @@ import json
 
 import nibabel as nib
 import numpy as np
+import pandas as pd
 import pytest
 
+from motionlib import compute
 from motionlib.commands.simulate import add_arguments, main
+from motionlib.files import seed_from
+from motionlib.manifest import read_manifest
 
 
 def run(*words) -> int:
@@ -124,3 +128,82 @@ class TestBadInput:
         with pytest.raises(ValueError, match="translation_mm"):
             run(scan, tmp_path / "out.nii.gz", "--translation-mm", 4, 2)
         assert not list(tmp_path.glob("*out*"))
+
+
+@pytest.fixture
+def manifest(tmp_path, phantom):
+    """Four phantoms; the third is no image, the fifth row has no file."""
+    for n in range(4):
+        scaled = phantom[0].numpy() * (n + 1)
+        nib.save(nib.Nifti1Image(scaled, np.diag([8.0, 8, 8, 1])), tmp_path / f"{n}.nii.gz")
+    (tmp_path / "2.nii.gz").write_bytes(b"not an image")
+    rows = [f"sub-{n}_T1w\tsub-{n}\t{n}.nii.gz" for n in range(5)]
+    path = tmp_path / "scans.tsv"
+    path.write_text("\n".join(["scan_id\tparticipant_id\tpath", *rows]) + "\n")
+    return path
+
+
+def outcome(folder, name="outcome.tsv"):
+    return pd.read_csv(folder / name, sep="\t", keep_default_na=False).set_index("scan_id")
+
+
+class TestManifest:
+    def test_every_scan_has_a_row_and_the_good_ones_an_image(self, manifest, tmp_path, capsys):
+        out = tmp_path / "moved"
+        assert run(manifest, out, "--seed", 3) == 1
+        rows = outcome(out)
+        assert list(rows.columns) == ["status", "path", "reason"]
+        assert list(rows["status"]) == ["done", "done", "failed", "done", "failed"]
+        assert "cannot be read" in rows.loc["sub-2_T1w", "reason"]
+        assert "no file" in rows.loc["sub-4_T1w", "reason"]
+        assert "3 done, 0 kept, 2 failed" in capsys.readouterr().out
+        assert len(read_manifest(out / "manifest.tsv", check_files=True)) == 3
+        names = {path.name for path in out.iterdir()}
+        images = {f"sub-{n}_T1w{end}" for n in (0, 1, 3) for end in (".nii.gz", ".json")}
+        assert names == {*images, "outcome.tsv", "manifest.tsv"}
+
+    def test_each_scan_moves_by_its_own_seed_whatever_its_place(self, manifest, tmp_path):
+        run(manifest, tmp_path / "a")
+        lines = manifest.read_text().splitlines()
+        manifest.write_text("\n".join([lines[0], lines[4], lines[1]]) + "\n")
+        assert run(manifest, tmp_path / "b") == 0
+        records = [json.loads((tmp_path / f"a/sub-{n}_T1w.json").read_text()) for n in (0, 3)]
+        assert records[0]["seed"] == seed_from(0, "sub-0_T1w")
+        assert records[0]["rotation_deg"] != records[1]["rotation_deg"]
+        for n in (0, 3):
+            pair = [(tmp_path / k / f"sub-{n}_T1w.nii.gz").read_bytes() for k in "ab"]
+            assert pair[0] == pair[1]
+
+    def test_a_second_run_repeats_only_what_changed(self, manifest, tmp_path):
+        out = tmp_path / "moved"
+        run(manifest, out)
+        (out / "sub-1_T1w.nii.gz").unlink()
+        before = (out / "sub-0_T1w.nii.gz").stat().st_mtime_ns
+        run(manifest, out)
+        assert list(outcome(out)["status"]) == ["kept", "done", "failed", "kept", "failed"]
+        assert (out / "sub-0_T1w.nii.gz").stat().st_mtime_ns == before
+        run(manifest, out, "--seed", 1)
+        assert list(outcome(out)["status"])[:2] == ["done", "done"]
+
+    def test_shards_share_the_scans(self, manifest, tmp_path):
+        out = tmp_path / "moved"
+        for shard in ("0/2", "1/2"):
+            run(manifest, out, "--shard", shard)
+        parts = [outcome(out, f"outcome_{n}-of-2.tsv") for n in (0, 1)]
+        assert [len(part) for part in parts] == [3, 2]
+        run(manifest, out)
+        assert list(outcome(out)["status"]) == ["kept", "kept", "failed", "kept", "failed"]
+
+    def test_an_engine_gives_the_same_bytes(self, manifest, tmp_path):
+        run(manifest, tmp_path / "a")
+        run(manifest, tmp_path / "b", "--engine", "local:1")
+        compute.close()
+        pair = [(tmp_path / k / "sub-3_T1w.nii.gz").read_bytes() for k in "ab"]
+        assert pair[0] == pair[1]
+        pd.testing.assert_frame_equal(outcome(tmp_path / "a"), outcome(tmp_path / "b"))
+
+    def test_calls_that_do_not_fit(self, scan, manifest, tmp_path):
+        with pytest.raises(ValueError, match="for a manifest"):
+            run(scan, tmp_path / "out.nii.gz", "--shard", "0/2")
+        with pytest.raises(ValueError, match="exclude each other"):
+            run(manifest, tmp_path / "out", "--shard", "0/2", "--engine", "local")

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from motionlib.cli import main as cli
+from motionlib.cohorts.ratings import find_mr_art, read_mr_art
 from motionlib.download import DownloadError, Politeness
 from motionlib.fetch import fetch
 
@@ -80,6 +81,8 @@ def mr_art(mirror):
     names = [f"sub-00010{n}_acq-{kind}_T1w" for n in (3, 4, 5) for kind in ("standard", "head")]
     lines = ["bids_name\tscore", *(f"{name}\t1" for name in names)]
     mirror.files["derivatives/scores.tsv"] = "\n".join(lines).encode()
+    measures = ["bids_name\tcjv\tefc\tfber", *(f"{name}\t0.4\t0.5\t9.0" for name in names)]
+    mirror.files["derivatives/mriqc-0.16.1/group_T1w.tsv"] = "\n".join(measures).encode()
     mirror.files["participants.tsv"] = b"participant_id\tsex\tage\nsub-000103\tF\t30\n"
     mirror.files["dataset_description.json"] = b"{}"
     for number, name in enumerate(names):
@@ -127,10 +130,21 @@ class TestMrArt:
             pd.read_csv(tmp_path / "fetched.tsv", sep="\t", keep_default_na=False), table
         )
 
-    @pytest.mark.parametrize(("subset", "n"), [("0", 0), ("2", 4), ("sub-000105", 2), (None, 6)])
+    @pytest.mark.parametrize(
+        ("subset", "n"), [("tables", 0), ("0", 0), ("2", 4), ("sub-000105", 2), (None, 6)]
+    )
     def test_subsets(self, mr_art, tmp_path, subset, n):
         get(mr_art, tmp_path, subset=subset)
         assert len(images(tmp_path)) == n
+
+    def test_the_tables_alone_are_what_the_rated_scans_need(self, mr_art, tmp_path):
+        call = ["fetch", "mr-art", str(tmp_path), "--base-url", mr_art.url, "--subset", "tables"]
+        assert cli(call) == 0
+        assert find_mr_art(tmp_path) == tmp_path
+        table = read_mr_art(tmp_path)
+        assert len(table) == 6
+        assert set(table["motion_grade"]) == {0}
+        assert not [name for name, _ in mr_art.asked if name.startswith("sub-")]
 
     def test_a_stranger_in_the_subset_is_refused(self, mr_art, tmp_path):
         with pytest.raises(ValueError, match="000999"):
@@ -144,7 +158,7 @@ class TestMrArt:
 
     def test_a_name_that_leaves_the_folder_is_not_fetched(self, mr_art, tmp_path):
         mr_art.files["derivatives/scores.tsv"] += b"\n../../sub-1_T1w\t1\nsub-1/../x_T1w\t1"
-        assert len(get(mr_art, tmp_path / "in")) == 9
+        assert len(get(mr_art, tmp_path / "in")) == 10
 
 
 class TestFaults:
@@ -216,7 +230,7 @@ class TestFaults:
         table = get(mr_art, tmp_path).set_index("file")
         assert "404" in table.loc[name, "reason"]
         assert [asked for asked, _ in mr_art.asked].count(name) == 1
-        assert (table["status"] == "fetched").sum() == 8
+        assert (table["status"] == "fetched").sum() == 9
 
     def test_a_busy_server_is_asked_again(self, mr_art, tmp_path):
         mr_art.faults["participants.tsv"] = [503, 429]
@@ -241,6 +255,11 @@ class TestIxi:
         get(ixi, tmp_path, "ixi", subset="IXI012,IXI035")
         assert [name[:6] for name in images(tmp_path)] == ["IXI012", "IXI035"]
 
+    def test_the_table_alone(self, ixi, tmp_path):
+        table = get(ixi, tmp_path, "ixi", subset="tables")
+        assert list(table["file"]) == ["IXI.xls"]
+        assert [name for name, _ in ixi.asked] == ["SHA256SUMS", "IXI.xls"]
+
     def test_a_broken_archive_is_removed(self, ixi, tmp_path):
         ixi.files["IXI-T1.tar"] = b"no archive"
         table = get(ixi, tmp_path, "ixi").set_index("file")
@@ -252,7 +271,7 @@ class TestCommand:
     def test_exit_statuses(self, mr_art, tmp_path, capsys):
         call = ["fetch", "mr-art", str(tmp_path), "--base-url", mr_art.url, "--attempts", "1"]
         assert cli([*call, "--subset", "1"]) == 0
-        assert "5 fetched" in capsys.readouterr().out
+        assert "6 fetched" in capsys.readouterr().out
         del mr_art.files["sub-000104/anat/sub-000104_acq-head_T1w.nii.gz"]
         assert cli(call) == 1
         assert cli([*call, "--subset", "nobody"]) == 2

@@ -4,6 +4,7 @@ import gzip
 import os
 import struct
 import sys
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
@@ -20,7 +21,7 @@ from motionlib.grids import Grid, resample, study_grid
 from motionlib.imagefiles import read_array
 from motionlib.manifest import ManifestError, read_manifest
 from motionlib.preprocess import Quality, t1_linear
-from motionlib.registration import itk_affine, ras_matrix, to_itk
+from motionlib.registration import information, itk_affine, ras_matrix, register, to_itk
 from motionlib.targets import load_target
 from motionlib.volumes import save_volume
 
@@ -129,18 +130,7 @@ class TestT1Linear:
     @pytest.mark.slow
     @pytest.mark.parametrize(
         ("place", "kind"),
-        [
-            pytest.param(
-                "ixi-2mm",
-                "whole-head",
-                marks=pytest.mark.xfail(
-                    strict=False,  # 0.847 lies within rounding of the limit
-                    raises=(ValueError, AssertionError),
-                    reason="faces cut away by a plane: the head masks overlap by 0.847, below 0.85",
-                ),
-            ),
-            ("ds002748-1p5mm", "stripped"),
-        ],
+        [("ixi-2mm", "whole-head"), ("ds000011", "whole-head"), ("ds002748-1p5mm", "stripped")],
     )
     def test_real_heads_that_were_moved_are_put_back(self, data_root, place, kind):
         path = sorted((data_root / place).glob("*/anat/*_T1w.nii.gz"))[1]
@@ -156,6 +146,81 @@ class TestT1Linear:
         second = t1_linear((moved, wide))[2]
         assert first["target"] == second["target"] == kind
         assert displacement_mm(np.array(second["matrix"]), known @ np.array(first["matrix"])) < 1.0
+
+
+@pytest.mark.slow
+class TestDisplaced:
+    """A real head, registered, and then put in the wrong place."""
+
+    @pytest.fixture(scope="class")
+    def judge(self, data_root):
+        """Judge one head's registration once its matrix is changed; also tell its quality."""
+        target = load_target("whole-head")
+        path = sorted((data_root / "ixi-2mm").glob("*/anat/*_T1w.nii.gz"))[1]
+        array, affine = read_array(path)
+        corrected, _ = preprocess.correct_bias(array, affine)
+        right = register(corrected, affine, target).matrix
+        grid = study_grid(1.0)
+
+        def moved(move):
+            matrix = right @ move
+            out = resample(corrected, np.linalg.inv(matrix) @ affine, grid, antialias=False)
+            quality = replace(
+                TestJudge.good,
+                information=information(corrected, affine, target, matrix),
+                overlap=preprocess._overlap(out, grid.matrix, target),
+            )
+            preprocess._judge(quality)
+
+        return moved
+
+    def test_the_right_place_passes(self, judge):
+        judge(np.eye(4))
+
+    @pytest.mark.parametrize("axis", [0, 1, 2])
+    @pytest.mark.parametrize("shift_mm", [-15, 15])
+    def test_fifteen_millimetres_off(self, judge, axis, shift_mm):
+        move = np.eye(4)
+        move[axis, 3] = shift_mm
+        with pytest.raises(ValueError, match="mutual information"):
+            judge(move)
+
+    @pytest.mark.parametrize("axis", "xyz")
+    def test_turned_by_twenty_degrees(self, judge, axis):
+        turn = Rotation.from_euler(axis, 20, degrees=True).as_matrix()
+        with pytest.raises(ValueError, match="mutual information"):
+            judge(about_the_brain(turn))
+
+    def test_a_head_made_too_small_or_too_large(self, judge):
+        for size in (0.85, 1.2):
+            with pytest.raises(ValueError, match="mutual information"):
+                judge(about_the_brain(np.eye(3) * size))
+
+
+def about_the_brain(linear):
+    """A linear map about the middle of the MNI brain."""
+    centre = np.array([0, -18, 10])
+    move = np.eye(4)
+    move[:3, :3], move[:3, 3] = linear, centre - linear @ centre
+    return move
+
+
+class TestOverlap:
+    def face(self, cut):
+        """Overlap of the target with itself, a part of it cut away; mm in, bool out."""
+        grid, target = study_grid(2.0), load_target("whole-head")
+        out = resample(target.array, target.affine, grid)
+        y, z = (grid.matrix[n, 3] + 2.0 * np.arange(grid.shape[n]) for n in (1, 2))
+        out[:, cut(y[:, None], z[None])] = 0
+        return preprocess._overlap(out, grid.matrix, target)
+
+    def test_a_removed_face_does_not_count(self):
+        whole = self.face(lambda y, z: np.zeros((len(y), z.size), bool))
+        assert whole > 0.97  # the crop box and the 2 mm grid
+        assert self.face(lambda y, z: z < 0.75 * y - 25) == pytest.approx(whole, abs=0.01)
+
+    def test_a_missing_vault_does(self):
+        assert self.face(lambda y, z: (z > 45) & (y < 200)) < preprocess.MIN_OVERLAP
 
 
 class TestJudge:
@@ -175,8 +240,6 @@ class TestJudge:
         ],
     )
     def test_each_measure_can_fail_it(self, field, value, said):
-        from dataclasses import replace
-
         with pytest.raises(ValueError, match=said):
             preprocess._judge(replace(self.good, **{field: value}))
 

@@ -11,7 +11,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("dataset", choices=("ixi", "mr-art"), help="which data set")
     parser.add_argument("dest", help="folder to fill")
     parser.add_argument("--base-url", help="address of a mirror with the same layout")
-    parser.add_argument("--subset", help="number of subjects, or names separated by commas")
+    parser.add_argument(
+        "--subset", help="number of subjects, names separated by commas, or tables (no images)"
+    )
     parser.add_argument("--attempts", type=int, default=5, help="tries of each file")
     parser.add_argument("--timeout", type=float, default=60.0, help="seconds of silence allowed")
 

@@ -13,6 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("cohort", choices=tuple(COHORTS), help="which reader")
     parser.add_argument("root", help="folder of the cohort (virtual: folder to generate it in)")
     parser.add_argument("--out", required=True, help="manifest to write (TSV)")
+    parser.add_argument("--table", help="name of the table of grades, where aphp holds several")
     parser.add_argument("--test-fraction", type=float, help="also split: share of the test set")
     parser.add_argument("--folds", type=int, default=5, help="folds of the split")
     parser.add_argument("--seed", type=int, default=20, help="seed of the split")
@@ -30,7 +31,10 @@ def main(args: argparse.Namespace) -> int:
     out = Path(args.out)
     if out.suffix not in (".tsv", ".csv"):
         raise ValueError(f"--out is {out.name}; expected a name that ends in .tsv.")
-    selection = read_cohort(args.cohort, args.root)
+    if args.table and args.cohort != "aphp":
+        raise ValueError(f"--table is for the cohort aphp; {args.cohort} knows its tables by name.")
+    options = {"table": args.table} if args.table else {}
+    selection = read_cohort(args.cohort, args.root, **options)
     manifest = selection.manifest.copy()
     if args.test_fraction is not None:
         manifest = assign_splits(
