@@ -7,6 +7,7 @@ import pandas as pd
 
 from motionlib.quality import Quality, measure
 from motionlib.slicemeasures import MEASURES
+from motionlib.theme import new_figure
 
 DEFINITIONS = {"MRQy": True, "corrected": False}
 
@@ -135,12 +136,11 @@ def plot_fragility(table: pd.DataFrame):
     matplotlib Figure
         Colour stops at 100 %; grey means undefined.
     """
-    from matplotlib.figure import Figure
-
     changes = list(dict.fromkeys(table["change"]))
     names = list(dict.fromkeys(table["definitions"]))
-    figure = Figure(figsize=(11, 1.3 + 0.36 * len(changes) * len(names)), layout="constrained")
-    axes = np.atleast_1d(figure.subplots(len(names), 1, sharex=True))
+    height = 1.3 + 0.36 * len(changes) * len(names)
+    figure, axes = new_figure(11, height, 1, len(names), sharex=True)
+    axes = axes[:, 0]
     for axis, name in zip(axes, names, strict=True):
         part = table[table["definitions"] == name]
         grid = part.pivot(index="change", columns="measure", values="percent")
@@ -175,11 +175,9 @@ def plot_importance(table: pd.DataFrame, *, n: int = 15):
     matplotlib Figure
         Points and 95 % ranges.
     """
-    from matplotlib.figure import Figure
-
     top = table.head(n).iloc[::-1]
-    figure = Figure(figsize=(6, 0.6 + 0.28 * len(top)), layout="constrained")
-    axis = figure.subplots()
+    figure, axes = new_figure(6, 0.6 + 0.28 * len(top))
+    axis = axes[0, 0]
     for row, (low, high) in enumerate(zip(top["low"], top["high"], strict=True)):
         axis.plot([low, high], [row, row], color="0.6", lw=2)
     axis.plot(top["auc_loss"], range(len(top)), "o", color="tab:blue")
@@ -204,12 +202,10 @@ def show_foreground(quality: Quality, *, n_slices: int = 5):
     matplotlib Figure
         First axis to the right, second up; the slice index over each panel.
     """
-    from matplotlib.figure import Figure
-
     index = quality.slice_index
     shown = index[np.linspace(0, len(index) - 1, n_slices + 2).round().astype(int)[1:-1]]
-    figure = Figure(figsize=(2.2 * n_slices, 2.6), layout="constrained")
-    for axis, k in zip(np.atleast_1d(figure.subplots(1, n_slices)), shown, strict=True):
+    figure, axes = new_figure(2.2 * n_slices, 2.6, n_slices)
+    for axis, k in zip(axes[0], shown, strict=True):
         image = quality.volume[:, :, k].T.astype(float)
         ceiling = max(np.percentile(image, 99.5), image.min() + 1e-9)
         axis.imshow(image, cmap="gray", origin="lower", vmin=image.min(), vmax=ceiling)
