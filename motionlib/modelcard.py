@@ -34,7 +34,7 @@ A probability that a 3-D T1-weighted head scan was corrupted by motion.
 * **Not good for** other contrasts, other body parts, motion too small to be seen at 2 mm; grades.
   The motion it has seen is synthetic: before use, have some of your own scans graded and run
   `motionlib finetune`. It was not tested on patients' real motion.
-* **Reproduce** `make model` with `MOTIONLIB_DATA` set.
+* **Reproduce** `make model` with `MOTIONLIB_DATA` set; `ARGS=--ablations` for the last table too.
 
 ## Share called motion at the threshold
 
@@ -176,6 +176,6 @@ def _ablation_table(ablations: pd.DataFrame) -> str:
     for row in ablations.itertuples():
         numbers = (row.auc, row.clean, row.resampled, row.moved, row.balanced_accuracy)
         numbers = (*numbers, row.balanced_accuracy_moved_threshold)
-        cells = " | ".join(f"{value:.2f}" for value in numbers)
+        cells = " | ".join("–" if np.isnan(value) else f"{value:.2f}" for value in numbers)
         lines.append(f"| {row.recipe} | {row.site} (n = {row.n}) | {cells} |")
     return "\n".join(lines)
