@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from motionlib import files, provenance
+from motionlib.reportboard import scoreboard_html
 from motionlib.reportpages import notebook_page
 from motionlib.reportstyle import page
 from motionlib.reporttables import label, number, table_html
@@ -33,7 +34,6 @@ TABLES = {
     "mcnemar": ("", "Paired comparisons of methods (McNemar, exact)."),
 }
 LAST = {
-    "scoreboard": ("", "Every published number beside ours."),
     "timing": ("", "How long the steps took, here and in the paper."),
     "paper_audit": ("", "The published numbers checked by their own arithmetic."),
 }
@@ -77,10 +77,10 @@ def build(folder: str | Path) -> Path:
     facts = provenance.collect_provenance(folder)
     tables = {path.stem: pd.read_csv(path) for path in sorted((folder / "tables").glob("*.csv"))}
     sections = [
-        ("results", "Results", headline_html(folder) + results_html(tables)),
-        ("tables", "Beside the paper", _tables(tables, list(TABLES))),
-        ("figures", "Figures", _figures(folder / "figures", alts)),
+        ("scoreboard", "Scoreboard", headline_html(folder) + scoreboard_html(tables)),
         ("notebooks", "Notebooks", _notebooks(titles, facts)),
+        ("tables", "Tables beside the paper", _tables(tables, list(TABLES))),
+        ("figures", "Figures", _figures(folder / "figures", alts)),
         ("more", "More tables", _more(tables)),
         ("provenance", "Provenance", _provenance(facts)),
     ]
@@ -135,25 +135,17 @@ def headline_html(folder: Path) -> str:
     """Numbers that the notebooks noted, large."""
     notes = provenance.headline(folder)
     rows = "".join(
-        f"<div><dt>{escape(label(key))}</dt><dd>{escape(number(value, key))}</dd></div>"
+        f"<div><dt>{escape(label(key))}</dt><dd>{escape(_large(key, value))}</dd></div>"
         for key, value in notes.items()
         if len(str(value)) <= LONGEST_NOTE
     )
     return f'<dl class="headline">{rows}</dl>' if rows else ""
 
 
-def results_html(tables: dict[str, pd.DataFrame]) -> str:
-    """Severe and mild motion by method, paper beside ours: the answer to the study's question."""
-    if "table_4" not in tables:
-        return ""
-    whole = tables["table_4"]
-    method = whole["method"].str.replace("_", " ")
-    method = whole["label"].fillna(method) if "label" in whole else method
-    parts = [n for n in whole if n.startswith(("balanced_accuracy_", "auc_"))]
-    shown = whole[["task", *parts, *[n for n in ("n", "cohort") if n in whole]]]
-    shown.insert(1, "method", method)
-    caption = "Detection of motion in routine scans, by method; intervals over patients (95 %)."
-    return table_html(shown, caption)
+def _large(key: str, value: object) -> str:
+    """Write a noted number in its unit, which the key's last part tells."""
+    accuracy = "balanced accuracy" in key and not isinstance(value, str)
+    return f"{number(value, 'balanced_accuracy')} %" if accuracy else number(value, key)
 
 
 def _tables(tables: dict[str, pd.DataFrame], names: list[str]) -> str:
@@ -169,7 +161,8 @@ def _tables(tables: dict[str, pd.DataFrame], names: list[str]) -> str:
 
 def _more(tables: dict[str, pd.DataFrame]) -> str:
     """Tables that are not the paper's, folded away."""
-    names = [*LAST, *[name for name in tables if name not in TABLES and name not in LAST]]
+    known = {*TABLES, *LAST, "scoreboard"}
+    names = [*LAST, *[name for name in tables if name not in known]]
     html = []
     for name in names:
         if name in tables and len(tables[name]):

@@ -23,7 +23,7 @@ from motionlib.provenance import collect_provenance, headline
 
 PLATFORM = {  # rooms that run the study but compute nothing in it
     *("cli", "commands", "doctor", "execute", "notebooks", "profiles", "report", "study"),
-    *("provenance", "publish", "reportpages", "reportstyle", "reporttables"),
+    *("provenance", "publish", "reportboard", "reportpages", "reportstyle", "reporttables"),
 }
 VERSIONS = ("torch", "torchio", "numpy", "scipy", "pandas", "scikit-learn")
 REASONS = {

@@ -28,7 +28,9 @@ LAYERS = {
     "trustfigures": 0,
     "trust": 7,
     **dict.fromkeys(("profiles", "execute", "study", "doctor", "publish"), 7),
-    **dict.fromkeys(("report", "reportpages", "reportstyle", "reporttables", "scoringreport"), 7),
+    **dict.fromkeys(
+        ("report", "reportboard", "reportpages", "reportstyle", "reporttables", "scoringreport"), 7
+    ),
     **dict.fromkeys(("commands", "cli", "owngradesreport"), 8),
 }
 WITHOUT_TORCH = [name for name, layer in LAYERS.items() if layer in (0, 7)]

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from motionlib.report import build
+from motionlib.reportboard import in_short, lines
 from motionlib.reportpages import formula, with_formulas
 from motionlib.reportstyle import STYLE
 from motionlib.reporttables import leaves, number, table_html
@@ -86,6 +87,26 @@ def executed(folder, stem):
     path.write_text(json.dumps(whole))
 
 
+def board():
+    """A scoreboard of four cells: one met, one missed, one not measured, one p-value."""
+    return pd.DataFrame(
+        {
+            "table": ["table_4", "table_4", "table_4", "mcnemar"],
+            "row": ["mov01vs2 fine_tuned", "mov01vs2 from_scratch", "mov0vs1 fine_tuned", "a b"],
+            "metric": ["balanced_accuracy", "balanced_accuracy", "sensitivity", "p of McNemar"],
+            "paper": [0.8452, 0.7376, 0.5, 1e-9],
+            "ours": [0.81, 0.82, np.nan, 0.03],
+            "low": [0.75, 0.76, np.nan, np.nan],
+            "high": [0.87, 0.88, np.nan, np.nan],
+            "difference": [-0.0352, 0.0824, np.nan, 0.03],
+            "n": [92, 92, np.nan, 92],
+            "same_order": [False, False, None, None],
+            "cohort": ["virtual", "virtual", None, "virtual"],
+            "reason": [None, None, "not run", None],
+        }
+    )
+
+
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
     """A small run with its report."""
@@ -121,6 +142,7 @@ def report(tmp_path_factory):
         ),
         "table_4",
     )
+    run.save_table(board(), "scoreboard")
     run.save_table(pd.DataFrame({"step": ["train"], "seconds": [3.0]}), "timing")
     figure = Figure(figsize=(2, 1))
     figure.add_subplot().plot([1, 2])
@@ -188,9 +210,20 @@ class TestIndex:
         return (report / "index.html").read_text()
 
     def test_results_come_before_everything_else(self, text):
-        order = ("<dd>0.85", "&lt;b&gt;fine-tuned", "Table II", "Fig. 1", "Computer")
+        order = ("<dd>85.0 %", "&lt;b&gt;fine-tuned", "in one line", "01_data.html", "Table II.")
+        order += ("Fig. 1", "Computer")
         places = [text.index(part) for part in order]
         assert places == sorted(places)
+
+    def test_the_scoreboard_is_the_first_section_and_provenance_the_last(self, text):
+        titles = re.findall(r"<h2 id=.(\w+)", text)
+        assert titles[:2] == ["scoreboard", "notebooks"]
+        assert titles[-1] == "provenance"
+
+    def test_every_printed_number_stands_beside_ours_with_its_interval(self, text):
+        assert "81.0 [75.0 to 87.0]" in text
+        assert "not run" in text
+        assert "&lt; 0.001" in text
 
     def test_every_table_is_captioned(self, text):
         page = Page(text)
@@ -244,6 +277,22 @@ class TestPages:
 
     def test_what_cannot_be_drawn_stays_text(self):
         assert formula(r"\nosuchthing{x}") == r"<code>\nosuchthing{x}</code>"
+
+
+class TestScoreboard:
+    def test_a_table_s_line_counts_what_was_measured_met_and_ranked(self):
+        line = in_short(board()).iloc[0].tolist()
+        assert line == ["Table IV", 3, 2, "1 of 2", "0 of 2"]
+
+    def test_a_table_without_intervals_claims_none(self):
+        line = in_short(board()).iloc[1].tolist()
+        assert line[:3] == ["McNemar's tests", 1, 1]
+        assert pd.isna(line[3:]).all()
+
+    def test_an_unmeasured_cell_is_empty_and_has_its_reason(self):
+        row = lines(board()).iloc[2]
+        assert pd.isna(row["ours [95 %]"])
+        assert row["why empty"] == "not run"
 
 
 class TestTables:
