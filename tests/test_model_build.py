@@ -189,6 +189,7 @@ class TestShippedModel:
         said = (folder / "card.md").read_text()
         for site in own["site"].unique():
             assert f"{site} {balanced_accuracy(own, site):.2f}" in said
+            assert f"{site} {balanced_accuracy(own, site, 2):.2f}" in said
 
     def test_patients_it_never_saw_are_judged_rightly(self, tmp_path):
         """Three unseen heads: still and resampled ones are kept, TorchIO's motion is excluded."""
