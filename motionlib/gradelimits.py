@@ -5,7 +5,7 @@ The limits are chosen on validation patients; test patients only judge them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -14,6 +14,7 @@ from motionlib.agreement import GRADES, Kappa, grade_table, weighted_kappa
 
 DIGITS = 6  # of a probability, as `score` rounds it before it gives a grade
 TIE = 1e-12  # kappas nearer than this are equal
+FEW = 15  # scans of a grade; below it a limit follows single scans
 NONE = "No grades are given"
 
 
@@ -29,6 +30,8 @@ class Grading:
         What was chosen and by what, or why there are none.
     held : float
         Linear weighted kappa of the validation scans, which the limits were chosen by; NaN: none.
+    n_held : tuple of 3 int
+        Validation scans of grade 0, 1 and 2.
     kappa : Kappa, or None
         Linear weighted kappa of the test scans, its interval by drawing patients.
     table : DataFrame, or None
@@ -40,6 +43,7 @@ class Grading:
     limits: tuple[float, float] | None
     said: str
     held: float
+    n_held: tuple[int, ...]
     kappa: Kappa | None = None
     table: pd.DataFrame | None = None
     scans: pd.DataFrame | None = None
@@ -116,16 +120,17 @@ def choose_limits(task: str, grades, held_grades, held_p) -> Grading:
     held_grades, held_p : array-like, shape (n,)
         Grades and calibrated probabilities of the validation scans.
     """
+    n_held = tuple(int((np.asarray(held_grades, dtype=int) == grade).sum()) for grade in GRADES)
 
     def none(why: str) -> Grading:
-        return Grading(None, f"{NONE}: {why}.", float("nan"))
+        return Grading(None, f"{NONE}: {why}.", float("nan"), n_held)
 
     found = sorted(set(map(int, grades)))
     if set(found) != set(GRADES):
         hint = "; --task mov01vs2 uses all three" if task == "mov0vs1" else ""
         words = " and ".join(map(str, found))
         return none(f"the scans of {task} have grades {words} only, limits need 0, 1 and 2{hint}")
-    lacking = sorted(set(GRADES) - set(map(int, held_grades)))
+    lacking = [grade for grade, n in zip(GRADES, n_held, strict=True) if n == 0]
     if lacking:
         words = " or ".join(map(str, lacking))
         return none(f"the validation patients have no scan of grade {words}")
@@ -140,7 +145,7 @@ def choose_limits(task: str, grades, held_grades, held_p) -> Grading:
         f"on, grade 2 from {limits[1]:.4f} on, the limits with the highest linear weighted kappa "
         f"there ({kappa:.3f})."
     )
-    return Grading(limits, said, kappa)
+    return Grading(limits, said, kappa, n_held)
 
 
 def judge_limits(grading: Grading, scans: pd.DataFrame, patients, seed: int) -> Grading:
@@ -163,7 +168,7 @@ def judge_limits(grading: Grading, scans: pd.DataFrame, patients, seed: int) -> 
     pair = (scans["motion_grade"].astype(int), scans["grade"])
     kappa = weighted_kappa(*pair, groups=patients, seed=seed)
     table = pd.DataFrame(grade_table(*pair), index=GRADES, columns=GRADES)
-    return Grading(grading.limits, grading.said, grading.held, kappa, table, scans)
+    return replace(grading, kappa=kappa, table=table, scans=scans)
 
 
 def judged_lines(grading: Grading) -> list[str]:
@@ -179,7 +184,9 @@ def judged_lines(grading: Grading) -> list[str]:
     for grade in GRADES:
         n, hit = int(table.loc[grade].sum()), int(table.loc[grade, grade])
         if n:
-            lines.append(f"Of {n} test scans that you graded {grade}, {hit} got grade {grade}.")
+            lines.append(
+                f"Test scans that you graded {grade}: {n}; of these {hit} got grade {grade}."
+            )
         else:
             lines.append(f"No test scan has grade {grade}: how well it is given is not known.")
     lines.append(
@@ -195,6 +202,11 @@ def grade_warnings(grading: Grading) -> list[str]:
     if grading.kappa is None:
         return []
     said = []
+    if min(grading.n_held) < FEW:
+        counts = ", ".join(map(str, grading.n_held))
+        said.append(
+            f"Few validation scans of a grade: {counts} of 0, 1, 2; the limits rest on them."
+        )
     if not grading.kappa.low > 0:
         said.append("The interval of the grades' kappa reaches 0: the grades may be no use at all.")
     mild = grading.table.loc[1]
