@@ -86,6 +86,9 @@ class TestKillStudy:
             ("table_2.csv", "x,seconds\n1,2\n", "x,seconds\n1,3\n", "differs"),
             ("metrics.csv", "x,seconds\n1,2\n", None, "differs"),
             ("a.svg", "<svg/>", "<svg />", "differs"),
+            ("fig_cost.svg", "<svg/>", "<svg />", "draws durations"),
+            ("t.tsv", "a\tb\n1\t\n", "b\ta\n\t1\n", "differs only in the order of columns"),
+            ("t.tsv", "a\tb\n1\t2\n", "b\ta\n1\t2\n", "differs"),
         ],
     )
     def test_two_files(self, bench, tmp_path, name, quiet, killed, verdict):
