@@ -3,8 +3,9 @@
 The command is started as a user starts it, inline, one thread, with its report; the cost holds
 start-up, reading, checks, network, and pictures. Memory is told at 50 and at 500 scans (links to
 the same files, each read anew). Without sets, the folders of MOTIONLIB_DATA are scored, or 24
-virtual heads made on the spot where it is not set. Without ``--model`` the shipped model is timed,
-or fresh weights of Conv5FC3 at 4 mm where there is none: the work is the same.
+virtual heads made on the spot where it is not set. Without ``--model`` the shipped model is timed.
+The load average before each call tells whether the machine was free: where it is not well below the
+number of cores, throughput is a lower bound.
 """
 
 import argparse
@@ -16,28 +17,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from motionlib.files import write_json, write_table
-from motionlib.grids import study_grid
+from motionlib.decisions import read_judge
+from motionlib.files import write_table
 from motionlib.shipped import default_model
 
 SETS = ("ixi-2mm:50", "ixi-2mm:500", "ds000011:12", "ds002748-1p5mm:40")  # below MOTIONLIB_DATA
-
-
-def fresh_model(folder: Path) -> Path:
-    """Write a model folder whose weights nobody has trained."""
-    import torch
-    from safetensors.torch import save_file
-
-    from motionlib.networks import build_network
-
-    torch.manual_seed(0)
-    shape = study_grid(4.0).shape
-    folder.mkdir()
-    save_file(build_network("Conv5FC3", shape).state_dict(), folder / "weights.safetensors")
-    facts = {"network": "Conv5FC3", "shape": list(shape), "n_classes": 2, "dropout": None}
-    facts |= {"options": {}, "threshold": 0.5, "voxel_mm": 4.0, "key": "fresh"}
-    write_json(folder / "model.json", facts)
-    return folder
 
 
 def default_sets(folder: Path) -> list[str]:
@@ -93,19 +77,17 @@ def main() -> None:
     parser.add_argument("--model")
     parser.add_argument("--out", default="benchmarks/results/score.csv")
     args = parser.parse_args()
-    rows = []
+    model = Path(args.model) if args.model else default_model()
+    judge, rows = read_judge(model), []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        try:
-            model = Path(args.model) if args.model else default_model()
-        except FileNotFoundError:
-            model = fresh_model(folder / "fresh")
         for number, word in enumerate(args.sets or default_sets(folder / "heads")):
             label, _, rest = word.partition("=")
             place, _, count = rest.rpartition(":")
             scans = sorted(Path(place).rglob("*_T1w.nii.gz"))
             source = linked(scans, int(count), folder / f"in{number}")
             out = folder / f"out{number}" / "scores.tsv"
+            load = os.getloadavg()[0]
             cpu_s, wall_s, peak_mb = cost(source, model, out)
             scored = pd.read_csv(out, sep="\t")
             rows.append(
@@ -113,11 +95,15 @@ def main() -> None:
                     "scans": label,
                     "n": int(count),
                     "n_without_score": int(scored["abstained"].sum()),
-                    "model": model.name,
+                    "model": judge.name,
+                    "voxel_mm": judge.spacing_mm,
                     "cpu_s": cpu_s,
                     "cpu_s_per_scan": cpu_s / int(count),
                     "wall_s": wall_s,
+                    "scans_per_minute": int(count) / wall_s * 60,
                     "peak_memory_mb": peak_mb,
+                    "load_before": load,
+                    "cores": os.cpu_count(),
                 }
             )
             print(rows[-1], flush=True)

@@ -33,7 +33,7 @@ A probability that a 3-D T1-weighted head scan was corrupted by motion.
   ones are scored with more false alarms (`4mm` below), beyond 4 mm they are refused.
 * **Not good for** other contrasts, other body parts, motion too small to be seen at 2 mm; grades.
   The motion it has seen is synthetic: before use, have some of your own scans graded and run
-  `motionlib finetune`. It was not tested on patients' real motion.
+  `motionlib finetune`, which gives grades too. It was not tested on patients' real motion.
 * **Reproduce** `make model` with `MOTIONLIB_DATA` set; `ARGS=--ablations` for the last table too.
 
 ## Share called motion at the threshold

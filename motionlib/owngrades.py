@@ -1,7 +1,7 @@
 """A user's graded scans and a model folder go in; a fine-tuned model folder, judged, comes out.
 
-Threshold and temperature are chosen on validation patients; the test patients are used once, for
-the report.
+Threshold, temperature and limits for grades are chosen on validation patients; the test patients
+are used once, for the report.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from motionlib.calibration import best_threshold, logit, temperature, tempered
 from motionlib.checkpoints import load_network, read_model
 from motionlib.decisions import read_judge
 from motionlib.files import atomic, write_json, write_table
+from motionlib.gradelimits import Grading, choose_limits, grade_warnings, judge_limits
 from motionlib.modelinput import slab_grid
 from motionlib.ownfigures import AFTER, BEFORE, part_counts, test_figures, warn
 from motionlib.prediction import predict
@@ -47,6 +48,8 @@ class Outcome:
         Scans, patients and scans with motion in training, validation and test.
     left_out : DataFrame
         ``scan_id`` and ``reason`` of graded scans that could not be used.
+    grading : Grading
+        Limits for grades, judged on the test patients, or why there are none.
     warnings : list of str
         What to know before trusting the figures.
     facts : dict
@@ -60,6 +63,7 @@ class Outcome:
     metrics: pd.DataFrame
     counts: pd.DataFrame
     left_out: pd.DataFrame
+    grading: Grading
     warnings: list[str]
     facts: dict
 
@@ -201,12 +205,16 @@ def fine_tune_own(
     parts = {name: part[ownscans.PREPARED_COLUMNS] for name, part in parts.items()}
     held = predict(run, parts["validation"], device=device)
     t = temperature(held["y_true"], held["score"])
-    threshold = best_threshold(held["y_true"], tempered(held["score"], t))
+    held_p = tempered(held["score"], t)
+    threshold = best_threshold(held["y_true"], held_p)
+    grades = table.set_index("scan_id")["motion_grade"]
+    grading = choose_limits(task, grades, grades[held["scan_id"]], held_p)
     facts = read_model(run) | {
         "name": f"{out.name}-{spec.key}",
         "threshold": threshold,
         "calibration": {"temperature": t, "bias": 0.0},
         "review": None,
+        "grade_thresholds": grading.limits,
         "voxel_mm": voxel_mm,
         "slab_mm": model.get("slab_mm"),
         "cohort": f"{len(parts['training'])} scans graded by the user for {WORDS[task]}; before "
@@ -216,15 +224,22 @@ def fine_tune_own(
     }
     predictions = _predictions(source, run, parts["test"], facts, device)
     metrics = test_figures(predictions, parts["test"], threshold, seed)
+    after = predictions[predictions["experiment"] == AFTER].rename(columns={"score": "p_motion"})
+    after["motion_grade"] = grades[after["scan_id"]].to_numpy()
+    after = after[["scan_id", "participant_id", "motion_grade", "p_motion"]]
+    grading = judge_limits(grading, after, parts["test"][ownscans.PATIENT].to_numpy(), seed)
     counts = part_counts(parts)
     out.mkdir(parents=True, exist_ok=True)
     with atomic(out / "weights.safetensors") as aside:
         shutil.copyfile(run / "weights.safetensors", aside)
     write_table(check_predictions(predictions), out / "predictions.csv")
+    (out / "grades.csv").unlink(missing_ok=True)
+    if grading.scans is not None:
+        write_table(grading.scans, out / "grades.csv")
     write_json(out / "model.json", facts)
     return Outcome(
-        *(out, task, threshold, t, metrics, counts, left_out),
-        warnings=warn(parts, left_out, metrics),
+        *(out, task, threshold, t, metrics, counts, left_out, grading),
+        warnings=[*warn(parts, left_out, metrics), *grade_warnings(grading)],
         facts=facts,
     )
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from motionlib.files import write_text
+from motionlib.gradelimits import judged_lines
 from motionlib.ownfigures import METRICS
 from motionlib.owngrades import WORDS, Outcome
 from motionlib.reportstyle import page
@@ -17,6 +18,9 @@ CAPTION = (
     "Test patients, whom neither training nor threshold has seen; 95 % intervals by drawing "
     "patients."
 )
+
+
+GRADED = "Test scans: grade by you (rows) and by the model (columns)."
 
 
 def write_reports(outcome: Outcome) -> tuple[Path, Path]:
@@ -47,6 +51,7 @@ def lines(outcome: Outcome) -> list[str]:
         f"{facts['init_from']}; trained blocks: the fully connected ones.",
         f"Chosen on the validation patients alone: threshold {outcome.threshold:.4f}, temperature "
         f"{outcome.temperature:.3f}.",
+        outcome.grading.said,
         f"Trained on: {facts['cohort']}.",
         "Good for scans like those it was tuned on; look first where scanner or protocol differ.",
     ]
@@ -60,6 +65,9 @@ def markdown(outcome: Outcome) -> str:
         parts += ["", "## Warnings", "", *[f"- {line}" for line in outcome.warnings]]
     parts += ["", "## Scans", "", _markdown_table(outcome.counts)]
     parts += ["", "## Test", "", CAPTION, "", _markdown_table(_in_words(outcome.metrics))]
+    if outcome.grading.table is not None:
+        parts += ["", "## Grades", "", *[f"- {line}" for line in judged_lines(outcome.grading)]]
+        parts += ["", GRADED, "", _markdown_table(_confusion(outcome))]
     if len(outcome.left_out):
         parts += ["", "## Left out", "", _markdown_table(outcome.left_out)]
     return "\n".join(parts) + "\n"
@@ -76,6 +84,10 @@ def html(outcome: Outcome) -> str:
         outcome.counts, "Scans and patients; no patient is in two parts."
     )
     body += '<h2 id="test">Test</h2>' + table_html(outcome.metrics, CAPTION)
+    if outcome.grading.table is not None:
+        judged = "".join(f"<li>{escape(line)}</li>" for line in judged_lines(outcome.grading))
+        body += f'<h2 id="grades">Grades</h2><ul>{judged}</ul>'
+        body += table_html(_confusion(outcome), GRADED)
     if len(outcome.left_out):
         body += '<h2 id="left">Left out</h2>' + table_html(
             outcome.left_out.rename(columns={"scan_id": "scan"}), "Graded scans that were not used."
@@ -99,6 +111,13 @@ def _in_words(metrics: pd.DataFrame) -> pd.DataFrame:
             words[label(name)] = f"{row[name]:.3f} [{low:.3f}, {high:.3f}]"
         rows.append(words)
     return pd.DataFrame(rows)
+
+
+def _confusion(outcome: Outcome) -> pd.DataFrame:
+    """Three rows of counts that name what they count."""
+    table = outcome.grading.table
+    given = {f"model: {grade}": table[grade].to_numpy() for grade in table.columns}
+    return pd.DataFrame({"grade": [f"you: {grade}" for grade in table.index]} | given)
 
 
 def _markdown_table(table: pd.DataFrame) -> str:

@@ -119,18 +119,23 @@ def split_scans(
 
 
 def validation_fold(table: pd.DataFrame) -> int:
-    """Choose the first fold that, like the rest of the training scans, has both classes.
+    """Choose a fold that, like the rest of the training scans, has both classes.
+
+    Of several, the one with the most different grades, which limits for grades need; then the
+    first.
 
     Raises
     ------
     ValueError
         If there is none.
     """
-    train = table[table["role"] == "train"]
+    train, usable = table[table["role"] == "train"], {}
     for fold in sorted(train["fold"].dropna().unique()):
         held = train["fold"] == fold
         if train.loc[held, "y_true"].nunique() == 2 == train.loc[~held, "y_true"].nunique():
-            return int(fold)
+            usable[int(fold)] = train.loc[held, "motion_grade"].nunique()
+    if usable:
+        return max(usable, key=usable.get)
     raise ValueError(
         f"none of {train['fold'].nunique()} folds has scans with and without motion; ask for fewer "
         "folds or bring more graded patients"

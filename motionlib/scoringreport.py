@@ -81,6 +81,9 @@ def model_line(judge: Judge) -> str:
     said += f"{judge.threshold:.3g} on"
     if judge.review:
         said += f", review between {judge.review[0]:.3g} and {judge.review[1]:.3g}"
+    if judge.grade_thresholds:
+        mild, severe = judge.grade_thresholds
+        said += f"; grade 1 from {mild:.3g} on, grade 2 from {severe:.3g} on"
     said += "; probabilities calibrated" if facts.get("calibration") else "; not calibrated"
     if facts.get("cohort"):
         said += f". Trained on: {str(facts['cohort']).rstrip('.')}"

@@ -2,10 +2,14 @@
 
 import argparse
 import importlib.util
+import os
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
+
+from motionlib.files import write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 BENCHMARKS = sorted((ROOT / "benchmarks").glob("bench_*.py"))
@@ -64,3 +68,80 @@ def test_scoring_makes_heads_where_there_are_no_data(load, monkeypatch, tmp_path
     monkeypatch.delenv("MOTIONLIB_DATA", raising=False)
     assert bench.default_sets(tmp_path) == [f"virtual={tmp_path}:24", f"virtual={tmp_path}:240"]
     assert asked["n_research"] == (0, 24, 0)
+
+
+class TestKillStudy:
+    """The comparison of two runs, on small folders; the kills themselves are the benchmark."""
+
+    @pytest.fixture
+    def bench(self, load):
+        return load(ROOT / "benchmarks" / "kill_study.py")
+
+    @pytest.mark.parametrize(
+        ("name", "quiet", "killed", "verdict"),
+        [
+            ("a.csv", "x,seconds\n1,2\n", "x,seconds\n1,2\n", "same"),
+            ("metrics.csv", "x,seconds\n1,2\n", "x,seconds\n1,3\n", "differs only in durations"),
+            ("metrics.csv", "x,seconds\n1,2\n", "x,seconds\n2,2\n", "differs"),
+            ("table_2.csv", "x,seconds\n1,2\n", "x,seconds\n1,3\n", "differs"),
+            ("metrics.csv", "x,seconds\n1,2\n", None, "differs"),
+            ("a.svg", "<svg/>", "<svg />", "differs"),
+            ("fig_cost.svg", "<svg/>", "<svg />", "draws durations"),
+            ("t.tsv", "a\tb\n1\t\n", "b\ta\n\t1\n", "differs only in the order of columns"),
+            ("t.tsv", "a\tb\n1\t2\n", "b\ta\n1\t2\n", "differs"),
+        ],
+    )
+    def test_two_files(self, bench, tmp_path, name, quiet, killed, verdict):
+        for side, text in (("quiet", quiet), ("killed", killed)):
+            (tmp_path / side).mkdir()
+            if text is not None:
+                (tmp_path / side / name).write_text(text)
+        assert bench.compare(tmp_path / "quiet" / name, tmp_path / "killed" / name) == verdict
+
+    @pytest.mark.parametrize(
+        ("metric", "verdict"),
+        [("training_minutes", "differs only in durations"), ("auc", "differs")],
+    )
+    def test_of_the_scoreboard_only_timed_rows_may_differ(self, bench, tmp_path, metric, verdict):
+        paths = []
+        for ours in ("1", "2"):
+            paths.append(tmp_path / ours / "scoreboard.csv")
+            paths[-1].parent.mkdir()
+            head = "metric,paper,ours,low,high,difference,same_order"
+            paths[-1].write_text(f"{head}\n{metric},9,{ours},,,,True\n")
+        assert bench.compare(*paths) == verdict
+
+    def test_the_real_tables_have_the_durations_that_are_left_out(self, bench):
+        tables = ROOT / "results" / "real" / "tables"
+        for name in ("timing.csv", "table_3.csv"):
+            assert set(bench.COLUMNS[name]) <= set(pd.read_csv(tables / name).columns)
+        board = pd.read_csv(tables / "scoreboard.csv")
+        assert set(bench.TIMED) <= set(board["metric"])
+        assert set(bench.SCOREBOARD) <= set(board.columns)
+
+    def training(self, folder, name, *, rows, done):
+        """A training's folder, with so many epochs."""
+        one = folder / "models" / name
+        (one / "last").mkdir(parents=True, exist_ok=True)
+        history = [{"epoch": n, "seconds": seconds} for n, seconds in enumerate(rows, 1)]
+        pd.DataFrame(history).to_csv(one / "metrics.csv", index=False)
+        write_json(one / "last" / "state.json", {"history": history})
+        if done:
+            (one / "weights.safetensors").write_bytes(b"w")
+            (one / "DONE").write_text("")
+        return one
+
+    def test_a_training_that_went_on_is_none_that_was_repeated(self, bench, tmp_path):
+        finished = self.training(tmp_path, "Conv5FC3-a", rows=[0.1], done=True)
+        begun = self.training(tmp_path, "Conv5FC3-b", rows=[0.1, 0.2], done=False)
+        state = bench.state_of(tmp_path)
+        self.training(tmp_path, begun.name, rows=[0.1, 0.2, 0.3], done=True)
+        assert bench.repeated(state, tmp_path) == []
+        self.training(tmp_path, begun.name, rows=[0.1, 0.25, 0.3], done=True)
+        assert bench.repeated(state, tmp_path) == [begun.name]
+        os.utime(finished / "DONE", ns=(1, 1))
+        assert bench.repeated(state, tmp_path) == [finished.name, begun.name]
+
+    def test_kills_fall_into_every_third(self, bench):
+        for seed in range(20):
+            assert [int(share * 3) for share in bench.moments(seed)] == [0, 1, 2]

@@ -13,6 +13,7 @@ LAYERS = {
     **dict.fromkeys(("files", "manifest", "paper", "metrics", "stats", "audit", "runs"), 0),
     **dict.fromkeys(("tables", "figures", "predictions", "provenance", "notebooks"), 0),
     **dict.fromkeys(("calibration", "calibrators", "reliability", "conformal", "priorshift"), 0),
+    "gradelimits": 0,
     **dict.fromkeys(("compute", "splits", "volumes", "trajectories", "networks"), 1),
     **dict.fromkeys(("simulate", "acquisition", "iqms", "preprocess"), 2),
     **dict.fromkeys(("transforms", "datasets", "freshcopies", "fetch", "forest"), 3),

@@ -166,7 +166,9 @@ def collect(root: Path, rows: list[dict], *, kind: str, caption: str) -> pd.Data
     write_manifest(manifest, root / "manifest.tsv")
     people = manifest.drop_duplicates("participant_id")[["participant_id", "age", "sex"]]
     write_table(people, root / "participants.tsv")
-    write_table(pd.DataFrame([row["truth"] for row in rows]), root / "truth.tsv")
+    truth = pd.DataFrame([row["truth"] for row in rows])
+    rest = sorted(set(truth) - {"scan_id", "cohort"})  # rows read back have their names sorted
+    write_table(truth[["scan_id", "cohort", *rest]], root / "truth.tsv")
     write_json(
         root / "dataset_description.json",
         {"Name": caption, "BIDSVersion": "1.9.0", "DatasetType": "raw"},

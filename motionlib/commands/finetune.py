@@ -66,6 +66,14 @@ def main(args: argparse.Namespace) -> int:
         print(f"{row.scan_id}: {row.reason}", file=sys.stderr)
     for line in outcome.warnings:
         print(f"warning: {line}", file=sys.stderr)
+    kappa = outcome.grading.kappa
+    if kappa is None:
+        print(outcome.grading.said)
+    else:
+        print(
+            f"grades: linear weighted kappa {kappa.estimate:.3f} [{kappa.low:.3f}, "
+            f"{kappa.high:.3f}] on {kappa.n} test scans"
+        )
     last = outcome.metrics.iloc[-1]
     print(
         f"balanced accuracy {last['balanced_accuracy']:.3f} [{last['balanced_accuracy_low']:.3f}, "

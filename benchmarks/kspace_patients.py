@@ -1,0 +1,110 @@
+"""A finished run comes in; how many research patients k-space detection needs goes out.
+
+The networks of Table II (paper's recipe, k-space motion) are trained again on a part of the
+training patients, moved and still in equal shares, with the folds, epochs and test heads of the
+run. Last come the run's own patients, all of them, with other choices of the optimiser. Each row
+is one severity: mean and range over the folds, and the test heads that most folds get wrong.
+"""
+
+import argparse
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from motionlib.compute import configure_cpu
+from motionlib.experiments import pretrained, read_prepared
+from motionlib.files import read_json, write_table
+from motionlib.runs import Run
+from motionlib.training import TrainSpec, fit, predict
+from motionlib.variants import SEVERITIES
+
+SHARES = (0.25, 0.5, 0.75)  # of the training patients; all of them is the run's own networks
+OTHERS = {
+    "20 epochs": {"epochs": 20},
+    "24 epochs, cosine": {"epochs": 24, "schedule": "cosine"},
+    "24 epochs, cosine, step 2e-4": {
+        "epochs": 24, "schedule": "cosine", "learning_rate": 2e-4,
+    },
+    "20 epochs, mirrored": {"epochs": 20, "augment": "flip"},
+}  # fmt: skip
+FIELDS = ("network", "fold", "epochs", "batch_size", "learning_rate", "seed", "task")
+
+
+def part_of(rows: pd.DataFrame, share: float, fold: int, seed: int) -> pd.DataFrame:
+    """Keep a share of a fold's training patients of each class; validation and test stay."""
+    learnt = (rows["role"] == "train") & (rows["fold"] != fold)
+    rng, kept = np.random.default_rng([seed, fold]), []
+    for _, part in rows[learnt].groupby("y_true"):
+        people = rng.permutation(np.sort(part["source_participant_id"].unique()))
+        kept += list(people[: max(2, round(share * len(people)))])
+    return rows[~learnt | rows["source_participant_id"].isin(kept)]
+
+
+def judged(folder: Path, rows: pd.DataFrame) -> tuple[float, list[str]]:
+    """Balanced accuracy on the test heads, and the heads called wrongly."""
+    found = predict(folder, rows[rows["role"] == "test"])
+    right = (found["score"] >= 0.5) == (found["y_true"] == 1)
+    wrong = found.loc[~right, "participant_id"].astype(str)
+    return float(right.groupby(found["y_true"]).mean().mean()), sorted(wrong)
+
+
+def summary(severity: str, choice: str, share: float, n: int, folds: list) -> dict:
+    """One row: a severity and a choice, over the folds."""
+    accuracy = [ba for ba, _ in folds]
+    often = Counter(name for _, wrong in folds for name in wrong)
+    return {
+        "severity": severity,
+        "choice": choice,
+        "share": share,
+        "training_scans": n,
+        "folds": len(folds),
+        "balanced_accuracy": round(float(np.mean(accuracy)), 4),
+        "lowest": round(min(accuracy), 4),
+        "highest": round(max(accuracy), 4),
+        "wrong_in_most_folds": " ".join(k for k, c in often.items() if 2 * c > len(folds)),
+    }
+
+
+def main() -> None:
+    """Measure and write ``benchmarks/results/kspace_patients.csv``."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("profile", nargs="?", default="real")
+    parser.add_argument("--runs", metavar="DIR")
+    parser.add_argument("--work", default="runs/kspace_patients")
+    parser.add_argument("--out", default="benchmarks/results/kspace_patients.csv")
+    args = parser.parse_args()
+    configure_cpu(threads=1)
+    run = Run("02_simulation_comparison", args.profile, 20, args.runs, quiet=True)
+    work, rows = Path(args.work), []
+    work.mkdir(parents=True, exist_ok=True)
+    for severity in SEVERITIES:
+        name = f"synthetic_kspace_{severity}_paper"
+        prepared = read_prepared(run, run.cache / f"{name}.tsv")
+        folders = pretrained(run, "kspace", severity, "paper")
+        specs = [read_json(folder / "spec.json") for folder in folders]
+        for share in SHARES:
+            folds = []
+            for spec in specs:
+                few = part_of(prepared, share, spec["fold"], spec["seed"])
+                table = write_table(few, work / f"{name}_{share}_{spec['fold']}.tsv")
+                same = {field: spec[field] for field in FIELDS}
+                folds.append(judged(fit(TrainSpec(manifest=str(table), **same), work), few))
+            n = int(((few["role"] == "train") & (few["fold"] != spec["fold"])).sum())
+            rows.append(summary(severity, "as the run", share, n, folds))
+        n = int(((prepared["role"] == "train") & (prepared["fold"] != spec["fold"])).sum())
+        own = [judged(folder, prepared) for folder in folders]
+        rows.append(summary(severity, "as the run", 1.0, n, own))
+        whole = write_table(prepared, work / f"{name}.tsv")
+        for choice, options in OTHERS.items():
+            same = [{field: spec[field] for field in FIELDS} | options for spec in specs]
+            fits = [fit(TrainSpec(manifest=str(whole), **one), work) for one in same]
+            found = [judged(folder, prepared) for folder in fits]
+            rows.append(summary(severity, choice, 1.0, n, found))
+        print(pd.DataFrame(rows).to_string(index=False), flush=True)
+        write_table(pd.DataFrame(rows), args.out)
+
+
+if __name__ == "__main__":
+    main()
