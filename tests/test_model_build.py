@@ -216,10 +216,11 @@ def test_a_model_folder_is_whole(tmp_path):
     run.mkdir()
     (run / "weights.safetensors").write_bytes(b"x" * 1000)
     (run / "model.json").write_text(json.dumps({"network": "Conv5FC3", "shape": [25, 104, 90]}))
-    variants = ["clean@native", "resampled@native", "torchio_n4_4-6@native"]
+    variants = ["clean@native", "resampled@native"]
+    variants += ["torchio_n4_4-6@native", "torchio_n2_4-6@native"]
     rows = pd.DataFrame(
-        {"site": "ixi", "variant": variants, "y_true": [0, 0, 1],
-         "score": [0.1, 0.2, 0.9]}
+        {"site": "ixi", "variant": variants, "y_true": [0, 0, 1, 1],
+         "score": [0.1, 0.2, 0.9, 0.3]}
     )  # fmt: skip
     chosen = {
         "calibration": {"temperature": 1.0, "bias": 0.0}, "threshold": 0.5, "review": [0.4, 0.5],
@@ -233,5 +234,6 @@ def test_a_model_folder_is_whole(tmp_path):
         "weights.safetensors", "model.json", "card.md", "accuracy.csv"
     }  # fmt: skip
     card = Path(out / "card.md").read_text()
-    assert "ixi 1.00" in card
+    assert "ixi 1.00." in card
+    assert "With two moves, TorchIO's default: ixi 0.50." in card
     assert "IXI (2 patients); 1 moved and 1 still copies of each head" in card
