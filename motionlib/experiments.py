@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from motionlib import studydata
 from motionlib.budget import Budget, default_device
+from motionlib.heldcohorts import prepare_cohort  # noqa: F401
 from motionlib.intervals import summary_intervals
 from motionlib.predictions import PREDICTION_COLUMNS
-from motionlib.studycohort import example_volumes, manifest_of, prepare_cohort  # noqa: F401
+from motionlib.studycohort import clean_path, example_volumes, manifest_of  # noqa: F401
 from motionlib.training import predict
 from motionlib.trainings import Job, folds_of, note_folds, prepare, spec_for, train
 from motionlib.variants import CONTROLS, LADDER
@@ -208,3 +211,9 @@ def accuracy_by_model(predictions: pd.DataFrame, experiment: str, *, n_boot: int
         estimate = {"balanced_accuracy": interval.estimate, "low": interval.low}
         found.append({"model": model, **estimate, "high": interval.high})
     return pd.DataFrame(found)
+
+
+def each_volume(run, scan_ids) -> Iterator[np.ndarray]:
+    """Centred volumes (I, J, K) of some scans, one at a time: a warehouse's exceed the memory."""
+    for scan in scan_ids:
+        yield np.load(clean_path(run, scan))
