@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -189,9 +190,10 @@ def plan(
     Returns
     -------
     DataFrame
-        One row for each group and network, and a total: trainings, scans and seconds an epoch,
-        what bounds it, hours on one and on eight GPUs (trainings are independent), and whether
-        the rate was measured, on which device.
+        One row for each group and network, and a total: trainings, scans an epoch and the memory
+        that they take as float16 (a job holds them all), seconds an epoch, what bounds it, hours
+        on one and on eight GPUs (trainings are independent), and whether the rate was measured,
+        on which device.
     """
     rates, rows = measured_rates(measurements), []
     for one in groups():
@@ -210,6 +212,7 @@ def plan(
                     "trainings": number,
                     "epochs": epochs,
                     "scans_per_epoch": round(train + validate),
+                    "scans_gib": (train + validate) * 2 * math.prod(PAPER_SHAPE) / 2**30,
                     "seconds_per_epoch": epoch,
                     "bound_by": bound,
                     "hours_on_one": hours,

@@ -61,6 +61,9 @@ class TestPlan:
             each[f"freeze study, {x}"] for x in ("some blocks frozen", "all blocks free")
         )
         assert frozen < free / 40
+        one_gib = 2 * 169 * 208 * 179 / 2**30
+        assert plan.scans_gib.iloc[0] == pytest.approx(1040 * one_gib)
+        assert plan.scans_gib.iloc[1] == pytest.approx(6240 * one_gib)
 
     def test_a_measured_gpu_takes_the_place_of_the_assumption(self, tmp_path):
         rows = pd.DataFrame(
