@@ -216,7 +216,10 @@ def annotators(run) -> pd.DataFrame:
             called = called.to_numpy().astype(int)
             rows = tested.assign(score=called.astype(float), y_pred=called)
             parts.append(rows_of(rows, "warehouse/annotators", task, rater, -1))
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=COLUMNS)
+    if not parts:  # numbers stay numbers when these rows are put beside others
+        kinds = {"fold": "int64", "y_true": "int64", "score": "float64", "y_pred": "int64"}
+        return pd.DataFrame(columns=COLUMNS).astype(kinds)
+    return pd.concat(parts, ignore_index=True)
 
 
 def predict_folds(run, folders, manifest: Path, experiment: str, task: str, device=None):

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from motionlib import finetuning
 from motionlib.cli import main as cli
 from motionlib.heldcohorts import paper_size, prepare_cohort, split_as_in_paper
 from motionlib.manifest import read_manifest
@@ -93,6 +94,19 @@ class TestPrepareCohort:
         (held.root / "mr-art").rename(held.root / "art")
         with pytest.raises(FileNotFoundError, match="mr-art is no folder"):
             prepare_cohort(run, cohort="open", **SMALL)
+
+
+class TestWithoutRaters:
+    def test_no_annotators_leave_the_others_numbers(self, held):
+        run = held("open")
+        prepare_cohort(run, cohort="open", **SMALL)
+        none = finetuning.annotators(run)
+        row = {"experiment": "x", "task": "mov01vs2", "model": "m", "fold": -1, "scan_id": "s"}
+        row |= {"participant_id": "p", "y_true": 1, "score": 0.5, "y_pred": 1}
+        both = pd.concat([none, pd.DataFrame([row])], ignore_index=True)
+        assert none.empty
+        assert both[["y_true", "y_pred", "fold"]].dtypes.eq("int64").all()
+        assert both["score"].nlargest(1).item() == 0.5
 
 
 class TestPaperSplit:
