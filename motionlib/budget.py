@@ -1,10 +1,8 @@
-"""A study's choices go in; what one training may spend, where, and how it reports come out."""
+"""A study's choices go in; what one training may spend, and where, comes out."""
 
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 
@@ -44,35 +42,3 @@ class Budget:
     def precision(self) -> str:
         """``bf16`` on a GPU, where it is the fast way, else ``float32``."""
         return "bf16" if self.device.startswith("cuda") else "float32"
-
-
-def text_progress(
-    every_s: float = 15.0,
-    say: Callable[[str], None] = print,
-    clock: Callable[[], float] = time.monotonic,
-) -> Callable[[str], None]:
-    """Make a reporter that says a line at most every so many seconds, the first after as many.
-
-    Parameters
-    ----------
-    every_s : float, default=15
-        Seconds between two lines; what takes less stays silent.
-    say : callable
-        Takes a line that is due.
-    clock : callable
-        Seconds that pass.
-
-    Returns
-    -------
-    callable
-        Takes every line.
-    """
-    last = clock()
-
-    def report(line: str) -> None:
-        nonlocal last
-        if clock() - last >= every_s:
-            last = clock()
-            say(line)
-
-    return report

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import os
-import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,11 +11,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from motionlib.memory import keep_memory
+from motionlib.progress import Meter
 
 ENGINES = "inline, local[:N], tcp://host:port, slurm:FILE.yaml or shard:I/N"
 ELSEWHERE = "Left to another shard"  # how the failures begin that are another job's work
 RETRIES = 2  # a task whose worker died is tried again this often
-REPORT_EVERY_S = 5.0  # headless logs stay readable
 
 _clients: dict[tuple, Any] = {}
 
@@ -38,6 +37,10 @@ class Failure:
     item: Any
     error: str
     details: str = field(default="", compare=False, repr=False)
+
+
+class LeftToOthers(RuntimeError):  # noqa: N818 - nothing went wrong
+    """A shard has done its items; the sentence says how many are left to the others."""
 
 
 def submit(
@@ -86,14 +89,15 @@ def submit(
     if batch < 1:
         raise ValueError(f"batch is {batch}; a task needs at least one item.")
     kind = _kind(engine)
-    meter = _Meter(label or getattr(function, "__name__", "work"), len(items), progress)
+    total = len(shard(items, engine.partition(":")[2]) if kind == "shard" else items)
+    meter = Meter(label or getattr(function, "__name__", "work"), total, progress)
     if kind == "inline":
-        return [meter.count(_guarded(function, item)) for item in items]
+        return [_counted(meter, _guarded(function, item)) for item in items]
     if kind == "shard":
         mine = set(shard(range(len(items)), engine.partition(":")[2]))
         left = f"{ELSEWHERE} than {engine}"
         return [
-            meter.count(_guarded(function, item)) if i in mine else Failure(item, left)
+            _counted(meter, _guarded(function, item)) if i in mine else Failure(item, left)
             for i, item in enumerate(items)
         ]
     return _over_dask(function, items, _client(engine, resources), resources, batch, meter)
@@ -132,12 +136,20 @@ def raise_failures(results: list) -> list:
     ------
     RuntimeError
         Says how many failed and why the first one did.
+    LeftToOthers
+        If none failed, but some belong to other shards.
     """
     lost = failures(results)
-    if lost:
+    own = [one for one in lost if not one.error.startswith(ELSEWHERE)]
+    if own:
         raise RuntimeError(
-            f"{len(lost)} of {len(results)} tasks failed, the first with {lost[0].error}; "
+            f"{len(own)} of {len(results)} tasks failed, the first with {own[0].error}; "
             "finished ones are kept, so correct the cause and run again."
+        )
+    if lost:
+        raise LeftToOthers(
+            f"{len(lost)} of {len(results)} tasks are left to other shards; when all shards have "
+            "ended, run again without a shard."
         )
     return results
 
@@ -253,7 +265,7 @@ def _over_dask(function, items, client, resources, batch, meter) -> list:
             text = f"{type(error).__name__}: {error}".splitlines()[0]
             results[i] = [Failure(item, text) for item in parts[i]]
         for result in results[i]:
-            meter.count(result)
+            _counted(meter, result)
     return [result for part in results for result in part]
 
 
@@ -273,23 +285,6 @@ def _guarded(function: Callable, item: Any) -> Any:
         return Failure(item, text, traceback.format_exc())
 
 
-class _Meter:
-    """Count results and report progress as text with an estimate."""
-
-    def __init__(self, label: str, total: int, report: Callable[[str], None] | None):
-        self.label, self.total, self.report = label, total, report
-        self.done = self.failed = 0
-        self.start = self.last = time.monotonic()
-
-    def count(self, result: Any) -> Any:
-        """Note one result and hand it on."""
-        self.done += 1
-        self.failed += isinstance(result, Failure)
-        now = time.monotonic()
-        due = now - self.last >= REPORT_EVERY_S or self.done == self.total
-        if self.report is not None and due:
-            self.last = now
-            left_s = (now - self.start) / self.done * (self.total - self.done)
-            lost = f", {self.failed} failed" if self.failed else ""
-            self.report(f"{self.label}: {self.done}/{self.total}{lost}, about {left_s:.0f} s left")
-        return result
+def _counted(meter: Meter, result: Any) -> Any:
+    """Note one result and hand it on."""
+    return meter.count(result, failed=isinstance(result, Failure))

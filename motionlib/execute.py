@@ -120,6 +120,7 @@ def kernel_environment(folder: Path, extra: dict[str, str]) -> Iterator[None]:
         "IPYTHONDIR": str(folder / "ipython"),
         "PYTHONPATH": _joined(package, os.environ.get("PYTHONPATH")),
         "PYTHONHASHSEED": "0",
+        "MOTIONLIB_PROGRESS": "text",  # the state of a bar would stay in the executed notebook
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",
         **extra,

@@ -1,90 +1,27 @@
-"""A run with a prepared cohort goes in; trained networks and rows of ``predictions.csv`` come out.
-
-Every training is an idempotent task: its specification names its folder, so that a rerun trains
-nothing twice and a killed run goes on where it was.
-"""
+"""A run with a prepared cohort goes in; networks and rows of ``predictions.csv`` come out."""
 
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
-from motionlib import compute, studydata
-from motionlib.budget import Budget, default_device, text_progress
-from motionlib.files import read_json, sha256_file, write_json
+from motionlib import studydata
+from motionlib.budget import Budget, default_device
+from motionlib.heldcohorts import prepare_cohort  # noqa: F401
 from motionlib.intervals import summary_intervals
 from motionlib.predictions import PREDICTION_COLUMNS
-from motionlib.studycohort import example_volumes, manifest_of, prepare_cohort  # noqa: F401
-from motionlib.training import TrainSpec, fit, predict
-from motionlib.transfer import fine_tune
+from motionlib.studycohort import clean_path, example_volumes, manifest_of  # noqa: F401
+from motionlib.training import predict
+from motionlib.trainings import Job, folds_of, note_folds, prepare, spec_for, train
 from motionlib.variants import CONTROLS, LADDER
 
 COLUMNS = list(PREDICTION_COLUMNS)
 AUGMENT = {"paper": "none", "recommended": "nuisance"}  # contrast, sharpness, noise, both classes
-
-
-@dataclass(frozen=True)
-class Job:
-    """One training: its specification, the models it starts from, the folder it goes to."""
-
-    spec: TrainSpec
-    models: str
-    device: str = "cpu"
-    source: str | None = None
-    trainable: tuple[str, ...] = ("all",)
-
-
-def spec_for(run, manifest: Path, fold: int, budget: Budget, *, network="Conv5FC3", **more):
-    """Specify one training on one fold of a prepared manifest."""
-    return TrainSpec(
-        network=network,
-        manifest=str(manifest),
-        manifest_sha256=sha256_file(manifest),
-        fold=fold,
-        epochs=budget.epochs,
-        batch_size=budget.batch_size,
-        learning_rate=budget.learning_rate,
-        precision=budget.precision,
-        seed=run.seed,
-        **more,
-    )
-
-
-def train(run, jobs: list[Job], *, engine: str, label: str) -> list[Path]:
-    """Run trainings on an engine and return their folders, in order.
-
-    A training on a GPU occupies one of the workers' GPUs.  A line of progress is printed at most
-    every 15 seconds: of epochs where this process trains, of finished trainings elsewhere.
-
-    Raises
-    ------
-    RuntimeError
-        If any failed; those that finished are kept and the next call goes on with the rest.
-    """
-    say = text_progress()
-    here = engine.partition(":")[0] in ("inline", "shard")
-    folders = compute.submit(
-        partial(_train_one, progress=say) if here else _train_one,
-        jobs,
-        engine=engine,
-        label=label,
-        resources={"GPU": 1} if any(job.device.startswith("cuda") for job in jobs) else None,
-        progress=say,
-    )
-    compute.raise_failures(folders)
-    return [Path(folder) for folder in folders]
-
-
-def _train_one(job: Job, progress=None) -> str:
-    options = {"device": job.device, "progress": progress}
-    if job.source is None:
-        return str(fit(job.spec, job.models, **options))
-    spec = replace(job.spec, trainable=job.trainable)
-    return str(fine_tune(job.source, spec, job.models, trainable=job.trainable, **options))
 
 
 def rows_of(predictions: pd.DataFrame, experiment: str, task: str, model: str, fold: int):
@@ -126,10 +63,10 @@ def pretrain(
     Source: paper §III-C, §III-D.1, Tables II, III and A.III.
     """
     real = studydata.real_motion_set(run)
-    still = studydata.control_set(run, "resampled", engine=budget.engine)
+    still = prepare(partial(studydata.control_set, run, "resampled"), engine=budget.engine)
     cells = [(s, v, n) for s in simulators for v in severities for n in networks]
     sets = {
-        (s, v): studydata.synthetic_set(run, s, v, recipe, engine=budget.engine)
+        (s, v): prepare(partial(studydata.synthetic_set, run, s, v, recipe), engine=budget.engine)
         for s, v, _ in cells
     }
     plan = [(*cell, fold) for cell in cells for fold in range(budget.n_folds)]
@@ -143,7 +80,10 @@ def pretrain(
         )
         for s, v, n, fold in plan
     ]
-    folders = train(run, jobs, engine=budget.engine, label=f"pre-train ({recipe})")
+    cells_of = [cell_name(s, v, recipe, n) for s, v, n, _ in plan]
+    for name in dict.fromkeys(cells_of):
+        note_folds(run, name, [job for job, of in zip(jobs, cells_of, strict=True) if of == name])
+    folders = train(jobs, engine=budget.engine, label=f"pre-train ({recipe})")
     record(run, plan, folders, recipe)
     parts = []
     for (simulator, severity, network, fold), folder in zip(plan, folders, strict=True):
@@ -163,14 +103,10 @@ def pretrain(
 
 
 def record(run, plan, folders, recipe: str) -> None:
-    """Keep which folders belong to each cell, and the seconds of every training."""
-    found: dict[str, list[str]] = {}
+    """Keep the seconds of every training."""
     for (simulator, severity, network, fold), folder in zip(plan, folders, strict=True):
         step = f"train/{network}/{simulator}/{severity}/{recipe}/fold{fold}"
         run.duration(step, seconds_of(folder), model=network, fold=fold)
-        found.setdefault(cell_name(simulator, severity, recipe, network), []).append(folder.name)
-    for name, folds in found.items():
-        write_json(run.models / f"{name}.json", folds)
 
 
 def cell_name(simulator: str, severity: str, recipe: str, network: str) -> str:
@@ -192,8 +128,7 @@ def pretrained(run, simulator: str, severity: str, recipe: str, network="Conv5FC
         If notebook 02 (03 for other networks) has not trained it.
     """
     number = "02" if network == "Conv5FC3" else "03"
-    name = f"models/{cell_name(simulator, severity, recipe, network)}.json"
-    return [run.models / folder for folder in read_json(run.need(name, notebook=number))]
+    return folds_of(run, cell_name(simulator, severity, recipe, network), notebook=number)
 
 
 def learning_curves(run, simulators, networks, *, severity="2-4", recipe="paper") -> pd.DataFrame:
@@ -276,3 +211,9 @@ def accuracy_by_model(predictions: pd.DataFrame, experiment: str, *, n_boot: int
         estimate = {"balanced_accuracy": interval.estimate, "low": interval.low}
         found.append({"model": model, **estimate, "high": interval.high})
     return pd.DataFrame(found)
+
+
+def each_volume(run, scan_ids) -> Iterator[np.ndarray]:
+    """Centred volumes (I, J, K) of some scans, one at a time: a warehouse's exceed the memory."""
+    for scan in scan_ids:
+        yield np.load(clean_path(run, scan))

@@ -6,21 +6,20 @@ on the same split of the same patients.
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 
 from motionlib import studydata
 from motionlib.budget import default_device
 from motionlib.checkpoints import load_network, read_model
-from motionlib.experiments import COLUMNS, Budget, Job, read_prepared, rows_of, spec_for, train
-from motionlib.files import read_json, write_json, write_table
-from motionlib.studycohort import example_volumes, manifest_of
+from motionlib.experiments import COLUMNS, Budget, read_prepared, rows_of
+from motionlib.files import write_table
+from motionlib.studycohort import manifest_of
 from motionlib.training import ensemble, predict
+from motionlib.trainings import Job, folds_of, note_folds, spec_for, train
 from motionlib.transfer import freeze_except, named_blocks
 
 TASKS = ("mov01vs2", "mov0vs1")
@@ -34,17 +33,30 @@ FREEZE = {
 }
 
 
+@dataclass(frozen=True)
+class Way:
+    """One way to a detector on the warehouse, a training a fold.
+
+    Attributes
+    ----------
+    experiment, task : str
+        Names in ``predictions.csv``.
+    manifest : Path
+        Prepared manifest of its scans.
+    jobs : tuple of Job
+        Fold by fold.
+    """
+
+    experiment: str
+    task: str
+    manifest: Path
+    jobs: tuple[Job, ...]
+
+
 def fine_tuned(
-    run,
-    sources,
-    budget: Budget,
-    task: str,
-    experiment: str,
-    *,
-    trainable=HEAD,
-    manifest: Path | None = None,
-) -> pd.DataFrame:
-    """Fine-tune fold i of a pre-trained network on fold i of the warehouse, and predict the test.
+    run, sources, budget: Budget, task: str, experiment: str, *, trainable=HEAD, manifest=None
+) -> Way:
+    """Fine-tune fold i of a pre-trained network on fold i of the warehouse.
 
     Parameters
     ----------
@@ -65,48 +77,83 @@ def fine_tuned(
 
     Returns
     -------
-    DataFrame
-        Rows of every fold and of their mean score.
+    Way
+        To be trained by `answers`.
 
     Notes
     -----
     Source: paper §III-C.3, §III-D.2, §IV-B.
     """
     manifest = manifest or studydata.warehouse_set(run, task)
+    free = tuple(trainable)
     jobs = [
         Job(
             spec_for(run, manifest, fold, budget, task=task),
             str(run.models),
             budget.device,
             str(sources[fold]),
-            tuple(trainable),
+            free,
         )
         for fold in range(budget.n_folds)
     ]
-    folders = train(run, jobs, engine=budget.engine, label=f"{experiment} {task}")
-    names = [folder.name for folder in folders]
-    write_json(run.models / f"{experiment.replace('/', '_')}_{task}.json", names)
-    return predict_folds(run, folders, manifest, experiment, task, budget.device)
+    return Way(experiment, task, manifest, tuple(jobs))
 
 
 def from_scratch(
-    run,
-    budget: Budget,
-    task: str,
-    experiment="warehouse/from_scratch",
-    *,
-    manifest: Path | None = None,
-) -> pd.DataFrame:
-    """Train on the warehouse alone, the paper's comparison (§IV-B), and predict the test."""
+    run, budget: Budget, task: str, experiment="warehouse/from_scratch", *, manifest=None
+) -> Way:
+    """Train on the warehouse alone, the paper's comparison (§IV-B); as `fine_tuned`."""
     manifest = manifest or studydata.warehouse_set(run, task)
     jobs = [
         Job(spec_for(run, manifest, fold, budget, task=task), str(run.models), budget.device)
         for fold in range(budget.n_folds)
     ]
-    folders = train(run, jobs, engine=budget.engine, label=f"{experiment} {task}")
-    names = [folder.name for folder in folders]
-    write_json(run.models / f"{experiment.replace('/', '_')}_{task}.json", names)
-    return predict_folds(run, folders, manifest, experiment, task, budget.device)
+    return Way(experiment, task, manifest, tuple(jobs))
+
+
+def answers(run, ways: list[Way], budget: Budget, *, label: str) -> pd.DataFrame:
+    """Train all folds of some ways at once, and predict the test.
+
+    Returns
+    -------
+    DataFrame
+        Rows of every fold and of their mean score, way by way.
+    """
+    for way in ways:
+        note_folds(run, f"{way.experiment.replace('/', '_')}_{way.task}", way.jobs)
+    jobs = [job for way in ways for job in way.jobs]
+    folders = iter(train(jobs, engine=budget.engine, label=label))
+    parts = []
+    for way in ways:
+        own = [next(folders) for _ in way.jobs]
+        parts.append(predict_folds(run, own, way.manifest, way.experiment, way.task, budget.device))
+    return pd.concat(parts, ignore_index=True)
+
+
+def compare_ways(run, sources: dict, tuning: Budget, scratch: Budget, *, trainable=HEAD):
+    """Fine-tune from every named pre-training and train from scratch, for both tasks.
+
+    Parameters
+    ----------
+    sources : dict
+        Folders of the pre-trained folds by what the fine-tuned way is called.
+    tuning, scratch : Budget
+        Of the fine-tunings, and of the trainings from scratch.
+    trainable : tuple of str
+        Blocks that move in a fine-tuning.
+
+    Returns
+    -------
+    DataFrame
+        Rows ``warehouse/{name}`` and ``warehouse/from_scratch``.
+    """
+    ways = []
+    for task in TASKS:
+        for name, folders in sources.items():
+            options = {"trainable": trainable}
+            ways.append(fine_tuned(run, folders, tuning, task, f"warehouse/{name}", **options))
+        ways.append(from_scratch(run, scratch, task))
+    return answers(run, ways, tuning, label="warehouse")
 
 
 def research_only(run, sources, task: str, experiment="warehouse/research_only", *, device=None):
@@ -119,11 +166,11 @@ def freeze_study(run, sources, tuning: Budget, scratch: Budget, *, task="mov01vs
 
     Where all blocks are free, the budget is that of a training from scratch.
     """
-    parts = []
+    ways = []
     for name, blocks in FREEZE.items():
         budget = scratch if name == "all" else tuning
-        parts.append(fine_tuned(run, sources, budget, task, f"freeze/{name}", trainable=blocks))
-    return pd.concat(parts, ignore_index=True)
+        ways.append(fine_tuned(run, sources, budget, task, f"freeze/{name}", trainable=blocks))
+    return answers(run, ways, tuning, label="freeze study")
 
 
 def validation_losses(run, task="mov01vs2") -> pd.Series:
@@ -134,8 +181,8 @@ def validation_losses(run, task="mov01vs2") -> pd.Series:
     """
     losses = {}
     for name in FREEZE:
-        folders = read_json(run.need(f"models/freeze_{name}_{task}.json"))
-        losses[name] = np.mean([read_model(run.models / one)["valid_loss"] for one in folders])
+        folders = folds_of(run, f"freeze_{name}_{task}", notebook="04")
+        losses[name] = np.mean([read_model(one)["valid_loss"] for one in folders])
     return pd.Series(losses, name="validation_loss").sort_values(kind="stable")
 
 
@@ -143,22 +190,15 @@ def label_curve(run, sources, tuning: Budget, scratch: Budget, n_patients, *, tr
     """How many graded patients does a hospital need? Severe motion, fine-tuned and from scratch."""
     task = "mov01vs2"
     whole = studydata.warehouse_set(run, task)
-    parts = []
+    ways = []
     for n in n_patients:
         some = subset_patients(run, whole, n, run.seed)
-        parts.append(
-            fine_tuned(
-                run,
-                sources,
-                tuning,
-                task,
-                f"labels/fine_tuned/{n}",
-                trainable=trainable,
-                manifest=some,
-            )
-        )
-        parts.append(from_scratch(run, scratch, task, f"labels/from_scratch/{n}", manifest=some))
-    return pd.concat(parts, ignore_index=True)
+        options = {"trainable": trainable, "manifest": some}
+        ways += [
+            fine_tuned(run, sources, tuning, task, f"labels/fine_tuned/{n}", **options),
+            from_scratch(run, scratch, task, f"labels/from_scratch/{n}", manifest=some),
+        ]
+    return answers(run, ways, tuning, label="learning curve")
 
 
 def annotators(run) -> pd.DataFrame:
@@ -176,7 +216,10 @@ def annotators(run) -> pd.DataFrame:
             called = called.to_numpy().astype(int)
             rows = tested.assign(score=called.astype(float), y_pred=called)
             parts.append(rows_of(rows, "warehouse/annotators", task, rater, -1))
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=COLUMNS)
+    if not parts:  # numbers stay numbers when these rows are put beside others
+        kinds = {"fold": "int64", "y_true": "int64", "score": "float64", "y_pred": "int64"}
+        return pd.DataFrame(columns=COLUMNS).astype(kinds)
+    return pd.concat(parts, ignore_index=True)
 
 
 def predict_folds(run, folders, manifest: Path, experiment: str, task: str, device=None):
@@ -220,69 +263,6 @@ def subset_patients(run, manifest: Path, n_patients: int, seed: int) -> Path:
     kept = [*needed, *rest[: n_patients - len(needed)]]
     rows = table[(table["role"] != "train") | table["source_participant_id"].isin(kept)]
     return write_table(rows, run.cache / f"{manifest.stem}_{n_patients}patients.tsv")
-
-
-@dataclass(frozen=True)
-class Occlusion:
-    """A scan, and how much its score falls when a place is hidden.
-
-    Attributes
-    ----------
-    volume, fall : ndarray, shape (I, J, K)
-        The scan, and the fall of the score at every voxel.
-    affine : ndarray, shape (4, 4)
-        Of the study grid.
-    labels : tuple of str
-        What the two are.
-    """
-
-    volume: np.ndarray
-    fall: np.ndarray
-    affine: np.ndarray
-    labels: tuple[str, str]
-
-
-def occlude(run, task: str, experiment="warehouse/fine_tuned", *, cube_vox: int = 8) -> Occlusion:
-    """Hide one cube after the other of the severe scan that the networks are surest of.
-
-    The hidden voxels get the volume's mean, which is zero after z-scoring.  The fold whose model
-    gave the highest score looks.
-    """
-    rows = run.predictions(experiment, task=task)
-    rows = rows[(rows["fold"] >= 0) & (rows["y_true"] == 1)]
-    surest = rows.loc[rows["score"].idxmax()]
-    folders = read_json(run.need(f"models/{experiment.replace('/', '_')}_{task}.json"))
-    network, _ = load_network(run.models / folders[int(surest["fold"])])
-    (volume,), affine = example_volumes(run, [surest["scan_id"]])
-    device = default_device()
-    scored = torch.from_numpy((volume - volume.mean()) / volume.std())[None, None].to(device)
-    network = network.to(device)
-    corners = list(itertools.product(*(range(0, n, cube_vox) for n in volume.shape)))
-    fall = np.zeros(volume.shape, np.float32)
-    with torch.inference_mode():
-        whole = network(scored).softmax(1)[0, 1].item()
-        for corner in corners:
-            place = tuple(slice(start, start + cube_vox) for start in corner)
-            hidden = scored.clone()
-            hidden[(0, 0, *place)] = 0
-            fall[place] = whole - network(hidden).softmax(1)[0, 1].item()
-    labels = (f"scan, score {whole:.2f}", "fall of the score when hidden")
-    return Occlusion(volume, np.clip(fall, 0, None), affine, labels)
-
-
-def mistakes(predictions: pd.DataFrame, experiment: str, task: str) -> pd.DataFrame:
-    """Find the highest score without motion and the lowest with motion, by the mean of folds."""
-    rows = predictions[
-        (predictions["experiment"] == experiment)
-        & (predictions["task"] == task)
-        & (predictions["fold"] == -1)
-    ]
-    still, moved = rows[rows["y_true"] == 0], rows[rows["y_true"] == 1]
-    pair = pd.concat([still.nlargest(1, "score"), moved.nsmallest(1, "score")])
-    words = ("no motion by consensus", "motion by consensus")
-    return pair.assign(
-        label=[f"{w}, score {s:.2f}" for w, s in zip(words, pair["score"], strict=True)]
-    )
 
 
 def free_weights(folder, blocks: tuple[str, ...]) -> int:

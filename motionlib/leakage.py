@@ -26,8 +26,8 @@ def coin_lesson(volumes, patients, *, n_repeats: int = 20, n_folds: int = 5, see
 
     Parameters
     ----------
-    volumes : sequence of ndarray, each (I, J, K)
-        One a scan.
+    volumes : iterable of ndarray, each (I, J, K)
+        One a scan, taken one at a time.
     patients : sequence of str
         Patient of each scan; some need several.
     n_repeats, n_folds, seed : int
@@ -57,7 +57,7 @@ def coin_lesson(volumes, patients, *, n_repeats: int = 20, n_folds: int = 5, see
             f"found {len(patients)} scans of {len(names)} patients; expected several visits of "
             f"some and at least {n_folds} patients"
         )
-    features = np.stack([fingerprint(np.asarray(volume, dtype=float)) for volume in volumes])
+    features = np.stack([fingerprint(np.asarray(v, dtype=float)) for v in volumes])
     rows = []
     for repeat in range(n_repeats):
         rng = np.random.default_rng([seed, repeat])

@@ -56,6 +56,8 @@ class Run:
         If the name does not begin with two digits or the profile is not a plain word.
     """
 
+    keeps_provenance = True  # a shard of trainings leaves it to the run of the whole notebook
+
     def __init__(
         self,
         name: str,
@@ -123,8 +125,7 @@ class Run:
 
     def save_table(self, table: pd.DataFrame, name: str) -> pd.DataFrame:
         """Write ``tables/<name>.csv`` and return the table."""
-        path = self.folder / "tables" / f"{_plain(name)}.csv"
-        files.write_table(table, path)
+        path = files.write_table(table, self.folder / "tables" / f"{_plain(name)}.csv")
         self._record(path)
         return table
 
@@ -164,9 +165,7 @@ class Run:
     def save_predictions(self, predictions: pd.DataFrame) -> pd.DataFrame:
         """Write ``predictions/<notebook>.csv``, rebuild ``predictions.csv``, return the rows."""
         rows = check_predictions(predictions)
-        path = self.folder / "predictions" / f"{self.name}.csv"
-        files.write_table(rows, path)
-        self._record(path)
+        self._record(files.write_table(rows, self.folder / "predictions" / f"{self.name}.csv"))
         self._join("predictions")
         return rows
 
@@ -185,7 +184,6 @@ class Run:
             or a notebook's number (``"02"``).
         notebook : str, optional
             Number of the notebook that makes it, where the name alone does not tell.
-
         """
         inside = Path(what).is_relative_to(self.folder)
         text = Path(what).relative_to(self.folder).as_posix() if inside else str(what)
@@ -281,6 +279,8 @@ class Run:
 
     def _describe(self) -> None:
         """Write this notebook's part of the provenance."""
+        if not self.keeps_provenance:
+            return
         facts = {"notebook": self.name, "profile": self.profile, "seed": self.seed}
         facts |= {"started": self._started, "makes": sorted(self._made)}
         facts |= {"manifest_sha256": self.manifest_sha256, **describe()}

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 
 from motionlib import files
 from motionlib.execute import Ticker, duration, execute
+from motionlib.locks import only_one
 from motionlib.notebooks import Notebook
 from motionlib.profiles import Study
 from motionlib.provenance import collect_provenance, headline
@@ -24,6 +24,7 @@ from motionlib.provenance import collect_provenance, headline
 PLATFORM = {  # rooms that run the study but compute nothing in it
     *("cli", "commands", "doctor", "execute", "notebooks", "profiles", "report", "study"),
     *("provenance", "publish", "reportboard", "reportpages", "reportstyle", "reporttables"),
+    *("locks", "shards"),
 }
 VERSIONS = ("torch", "torchio", "numpy", "scipy", "pandas", "scikit-learn")
 REASONS = {
@@ -238,46 +239,6 @@ def folder_key(folder: Path, *, depth: int | None = None) -> str:
         else:
             names[path.name] = ""
     return files.content_key(names)
-
-
-@contextmanager
-def only_one(folder: Path):
-    """Hold the run folder, so that two runners do not write into it at once.
-
-    The operating system gives the lock back when its holder dies, however it dies.
-
-    Raises
-    ------
-    BlockingIOError
-        If another process holds it.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "a+", encoding="utf-8") as stream:
-        try:
-            _lock(stream)
-        except (BlockingIOError, PermissionError):
-            stream.seek(0)
-            holder = stream.read().strip() or "another process"
-            raise BlockingIOError(
-                f"profile {folder.name} is being run by {holder}; wait for it, or give --runs"
-            ) from None
-        stream.truncate(0)
-        stream.write(f"process {os.getpid()}")
-        stream.flush()
-        yield
-
-
-def _lock(stream) -> None:
-    """Take an exclusive lock without waiting."""
-    if os.name == "nt":
-        import msvcrt
-
-        stream.seek(2**20)  # far from the text, which others may read
-        msvcrt.locking(stream.fileno(), msvcrt.LK_NBLCK, 1)
-        return
-    import fcntl
-
-    fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _short(value: object) -> str:

@@ -49,9 +49,9 @@ def table_1(run: Measured) -> pd.DataFrame:
             "n": len(part),
             "cohort": " + ".join(sorted(part["cohort"].unique())),
         }
+    others = ", ".join(sorted(scans["cohort"].dropna().unique())) or "none"
     rows = []
     for name in published("table_1")["database"]:
-        others = ", ".join(found) or "none"
         reason = {"reason": f"no such scans in this run, which has {others}"}
         rows.append({"database": name} | found.pop(name, reason))
     rows += [{"database": name} | row for name, row in found.items()]

@@ -79,20 +79,7 @@ def fine_tune(
     nothing.
     """
     model = read_model(source)
-    if model["network"] != spec.network:
-        raise ValueError(
-            f"{Path(source).name} is a {model['network']}, the specification asks for "
-            f"{spec.network}; choose one network."
-        )
-    spec = replace(
-        spec,
-        init_from=model["key"],
-        options=spec.options or tuple(sorted(model["options"].items())),
-        freeze_bn_stats=freeze_bn_stats,
-    )
-    with torch.random.fork_rng(), torch.device("meta"):
-        outline = fresh_network(spec, model["shape"])
-    spec = replace(spec, trainable=named_blocks(outline, trainable))
+    spec = specify(source, spec, trainable=trainable, freeze_bn_stats=freeze_bn_stats)
     folder = spec.folder(runs_dir)
     if is_done(folder):
         return folder
@@ -123,6 +110,34 @@ def fine_tune(
             progress=progress,
             tensorboard=tensorboard,
         )
+
+
+def specify(
+    source: str | os.PathLike,
+    spec: TrainSpec,
+    *,
+    trainable: Sequence[str] | None = None,
+    freeze_bn_stats: bool = True,
+) -> TrainSpec:
+    """Complete the specification of a fine-tuning, whose key then names its folder.
+
+    Parameters and exceptions are those of `fine_tune`.
+    """
+    model = read_model(source)
+    if model["network"] != spec.network:
+        raise ValueError(
+            f"{Path(source).name} is a {model['network']}, the specification asks for "
+            f"{spec.network}; choose one network."
+        )
+    spec = replace(
+        spec,
+        init_from=model["key"],
+        options=spec.options or tuple(sorted(model["options"].items())),
+        freeze_bn_stats=freeze_bn_stats,
+    )
+    with torch.random.fork_rng(), torch.device("meta"):
+        outline = fresh_network(spec, model["shape"])
+    return replace(spec, trainable=named_blocks(outline, trainable))
 
 
 def named_blocks(network: nn.Sequential, trainable: Sequence[str] | None) -> tuple[str, ...]:

@@ -40,13 +40,13 @@ def validation_scores(run, experiment: str, task: str) -> pd.DataFrame:
     """
     from motionlib import studydata
     from motionlib.experiments import read_prepared
-    from motionlib.files import read_json
     from motionlib.training import predict
+    from motionlib.trainings import folds_of
 
-    folders = read_json(run.need(f"models/{experiment.replace('/', '_')}_{task}.json"))
+    folders = folds_of(run, f"{experiment.replace('/', '_')}_{task}", notebook="04")
     prepared = read_prepared(run, studydata.warehouse_set(run, task))
     parts = [
-        predict(run.models / folder, prepared[prepared["fold"] == fold]).assign(fold=fold)
+        predict(folder, prepared[prepared["fold"] == fold]).assign(fold=fold)
         for fold, folder in enumerate(folders)
     ]
     return pd.concat(parts, ignore_index=True)

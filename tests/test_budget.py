@@ -1,4 +1,4 @@
-"""Budgets: one device for the whole study, its precision, a GPU a training, lines of progress."""
+"""Budgets: one device for the whole study, its precision, a GPU a training."""
 
 import os
 from pathlib import Path
@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from motionlib import experiments, finetuning
-from motionlib.budget import Budget, default_device, text_progress
-from motionlib.experiments import Job, spec_for, train
+from motionlib import experiments, finetuning, trainings
+from motionlib.budget import Budget, default_device
+from motionlib.trainings import Job, spec_for, train
 
 
 @pytest.fixture
@@ -60,8 +60,8 @@ class TestTrain:
     @pytest.mark.parametrize(("device", "resources"), [("cpu", None), ("cuda", {"GPU": 1})])
     def test_a_training_on_a_gpu_occupies_one(self, device, resources, monkeypatch):
         asked = {}
-        monkeypatch.setattr(experiments.compute, "submit", lambda *a, **k: asked.update(k) or [])
-        train(None, [Job(None, "models", device)], engine="local:2", label="x")
+        monkeypatch.setattr(trainings.compute, "submit", lambda *a, **k: asked.update(k) or ["x"])
+        train([Job(None, "models", device)], engine="local:2", label="x")
         assert asked["resources"] == resources
 
     def test_workers_see_one_gpu_each_in_turn(self, monkeypatch):
@@ -73,12 +73,3 @@ class TestTrain:
             plugin.setup(SimpleNamespace(name=number))
             seen.append(os.environ["CUDA_VISIBLE_DEVICES"])
         assert seen == ["4", "6", "4"]
-
-
-class TestTextProgress:
-    def test_lines_come_no_oftener_than_asked(self):
-        said, seconds = [], iter([0.0, 14.0, 15.0, 15.0, 29.0, 31.0, 31.0])
-        report = text_progress(15.0, said.append, lambda: next(seconds))
-        for line in "abcd":
-            report(line)
-        assert said == ["b", "d"]

@@ -12,6 +12,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "motionlib"
 LAYERS = {
     **dict.fromkeys(("files", "manifest", "paper", "metrics", "stats", "audit", "runs"), 0),
     **dict.fromkeys(("tables", "figures", "predictions", "provenance", "notebooks"), 0),
+    **dict.fromkeys(("progress", "locks"), 0),
     **dict.fromkeys(("calibration", "calibrators", "reliability", "conformal", "priorshift"), 0),
     "gradelimits": 0,
     **dict.fromkeys(("compute", "splits", "volumes", "trajectories", "networks"), 1),
@@ -20,6 +21,7 @@ LAYERS = {
     **dict.fromkeys(("cohorts.heads", "cohorts.virtual", "cohorts.warehouse"), 3),
     "training": 4,
     "transfer": 5,
+    **dict.fromkeys(("trainings", "occlusion"), 6),
     **dict.fromkeys(("modelinput", "scancheck", "scanlist", "scanpicture", "journal"), 2),
     **dict.fromkeys(
         ("experiments", "scoring", "decisions", "ownscans", "ownfigures", "owngrades"), 6
@@ -28,7 +30,7 @@ LAYERS = {
     **dict.fromkeys(("modelchoice", "modelcard", "modelbuild"), 6),
     "trustfigures": 0,
     "trust": 7,
-    **dict.fromkeys(("profiles", "execute", "study", "doctor", "publish"), 7),
+    **dict.fromkeys(("profiles", "execute", "study", "shards", "doctor", "publish"), 7),
     **dict.fromkeys(
         ("report", "reportboard", "reportpages", "reportstyle", "reporttables", "scoringreport"), 7
     ),

@@ -373,18 +373,23 @@ class TestPreprocessManifest:
         assert kept.dtype == np.float16
         assert kept.shape == (169, 208, 179)
 
-    def test_shards_do_every_scan_once(self, quick, tmp_path):
+    def test_shards_do_every_scan_once(self, quick, tmp_path, capsys):
         rows = [(f"sub-{n}_T1w", f"sub-{n}_T1w.nii.gz") for n in range(5)]
         for _, name in rows:
             good_scan(tmp_path / name)
         manifest, out = table_of(rows, tmp_path), tmp_path / "out"
         for shard in ("0/2", "1/2"):
             assert cli(["preprocess", str(manifest), "--out", str(out), "--shard", shard]) == 0
+            said = capsys.readouterr().out
+            assert f"outcome_{shard[0]}-of-2.tsv" in said
+            assert "run the same command without --shard for outcome.tsv" in said
+        assert not (out / "outcome.tsv").exists()
         tables = [pd.read_csv(out / f"outcome_{n}-of-2.tsv", sep="\t") for n in (0, 1)]
         assert [len(table) for table in tables] == [3, 2]
         assert set(pd.concat(tables)["scan_id"]) == {name for name, _ in rows}
         whole = preprocess_manifest(manifest, out)
         assert set(whole["status"]) == {"kept"}
+        assert (out / "outcome.tsv").is_file()
 
     def test_two_scans_with_one_caps_name(self, quick, tmp_path):
         for name in ("a", "b"):

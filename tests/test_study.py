@@ -14,8 +14,8 @@ import pytest
 from motionlib import study as study_module
 from motionlib.cli import main
 from motionlib.execute import Ticker, duration
+from motionlib.locks import only_one
 from motionlib.notebooks import Parameter, coerce, from_words, read_parameters
-from motionlib.study import only_one
 
 PARAMETERS = """profile: str = "smoke"  # scale of the run
 seed: int = 20  # master seed
@@ -240,7 +240,7 @@ class TestFailures:
 
     def test_a_lock_whose_holder_died_holds_nobody(self, place):
         folder = place / "runs" / "smoke"
-        code = "import os, sys, pathlib; from motionlib.study import only_one\n"
+        code = "import os, sys, pathlib; from motionlib.locks import only_one\n"
         code += "with only_one(pathlib.Path(sys.argv[1])): os.kill(os.getpid(), 9)"
         subprocess.run([sys.executable, "-c", code, str(folder)], check=False)
         assert "process" in (folder / ".lock").read_text()

@@ -15,6 +15,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, help="manifest to write (TSV)")
     parser.add_argument("--table", help="name of the table of grades, where aphp holds several")
     parser.add_argument("--test-fraction", type=float, help="also split: share of the test set")
+    parser.add_argument(
+        "--test-sizes",
+        metavar="COHORT=N,...",
+        help="also split: scans of the test set by cohort, or `paper` for those of Tables A.I "
+        "and A.II",
+    )
     parser.add_argument("--folds", type=int, default=5, help="folds of the split")
     parser.add_argument("--seed", type=int, default=20, help="seed of the split")
 
@@ -33,12 +39,17 @@ def main(args: argparse.Namespace) -> int:
         raise ValueError(f"--out is {out.name}; expected a name that ends in .tsv.")
     if args.table and args.cohort != "aphp":
         raise ValueError(f"--table is for the cohort aphp; {args.cohort} knows its tables by name.")
+    sizes = None if args.test_sizes is None else _sizes(args.test_sizes, args.cohort)
     options = {"table": args.table} if args.table else {}
     selection = read_cohort(args.cohort, args.root, **options)
     manifest = selection.manifest.copy()
-    if args.test_fraction is not None:
+    if args.test_fraction is not None or sizes is not None:
         manifest = assign_splits(
-            manifest, test_fraction=args.test_fraction, n_folds=args.folds, seed=args.seed
+            manifest,
+            test_fraction=args.test_fraction,
+            test_sizes=sizes,
+            n_folds=args.folds,
+            seed=args.seed,
         )
     manifest["path"] = _from_here(manifest["path"], Path(args.root), out.parent)
     write_manifest(manifest, out)
@@ -48,6 +59,23 @@ def main(args: argparse.Namespace) -> int:
         print(selection.flow.to_string(index=False))
     print(f"{len(manifest)} scans in {out}")
     return 0 if len(manifest) else 1
+
+
+def _sizes(words: str, cohort: str) -> dict[str, int]:
+    """Read ``COHORT=N,...``, or look up the paper's number for the cohort."""
+    from motionlib.splits import PAPER_TEST_SIZES
+
+    if words == "paper":
+        if cohort not in PAPER_TEST_SIZES:
+            raise ValueError(
+                f"the paper has no test set of {cohort}, only of {', '.join(PAPER_TEST_SIZES)}; "
+                "give --test-sizes COHORT=N"
+            )
+        return {cohort: PAPER_TEST_SIZES[cohort]}
+    pairs = [word.partition("=") for word in words.split(",")]
+    if not all(name and number.isdigit() for name, _, number in pairs):
+        raise ValueError(f"--test-sizes is {words!r}; expected paper, or COHORT=N,... as adni=171")
+    return {name: int(number) for name, _, number in pairs}
 
 
 def _from_here(paths, root: Path, folder: Path):

@@ -13,7 +13,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backend", choices=("simpleitk", "ants"), default="simpleitk")
     parser.add_argument("--template", help="template in MNI152 space, for instance Clinica's")
     parser.add_argument("--engine", default="inline", help="inline, local[:N], tcp://..., slurm:F")
-    parser.add_argument("--shard", metavar="I/N", help="only every N-th scan, from the I-th on")
+    parser.add_argument(
+        "--shard",
+        metavar="I/N",
+        help="only every N-th scan, from the I-th on (I from 0): writes outcome_I-of-N.tsv; when "
+        "all shards have ended, the same call without --shard keeps their scans and writes "
+        "outcome.tsv and the manifests",
+    )
     parser.add_argument("--cache", action="store_true", help="also write float16 arrays")
 
 
@@ -37,5 +43,12 @@ def main(args: argparse.Namespace) -> int:
     for row in failed.itertuples():
         print(f"{row.scan_id}: {row.reason}", file=sys.stderr)
     said = ", ".join(f"{counts.get(name, 0)} {name}" for name in ("done", "kept", "failed"))
-    print(f"{said}; one row per scan in {args.out}/outcome*.tsv")
+    if args.shard:
+        name = f"outcome_{args.shard.replace('/', '-of-')}.tsv"
+        print(
+            f"{said} of shard {args.shard}; one row per scan in {args.out}/{name}; when all shards "
+            "have ended, run the same command without --shard for outcome.tsv and the manifests"
+        )
+    else:
+        print(f"{said}; one row per scan in {args.out}/outcome.tsv")
     return 1 if len(failed) else 0
