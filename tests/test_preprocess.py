@@ -147,6 +147,14 @@ class TestT1Linear:
         assert first["target"] == second["target"] == kind
         assert displacement_mm(np.array(second["matrix"]), known @ np.array(first["matrix"])) < 1.0
 
+    @pytest.mark.slow
+    @pytest.mark.parametrize("patient", ["sub-IXI034", "sub-IXI150"])
+    def test_heads_whose_scalp_lies_well_on_the_brains_edge(self, data_root, patient):
+        (path,) = (data_root / "ixi-2mm" / patient).glob("anat/*_T1w.nii.gz")
+        qc = t1_linear(path)[2]
+        # where the likeliest start alone ends: 0.26 and 0.26, both heads made too small
+        assert qc["information"] > 0.38
+
 
 @pytest.mark.slow
 class TestDisplaced:
