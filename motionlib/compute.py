@@ -245,13 +245,16 @@ def _over_dask(function, items, client, resources, batch, meter) -> list:
     )
     place = {future: i for i, future in enumerate(futures)}
     results: list = [None] * len(parts)
-    for future in as_completed(futures, loop=client.loop, raise_errors=False):
-        i = place[future]
+    waiting = as_completed(futures, loop=client.loop, raise_errors=False)
+    futures.clear()
+    for future in waiting:
+        i = place.pop(future)
         try:
             results[i] = future.result()
         except Exception as error:  # the worker or the scheduler died: still a value
             text = f"{type(error).__name__}: {error}".splitlines()[0]
             results[i] = [Failure(item, text) for item in parts[i]]
+        future.release()  # a result still held is computed again when its worker dies
         for result in results[i]:
             meter.count(result)
     return [result for part in results for result in part]
