@@ -64,3 +64,12 @@ def test_scoring_makes_heads_where_there_are_no_data(load, monkeypatch, tmp_path
     monkeypatch.delenv("MOTIONLIB_DATA", raising=False)
     assert bench.default_sets(tmp_path) == [f"virtual={tmp_path}:24", f"virtual={tmp_path}:240"]
     assert asked["n_research"] == (0, 24, 0)
+
+
+@pytest.mark.slow
+def test_forty_scans_survive_killed_workers_and_a_killed_program(load, tmp_path):
+    bench = load(ROOT / "benchmarks" / "bench_scale.py")
+    row = bench.measure(tmp_path, 40, ["worker", "program", "worker"], 8)
+    assert (row["worker_kills"], row["program_kills"]) == (2, 1)
+    assert (row["lost"], row["repeated"], row["differing"], row["left_aside"]) == (0, 0, 0, 0)
+    assert 37 <= row["made"] <= 40  # a kill can fall between a scan's last byte and its note
