@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import os
-import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,11 +11,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from motionlib.memory import keep_memory
+from motionlib.meter import Meter
 
 ENGINES = "inline, local[:N], tcp://host:port, slurm:FILE.yaml or shard:I/N"
 ELSEWHERE = "Left to another shard"  # how the failures begin that are another job's work
 RETRIES = 2  # a task whose worker died is tried again this often
-REPORT_EVERY_S = 5.0  # headless logs stay readable
 
 _clients: dict[tuple, Any] = {}
 
@@ -86,7 +85,7 @@ def submit(
     if batch < 1:
         raise ValueError(f"batch is {batch}; a task needs at least one item.")
     kind = _kind(engine)
-    meter = _Meter(label or getattr(function, "__name__", "work"), len(items), progress)
+    meter = Meter(label or getattr(function, "__name__", "work"), len(items), progress, Failure)
     if kind == "inline":
         return [meter.count(_guarded(function, item)) for item in items]
     if kind == "shard":
@@ -247,17 +246,41 @@ def _over_dask(function, items, client, resources, batch, meter) -> list:
     results: list = [None] * len(parts)
     waiting = as_completed(futures, loop=client.loop, raise_errors=False)
     futures.clear()
-    for future in waiting:
-        i = place.pop(future)
-        try:
-            results[i] = future.result()
-        except Exception as error:  # the worker or the scheduler died: still a value
-            text = f"{type(error).__name__}: {error}".splitlines()[0]
-            results[i] = [Failure(item, text) for item in parts[i]]
-        future.release()  # a result still held is computed again when its worker dies
-        for result in results[i]:
-            meter.count(result)
+    for finished in waiting.batches():
+        for future, found in zip(finished, _gather(client, finished), strict=True):
+            i = place.pop(future)
+            lost = isinstance(found, str)
+            results[i] = [Failure(item, found) for item in parts[i]] if lost else found
+            for result in results[i]:
+                meter.count(result)
     return [result for part in results for result in part]
+
+
+def _gather(client, futures) -> list:
+    """Fetch results at one go and let go of them; a lost one becomes the reason.
+
+    A result that is still held when its worker dies is computed again.
+    """
+    try:
+        found = client.gather(futures)
+    except Exception:
+        found = [_result_or_reason(future) for future in futures]
+    for future in futures:
+        future.release()
+    return found
+
+
+def _result_or_reason(future) -> list | str:
+    """Fetch one result, or say why there is none."""
+    try:
+        return future.result()
+    except Exception as error:  # the worker or the scheduler died: still a value
+        return _one_line(error)
+
+
+def _one_line(error: Exception) -> str:
+    """Type and message of an exception."""
+    return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
 def _guarded_batch(task: tuple) -> list:
@@ -272,27 +295,4 @@ def _guarded(function: Callable, item: Any) -> Any:
     try:
         return function(item)
     except Exception as error:
-        text = f"{type(error).__name__}: {error}".splitlines()[0]
-        return Failure(item, text, traceback.format_exc())
-
-
-class _Meter:
-    """Count results and report progress as text with an estimate."""
-
-    def __init__(self, label: str, total: int, report: Callable[[str], None] | None):
-        self.label, self.total, self.report = label, total, report
-        self.done = self.failed = 0
-        self.start = self.last = time.monotonic()
-
-    def count(self, result: Any) -> Any:
-        """Note one result and hand it on."""
-        self.done += 1
-        self.failed += isinstance(result, Failure)
-        now = time.monotonic()
-        due = now - self.last >= REPORT_EVERY_S or self.done == self.total
-        if self.report is not None and due:
-            self.last = now
-            left_s = (now - self.start) / self.done * (self.total - self.done)
-            lost = f", {self.failed} failed" if self.failed else ""
-            self.report(f"{self.label}: {self.done}/{self.total}{lost}, about {left_s:.0f} s left")
-        return result
+        return Failure(item, _one_line(error), traceback.format_exc())
