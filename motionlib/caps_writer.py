@@ -115,6 +115,7 @@ def preprocess_one(item: dict) -> dict:
     except (ValueError, FileNotFoundError) as error:
         return failed_row(item["scan_id"], str(error))
     matrix = np.array(qc.pop("matrix"))
+    record.unlink(missing_ok=True)  # never beside an image that it does not describe
     with atomic(out / names["affine"]) as aside:
         write_transform(matrix, aside)
     qc_picture(volume, out / "qc" / f"{item['scan_id']}.png")

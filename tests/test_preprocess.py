@@ -388,6 +388,26 @@ class TestPreprocessManifest:
         again = preprocess_manifest(manifest, tmp_path / "out")
         assert list(again["status"]) == ["kept", "done", "done"]
 
+    def test_what_a_killed_run_left_is_neither_kept_nor_left_lying(
+        self, quick, monkeypatch, tmp_path
+    ):
+        good_scan(tmp_path / "a.nii.gz")
+        manifest, out = table_of([("sub-1_T1w", "a.nii.gz")], tmp_path), tmp_path / "out"
+        image = out / preprocess_manifest(manifest, out)["path"][0]
+
+        def die(volume, affine, path):
+            path.write_bytes(b"another template's")
+            path.with_name(f".0a1b2c3d.{path.name}").write_bytes(b"half")
+            raise RuntimeError("killed")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(caps_writer, "save_volume", die)
+            patch.setattr(caps_writer, "sweep", lambda paths: None)
+            preprocess_manifest(manifest, out, template="other.nii")
+        assert list(preprocess_manifest(manifest, out)["status"]) == ["done"]
+        assert [path.name for path in image.parent.glob("*_T1w.nii.gz")] == [image.name]
+        assert not list(image.parent.glob(".*"))
+
     def test_the_output_is_a_caps_folder(self, quick, tmp_path):
         good_scan(tmp_path / "sub-1_ses-M006_T1w.nii.gz")
         manifest = table_of([("sub-1_ses-M006_T1w", "sub-1_ses-M006_T1w.nii.gz")], tmp_path)
