@@ -38,6 +38,8 @@ def correct_and_register(array, affine, target: Target, template=None):
     Notes
     -----
     Source: Clinica t1-linear: N4 with ``-b [600]``; ``antsRegistrationSyNQuick.sh -t a``.
+    Measured with antspyx 0.6.3 and without a template: moved by a known affine, sub-IXI013 of IXI
+    is put back within 0.6 mm, sub-01 of ds000011 within 2.6 mm (``simpleitk``: 0.7 and 0.2).
     """
     try:
         import ants

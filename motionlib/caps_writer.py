@@ -10,7 +10,15 @@ import pandas as pd
 
 from motionlib import compute
 from motionlib.caps_names import caps_names, entities_of
-from motionlib.files import atomic, content_key, read_json, sha256_file, write_json, write_table
+from motionlib.files import (
+    atomic,
+    content_key,
+    read_json,
+    sha256_file,
+    sweep,
+    write_json,
+    write_table,
+)
 from motionlib.manifest import COLUMNS, ManifestError, complete, find_faults, locate, read_text
 from motionlib.preprocess import t1_linear
 from motionlib.qcpicture import qc_picture
@@ -18,7 +26,7 @@ from motionlib.registration import write_transform
 from motionlib.volumes import save_volume
 
 ROW_COLUMNS = ("scan_id", "participant_id", "path")  # a fault here concerns that row alone
-VERSION = 2  # raise it when the same scan would come out differently
+VERSION = 3  # raise it when the same scan would come out differently
 DESCRIPTION = {"Name": "t1-linear", "CAPSVersion": "1.0.0", "DatasetType": "derivative"}
 
 
@@ -86,6 +94,7 @@ def preprocess_manifest(
     name = engine.removeprefix("shard:").replace("/", "-of-")
     write_table(outcome, out / (f"outcome_{name}.tsv" if "shard:" in engine else "outcome.tsv"))
     if "shard:" not in engine:
+        sweep(out / name for item in items for name in _written(item))
         _write_manifests(table, outcome, manifest, out, cache)
     return outcome
 
@@ -106,6 +115,7 @@ def preprocess_one(item: dict) -> dict:
     except (ValueError, FileNotFoundError) as error:
         return failed_row(item["scan_id"], str(error))
     matrix = np.array(qc.pop("matrix"))
+    record.unlink(missing_ok=True)  # never beside an image that it does not describe
     with atomic(out / names["affine"]) as aside:
         write_transform(matrix, aside)
     qc_picture(volume, out / "qc" / f"{item['scan_id']}.png")
@@ -151,6 +161,11 @@ def _names(row: dict) -> dict:
     participant, session, extra = entities_of(row["scan_id"], row["participant_id"])
     names = caps_names(participant, session, extra=extra)
     return {"cropped": names.cropped, "affine": names.affine}
+
+
+def _written(item: dict) -> list[str]:
+    """Names of the files that `preprocess_one` writes for a scan."""
+    return [*item["names"].values(), f"qc/{item['scan_id']}.png", f"qc/{item['scan_id']}.json"]
 
 
 def _share_names(items: list[dict]) -> set[str]:

@@ -202,45 +202,15 @@ def _kind(engine: str) -> str:
 
 def _client(engine: str, resources: dict[str, float] | None):
     """Connect to the engine once a process and resource; later calls find it running."""
-    from distributed import Client, LocalCluster
+    from motionlib.clusters import connect
 
     key = (engine, tuple(sorted((resources or {}).items())))
     if key in _clients and _clients[key][0].status == "running":
         return _clients[key][0]
-    kind, cluster = _kind(engine), None
     if not _clients:
         atexit.register(close)
-    if kind == "local":
-        count = int(engine.partition(":")[2] or os.cpu_count() or 1)
-        cluster = LocalCluster(
-            n_workers=count,
-            threads_per_worker=1,
-            host="127.0.0.1",
-            dashboard_address="127.0.0.1:0",
-            scheduler_kwargs={"dashboard": False},
-            resources=resources,
-            memory_limit=0,
-        )
-    elif kind == "slurm":
-        from motionlib.slurm import slurm_cluster
-
-        cluster, workers = slurm_cluster(engine.partition(":")[2])
-        cluster.scale(jobs=workers)
-    client = Client(cluster if cluster is not None else engine, timeout=30, set_as_default=False)
-    if kind == "tcp" and resources:
-        offers = [worker["resources"] for worker in client.scheduler_info(-1)["workers"].values()]
-        if not any(all(o.get(n, 0) >= v for n, v in resources.items()) for o in offers):
-            client.close()
-            raise ValueError(
-                f"No worker of {engine} offers {resources}; start one with "
-                "`dask worker --resources GPU=1`, or ask for none."
-            )
-    if kind == "local" and "GPU" in (resources or {}):
-        from motionlib.gpus import OwnGpu, visible_gpus
-
-        client.register_plugin(OwnGpu(visible_gpus()))
-    _clients[key] = (client, cluster)
-    return client
+    _clients[key] = connect(_kind(engine), engine, resources)
+    return _clients[key][0]
 
 
 def _over_dask(function, items, client, resources, batch, meter) -> list:
@@ -257,16 +227,43 @@ def _over_dask(function, items, client, resources, batch, meter) -> list:
     )
     place = {future: i for i, future in enumerate(futures)}
     results: list = [None] * len(parts)
-    for future in as_completed(futures, loop=client.loop, raise_errors=False):
-        i = place[future]
-        try:
-            results[i] = future.result()
-        except Exception as error:  # the worker or the scheduler died: still a value
-            text = f"{type(error).__name__}: {error}".splitlines()[0]
-            results[i] = [Failure(item, text) for item in parts[i]]
-        for result in results[i]:
-            _counted(meter, result)
+    waiting = as_completed(futures, loop=client.loop, raise_errors=False)
+    futures.clear()
+    for finished in waiting.batches():
+        for future, found in zip(finished, _gather(client, finished), strict=True):
+            i = place.pop(future)
+            lost = isinstance(found, str)
+            results[i] = [Failure(item, found) for item in parts[i]] if lost else found
+            for result in results[i]:
+                _counted(meter, result)
     return [result for part in results for result in part]
+
+
+def _gather(client, futures) -> list:
+    """Fetch results at one go and let go of them; a lost one becomes the reason.
+
+    A result that is still held when its worker dies is computed again.
+    """
+    try:
+        found = client.gather(futures)
+    except Exception:
+        found = [_result_or_reason(future) for future in futures]
+    for future in futures:
+        future.release()
+    return found
+
+
+def _result_or_reason(future) -> list | str:
+    """Fetch one result, or say why there is none."""
+    try:
+        return future.result()
+    except Exception as error:  # the worker or the scheduler died: still a value
+        return _one_line(error)
+
+
+def _one_line(error: Exception) -> str:
+    """Type and message of an exception."""
+    return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
 def _guarded_batch(task: tuple) -> list:
@@ -281,8 +278,7 @@ def _guarded(function: Callable, item: Any) -> Any:
     try:
         return function(item)
     except Exception as error:
-        text = f"{type(error).__name__}: {error}".splitlines()[0]
-        return Failure(item, text, traceback.format_exc())
+        return Failure(item, _one_line(error), traceback.format_exc())
 
 
 def _counted(meter: Meter, result: Any) -> Any:

@@ -18,6 +18,7 @@ from motionlib.files import (
     read_json,
     seed_from,
     sha256_file,
+    sweep,
     write_json,
     write_table,
 )
@@ -171,6 +172,8 @@ def corrupt_manifest(
     is_shard = engine.startswith("shard:")
     name = engine.removeprefix("shard:").replace("/", "-of-")
     write_table(outcome, out / (f"outcome_{name}.tsv" if is_shard else "outcome.tsv"))
+    if not is_shard:
+        sweep(out / f"{item['scan_id']}{end}" for item in items for end in (".nii.gz", ".json"))
     there = outcome[outcome["status"] != "failed"].set_index("scan_id")["path"]
     if len(there) and not is_shard:
         kept = table[~table["refused"] & table["scan_id"].isin(there.index)]

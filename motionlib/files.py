@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,34 @@ def atomic(path: str | os.PathLike) -> Iterator[Path]:
     finally:
         with suppress(FileNotFoundError):
             aside.unlink()
+
+
+def sweep(paths: Iterable[str | os.PathLike]) -> int:
+    """Remove what `atomic` left aside of some files when the process writing them was killed.
+
+    Parameters
+    ----------
+    paths : iterable of path-like
+        Final names of files that nobody is writing now.
+
+    Returns
+    -------
+    int
+        Number of files removed.
+    """
+    names: dict[Path, set[str]] = {}
+    for path in map(Path, paths):
+        names.setdefault(path.parent, set()).add(path.name)
+    n_removed = 0
+    for folder, known in names.items():
+        if not folder.is_dir():
+            continue
+        for path in folder.iterdir():
+            match = re.fullmatch(r"\.[0-9a-f]{8}\.(.+)", path.name)
+            if match and match[1] in known:
+                path.unlink(missing_ok=True)
+                n_removed += 1
+    return n_removed
 
 
 def write_text(path: str | os.PathLike, text: str) -> Path:

@@ -145,3 +145,12 @@ class TestKillStudy:
     def test_kills_fall_into_every_third(self, bench):
         for seed in range(20):
             assert [int(share * 3) for share in bench.moments(seed)] == [0, 1, 2]
+
+
+@pytest.mark.slow
+def test_forty_scans_survive_killed_workers_and_a_killed_program(load, tmp_path):
+    bench = load(ROOT / "benchmarks" / "bench_scale.py")
+    row = bench.measure(tmp_path, 40, ["worker", "program", "worker"], 8)
+    assert (row["worker_kills"], row["program_kills"]) == (2, 1)
+    assert (row["lost"], row["repeated"], row["differing"], row["left_aside"]) == (0, 0, 0, 0)
+    assert 37 <= row["made"] <= 40  # a kill can fall between a scan's last byte and its note

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -73,6 +74,14 @@ def inverse(x: float) -> float:
     return 1 / x
 
 
+def when_there(path: str | None) -> None:
+    """Return at once, or say that it waits and return when there is a file."""
+    if path:
+        Path(f"{path}-begun").touch()
+    while path and not os.path.exists(path):
+        time.sleep(0.05)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _stop_clusters():
     yield
@@ -128,6 +137,30 @@ class TestSubmit:
 
         with pytest.raises(KeyboardInterrupt):
             submit(stop, [1])
+
+    def test_a_result_that_has_come_is_not_held_by_its_worker(self, tmp_path):
+        # a worker that dies would take it along, and it would be computed again
+        submit(operator.neg, [1], engine="local:2")
+        client = next(iter(compute._clients.values()))[0]
+        held = []
+
+        def watch():
+            deadline = time.monotonic() + 60
+            while not (tmp_path / "go-begun").exists() and time.monotonic() < deadline:
+                time.sleep(0.05)
+            while (not held or held[-1] != 1) and time.monotonic() < deadline:
+                held.append(
+                    client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.tasks))
+                )
+                time.sleep(0.05)
+            (tmp_path / "go").touch()
+
+        watcher = threading.Thread(target=watch)
+        items = [None] * 8 + [str(tmp_path / "go")]
+        watcher.start()
+        assert submit(when_there, items, engine="local:2") == [None] * 9
+        watcher.join()
+        assert held[-1] == 1
 
     def test_progress_ends_with_the_count_and_the_failures(self):
         lines = []
@@ -219,8 +252,6 @@ class TestTrainingOnEngines:
                     workers[0].send_signal(signal.SIGKILL)
                     killed.append(True)
                 time.sleep(0.02)
-
-        import threading
 
         killer = threading.Thread(target=kill_one_at_the_first_epoch)
         killer.start()

@@ -55,6 +55,24 @@ class TestAtomic:
         pd.testing.assert_frame_equal(table, pd.read_csv(tmp_path / "t.tsv", sep="\t"))
 
 
+class TestSweep:
+    def test_it_removes_what_a_killed_process_left_aside_and_nothing_else(self, tmp_path):
+        names = [".0a1b2c3d.a.json", ".0a1b2c3d.other.json", ".hidden.a.json", "a.json"]
+        for name in names:
+            (tmp_path / name).write_text("{}")
+        paths = [tmp_path / "a.json", tmp_path / "gone" / "a.json"]
+        assert files.sweep(paths) == 1
+        assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names[1:])
+
+    def test_it_knows_the_names_that_atomic_gives(self, tmp_path):
+        with files.atomic(tmp_path / "a.json") as aside:
+            aside.write_text("{}")
+            (tmp_path / "kept").write_bytes(aside.read_bytes())
+            left = aside.name
+        (tmp_path / left).write_text("{")
+        assert files.sweep([tmp_path / "a.json"]) == 1
+
+
 class TestChecksum:
     def test_equals_hashlib(self, tmp_path):
         (tmp_path / "a").write_bytes(b"motion")
