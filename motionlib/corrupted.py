@@ -15,6 +15,7 @@ from motionlib.caps_writer import failed_row, identity, outcome_row, usable_rows
 from motionlib.files import (
     atomic,
     content_key,
+    gzipped,
     read_json,
     seed_from,
     sha256_file,
@@ -100,9 +101,7 @@ def corrupt_file(
     ).numpy()
     content = _like(image, moved).to_bytes()
     if target.name.endswith(".gz"):
-        from isal import igzip
-
-        content = igzip.compress(content, compresslevel=1, mtime=0)
+        content = gzipped(content)
     with atomic(target) as aside:
         aside.write_bytes(content)
     drawn = motion.trajectory is None

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from motionlib.files import atomic
+from motionlib.files import atomic, gzipped
 from motionlib.grids import Grid, centre_on_grid, resample, study_grid
 from motionlib.headfinder import array3
 from motionlib.imagefiles import read_array
@@ -63,7 +63,7 @@ def save_volume(volume, affine, path: str | os.PathLike, *, dtype: str = "float3
     affine : array-like, shape (4, 4)
         Voxel indices to mm.
     path : path-like
-        Ends in ``.nii`` or ``.nii.gz`` (compressed by isal).
+        Ends in ``.nii`` or ``.nii.gz`` (compressed).
     dtype : {"float32", "int16", "uint8"}, default="float32"
         On disk; whole numbers carry a slope that uses their range.
 
@@ -73,7 +73,6 @@ def save_volume(volume, affine, path: str | os.PathLike, *, dtype: str = "float3
         The path written.
     """
     import nibabel as nib
-    from isal import igzip
 
     if not str(path).endswith((".nii", ".nii.gz")):
         raise ValueError(f"{Path(path).name} has another suffix; expected .nii or .nii.gz.")
@@ -85,7 +84,7 @@ def save_volume(volume, affine, path: str | os.PathLike, *, dtype: str = "float3
     image.header.set_xyzt_units("mm")
     content = image.to_bytes()
     if str(path).endswith(".gz"):
-        content = igzip.compress(content, compresslevel=1, mtime=0)
+        content = gzipped(content)
     with atomic(path) as aside:
         aside.write_bytes(content)
     return Path(path)
