@@ -1,9 +1,10 @@
 """Test copies of the model go in; how much of each kind of motion its input shows comes out.
 
-TorchIO's motion with two moves (its default) leaves the inner third of k-space to the first
-position: nothing below a third of the scan's own highest frequency changes, however far the head
-moves. For every test head this measures how far the model's input of a copy lies from that of the
-clean head: root of the summed squared difference over that of the clean input about its mean.
+TorchIO's motion with two moves (its default) leaves the middle of k-space, a third of it on average
+(the first change lies between 0.13 and 0.53 of the highest frequency), to the first position, along
+the axis that is filled in time: fine detail alone changes, however far the head moves. For every
+test head this measures how far the model's input of a copy lies from that of the clean head: root
+of the summed squared difference over that of the clean input about its mean.
 Beside it stand copies that did not move. `make model` makes the copies.
 """
 

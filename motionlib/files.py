@@ -6,8 +6,11 @@ import gzip
 import hashlib
 import json
 import os
+import platform
 import re
+import time
 import uuid
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -66,6 +69,10 @@ def seed_from(*parts: Any) -> int:
     return int(content_key(*parts, digits=16), 16) >> 1
 
 
+ASIDE = re.compile(r"\.(?P<host>[0-9a-f]{4})-(?P<pid>[0-9a-f]+)-[0-9a-f]{8}\.(?P<name>.+)")
+DAY_S = 86400
+
+
 @contextmanager
 def atomic(path: str | os.PathLike) -> Iterator[Path]:
     """Write aside, flush to disk, then rename: the file is there whole or not at all.
@@ -82,7 +89,7 @@ def atomic(path: str | os.PathLike) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{uuid.uuid4().hex[:8]}.{path.name}")
+    aside = path.with_name(f".{_host()}-{os.getpid():x}-{uuid.uuid4().hex[:8]}.{path.name}")
     try:
         yield aside
         with open(aside, "rb") as stream:
@@ -96,10 +103,12 @@ def atomic(path: str | os.PathLike) -> Iterator[Path]:
 def sweep(paths: Iterable[str | os.PathLike]) -> int:
     """Remove what `atomic` left aside of some files when the process writing them was killed.
 
+    What a process that runs is writing stays; so does, for a day, what another computer wrote.
+
     Parameters
     ----------
     paths : iterable of path-like
-        Final names of files that nobody is writing now.
+        Final names of the files.
 
     Returns
     -------
@@ -113,12 +122,37 @@ def sweep(paths: Iterable[str | os.PathLike]) -> int:
     for folder, known in names.items():
         if not folder.is_dir():
             continue
-        for path in folder.iterdir():
-            match = re.fullmatch(r"\.[0-9a-f]{8}\.(.+)", path.name)
-            if match and match[1] in known:
-                path.unlink(missing_ok=True)
-                n_removed += 1
+        n_removed += sum(_remove_dead(path, known) for path in folder.iterdir())
     return n_removed
+
+
+def sweep_below(folder: str | os.PathLike) -> int:
+    """Remove all that killed processes left aside in a folder and below, as `sweep` does."""
+    return sum(_remove_dead(path, None) for path in list(Path(folder).rglob(".*-*-*")))
+
+
+def _remove_dead(path: Path, known: set[str] | None) -> bool:
+    """Remove a file left aside if it belongs to a known name and its writer is gone."""
+    match = ASIDE.fullmatch(path.name)
+    if match is None or (known is not None and match["name"] not in known):
+        return False
+    try:
+        if match["host"] == _host() and os.name == "posix":
+            os.kill(int(match["pid"], 16), 0)  # signal 0 only asks
+            return False
+        if time.time() - path.stat().st_mtime < DAY_S:
+            return False
+    except ProcessLookupError:
+        pass
+    except OSError:  # another user's process, or the file has gone
+        return False
+    path.unlink(missing_ok=True)
+    return True
+
+
+def _host() -> str:
+    """Four hexadecimal digits that tell this computer from others."""
+    return f"{zlib.crc32(platform.node().encode()) & 0xFFFF:04x}"
 
 
 def gzipped(content: bytes) -> bytes:

@@ -13,7 +13,7 @@ import pandas as pd
 from motionlib import studycohort
 from motionlib.assemble import PAPER_IMAGES, data_root
 from motionlib.cohorts import read_cohort
-from motionlib.files import read_json, write_json, write_table
+from motionlib.files import content_key, read_json, write_json, write_table
 from motionlib.manifest import validate, write_manifest
 from motionlib.measured import is_warehouse
 from motionlib.selection import Selection
@@ -44,7 +44,8 @@ def prepare_cohort(run, *, cohort: str, n_folds: int, **options) -> pd.DataFrame
             check_names(read_held(cohort))
         raise
     record = run.cohort / "held.json"
-    key = read_json(run.cohort / "cohort.json")["key"]
+    made = read_json(run.cohort / "cohort.json")["key"]
+    key = content_key(made, studycohort.code_key("heldcohorts", "selection"))
     if cohort not in HELD or (record.is_file() and read_json(record)["key"] == key):
         return manifest
     held = read_held(cohort)

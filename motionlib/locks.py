@@ -11,8 +11,8 @@ from pathlib import Path
 def only_one(folder: Path, *, shard: str | None = None):
     """Hold the run folder, so that two runners do not write into it at once.
 
-    Shards hold it together, each number once; a whole run holds it alone.  The operating system
-    gives the lock back when its holder dies, however it dies.
+    Shards of one count hold it together, each number once; a whole run holds it alone.  The
+    operating system gives the lock back when its holder dies, however it dies.
 
     Parameters
     ----------
@@ -33,10 +33,28 @@ def only_one(folder: Path, *, shard: str | None = None):
             yield
             return
         _hold(stream, f"profile {folder.name}", "wait for it, or give --runs", shared=True)
-        name = f".lock-shard-{shard.replace('/', '-of-')}"
-        with open(folder / name, "a+", encoding="utf-8") as own:
-            _hold(own, f"shard {shard} of profile {folder.name}", "every job takes its own")
+        which, count = (int(word) for word in shard.split("/"))
+        what = f"shard {shard} of profile {folder.name}"
+        with (
+            open(folder / f".lock-shards-of-{count}", "a+", encoding="utf-8") as together,
+            open(folder / f".lock-shard-{which}-of-{count}", "a+", encoding="utf-8") as own,
+        ):
+            _hold(own, what, "every job takes its own")
+            _hold(together, what, "wait for it", shared=True)
+            _refuse_other_counts(folder, count)
             yield
+
+
+def _refuse_other_counts(folder: Path, count: int) -> None:
+    """Raise if shards of another number run: their shares would overlap with ours."""
+    if os.name == "nt":
+        return
+    for path in sorted(folder.glob(".lock-shards-of-*")):
+        other = path.name.rpartition("-")[2]
+        if other != str(count):
+            with open(path, "a+", encoding="utf-8") as stream:
+                what = f"profile {folder.name}, of which {count} shards were asked for,"
+                _hold(stream, what, f"wait for its {other} shards")
 
 
 def _hold(stream, what: str, remedy: str, *, shared: bool = False) -> None:

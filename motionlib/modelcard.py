@@ -49,9 +49,9 @@ scans.
 Balanced accuracy, 4-6 mm with four moves against clean and resampled scans, at native voxels:
 {accuracy}.
 With two moves, TorchIO's default: {two_moves}.
-There the first position owns the inner third of k-space: nothing below a third of the scan's
-highest frequency changes, however far the head moves. How little of it a 2 mm grid keeps is in
-`benchmarks/results/two_moves.csv`.
+There the first position owns the middle of k-space, a third of it on average, along the axis that
+is filled in time: how far the head moves beyond that changes fine detail only. How little of it
+a 2 mm grid keeps is in `benchmarks/results/two_moves.csv`.
 """
 
 ABLATION = """

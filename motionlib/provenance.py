@@ -18,6 +18,10 @@ PACKAGES = (
 )
 
 
+class NotYet(FileNotFoundError):  # noqa: N818 - nothing went wrong
+    """A file of the run that another notebook makes is not there yet."""
+
+
 def repository() -> Path:
     """Folder that holds ``notebooks/`` and ``motionlib/``: above the cwd, else the package's."""
     for folder in (Path.cwd(), *Path.cwd().parents, Path(__file__).resolve().parents[1]):

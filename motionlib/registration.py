@@ -139,10 +139,16 @@ def register(array: np.ndarray, affine: np.ndarray, target: Target) -> Registrat
     core = to_itk(target.core.astype(np.uint8), target.affine)
     followed = []
     for trial in _starts(fixed, region, moving, start, centre):
-        value, _ = _optimise(
-            fixed, core, moving, start, trial, shrink=(4, 2), sigma_mm=(4, SMOOTHING_MM)
-        )
-        followed.append((value, trial))
+        try:
+            value, _ = _optimise(
+                fixed, core, moving, start, trial, shrink=(4, 2), sigma_mm=(4, SMOOTHING_MM)
+            )
+        except RuntimeError:  # this start has led out of the image; the others may not
+            continue
+        if np.isfinite(value):
+            followed.append((value, trial))
+    if not followed:
+        raise ValueError("The registration failed: from every start the head left the image.")
     rigid = min(followed, key=lambda pair: pair[0])[1]
     full = sitk.AffineTransform(3)
     full.SetCenter(centre)

@@ -20,7 +20,7 @@ NAMES = {
 }  # fmt: skip
 LINES = (("row", "row"), ("metric", "measure"), ("paper", "paper"), ("ours", "ours [95 %]"),
          ("difference", "difference"), ("n", "n"), ("same_order", "same order?"),
-         ("cohort", "cohort"), ("reason", "why empty"))  # fmt: skip
+         ("cohort", "cohort"), ("reason", "note"))  # fmt: skip
 
 
 def scoreboard_html(tables: dict[str, pd.DataFrame]) -> str:
@@ -94,7 +94,7 @@ def lines(board: pd.DataFrame) -> pd.DataFrame:
     ]
     for name, title in (("paper", "paper"), ("ours", "ours [95 %]"), ("difference", "difference")):
         found[title] = [
-            None if pd.isna(value) else number(value, _unit(metric), signed=name == "difference")
+            _written(value, _unit(metric), signed=name == "difference")
             for value, metric in zip(board[name], board["metric"], strict=True)
         ]
     for place, (low, high, metric) in enumerate(
@@ -104,6 +104,13 @@ def lines(board: pd.DataFrame) -> pd.DataFrame:
             ends = f" [{number(low, _unit(metric))} to {number(high, _unit(metric))}]"
             found.iloc[place, found.columns.get_loc("ours [95 %]")] += ends
     return found
+
+
+def _written(value: float, unit: str, *, signed: bool) -> str | None:
+    """Write a number; None where there is none, and for how far two p-values lie apart."""
+    return (
+        None if pd.isna(value) or (signed and unit == "p") else number(value, unit, signed=signed)
+    )
 
 
 def _unit(metric: str) -> str:

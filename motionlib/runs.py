@@ -19,7 +19,7 @@ import pandas as pd
 
 from motionlib import files
 from motionlib.predictions import check_predictions, load_predictions, select
-from motionlib.provenance import collect_provenance, describe, greeting, runs_root
+from motionlib.provenance import NotYet, collect_provenance, describe, greeting, runs_root
 
 __all__ = ["MAKERS", "Run", "load_predictions", "runs_root"]
 
@@ -204,7 +204,7 @@ class Run:
         digits = re.match(r"\d\d", stem)
         maker = notebook or (digits[0] if digits else (makers or ["01"])[0])
         option = "" if self.profile == "smoke" else f" PROFILE={self.profile}"
-        raise FileNotFoundError(
+        raise NotYet(
             f"profile {self.profile} has no {text} yet. "
             f"Run {maker} first: make nb NB={maker}{option}"
         )

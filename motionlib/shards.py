@@ -7,6 +7,7 @@ A later run of the whole notebook finds them all and makes the tables.
 
 from __future__ import annotations
 
+import ast
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -142,13 +143,14 @@ def check_cohort(study: Study) -> None:
 def run_cells(notebook: Notebook, values: dict, *, waiting: bool = False) -> Share:
     """Run the cells of a notebook that lead to trainings, in this process.
 
-    A cell that raises `LeftToOthers` has done its share.  One that then misses something waits for
-    the other shards (so does, with `waiting`, one whose earlier notebook is left in part): the
-    rest of the notebook is left for the next time.
+    A cell that raises `LeftToOthers` has done its share.  One that then misses what it would have
+    made waits for the other shards (so does, with `waiting`, one whose earlier notebook is left in
+    part): the rest of the notebook is left for the next time.
     """
+    from motionlib.provenance import NotYet
     from motionlib.runs import Run
 
-    share = Share()
+    share, lost = Share(), set()
     space = {name: one.default for name, one in notebook.parameters.items()} | values
     Run.keeps_provenance = False
     try:
@@ -159,17 +161,26 @@ def run_cells(notebook: Notebook, values: dict, *, waiting: bool = False) -> Sha
                 share.trained += getattr(done, "trained", 0)
                 share.found += getattr(done, "found", 0)
                 share.left += getattr(done, "left", 0)
-            except (FileNotFoundError, NameError) as missing:
-                if share.left or waiting:
+                lost |= assigned(source)
+            except (NotYet, NameError) as missing:
+                known = isinstance(missing, NotYet) or missing.name in lost
+                if known and (share.left or waiting):
                     share.waits = True
-                elif not share.faults:
+                elif not (known and share.faults):
                     share.faults.append(_sentence(notebook, missing))
                 return share
             except Exception as error:
                 share.faults.append(_sentence(notebook, error))
+                lost |= assigned(source)
     finally:
         Run.keeps_provenance = True
     return share
+
+
+def assigned(source: str) -> set[str]:
+    """Names that a cell gives values to."""
+    nodes = ast.walk(ast.parse(source))
+    return {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
 
 
 def summary(which: str, shares: list[Share]) -> str:

@@ -94,6 +94,8 @@ def run_study(
         return None
     check_writable(study.folder)
     with only_one(study.folder):
+        for part in ("cohort", "cache", "models"):
+            files.sweep_below(study.folder / part)
         steps = plan(study)
         tell_plan(study, steps, say)
         todo = [step for step in steps if step.reason]
@@ -142,7 +144,7 @@ def check_writable(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         files.write_text(folder / ".writable", "")
-        (folder / ".writable").unlink()
+        (folder / ".writable").unlink(missing_ok=True)  # shards ask at the same moment
     except OSError as error:
         raise ValueError(
             f"cannot write into the runs folder {folder} ({error.strerror}); "

@@ -73,6 +73,8 @@ def make_copies(run, name: str, rows: pd.DataFrame, *, engine: str = "inline") -
 def _copy_one(item: dict) -> str:
     import torch
 
+    if Path(item["out"]).exists():  # another shard has made it meanwhile
+        return item["out"]
     rng = np.random.default_rng(seed_from(item["seed"], item["scan_id"], item["variant"]))
     volume = torch.from_numpy(np.load(item["source"]).astype(np.float32))
     kind = item["variant"].partition("#")[0]

@@ -2,6 +2,9 @@
 
 import gzip
 import hashlib
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -75,20 +78,45 @@ class TestGzipped:
 
 class TestSweep:
     def test_it_removes_what_a_killed_process_left_aside_and_nothing_else(self, tmp_path):
-        names = [".0a1b2c3d.a.json", ".0a1b2c3d.other.json", ".hidden.a.json", "a.json"]
+        dead = f".{files._host()}-{dead_process():x}-0a1b2c3d."
+        names = [f"{dead}a.json", f"{dead}other.json", ".hidden.a.json", "a.json"]
         for name in names:
             (tmp_path / name).write_text("{}")
         paths = [tmp_path / "a.json", tmp_path / "gone" / "a.json"]
         assert files.sweep(paths) == 1
         assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names[1:])
 
-    def test_it_knows_the_names_that_atomic_gives(self, tmp_path):
-        with files.atomic(tmp_path / "a.json") as aside:
-            aside.write_text("{}")
-            (tmp_path / "kept").write_bytes(aside.read_bytes())
-            left = aside.name
+    def test_it_knows_the_names_that_atomic_gives(self, tmp_path, monkeypatch):
+        pid = dead_process()
+        with monkeypatch.context() as patch:
+            patch.setattr(files.os, "getpid", lambda: pid)
+            with files.atomic(tmp_path / "a.json") as aside:
+                aside.write_text("{}")
+                left = aside.name
         (tmp_path / left).write_text("{")
         assert files.sweep([tmp_path / "a.json"]) == 1
+
+    def test_what_a_living_process_writes_stays(self, tmp_path):
+        with files.atomic(tmp_path / "a.json") as aside:
+            aside.write_text("{}")
+            assert files.sweep([tmp_path / "a.json"]) == files.sweep_below(tmp_path) == 0
+        assert (tmp_path / "a.json").read_text() == "{}"
+
+    def test_another_computer_s_file_stays_for_a_day(self, tmp_path):
+        other = f"{int(files._host(), 16) ^ 1:04x}"
+        left = tmp_path / "deep" / f".{other}-1-0a1b2c3d.a.json"
+        left.parent.mkdir()
+        left.write_text("{")
+        assert files.sweep_below(tmp_path) == 0
+        os.utime(left, (1e9, 1e9))
+        assert files.sweep_below(tmp_path) == 1
+
+
+def dead_process() -> int:
+    """Number of a process that has ended."""
+    done = subprocess.Popen([sys.executable, "-c", ""])
+    done.wait()
+    return done.pid
 
 
 class TestChecksum:

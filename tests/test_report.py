@@ -292,7 +292,7 @@ class TestScoreboard:
     def test_an_unmeasured_cell_is_empty_and_has_its_reason(self):
         row = lines(board()).iloc[2]
         assert pd.isna(row["ours [95 %]"])
-        assert row["why empty"] == "not run"
+        assert row["note"] == "not run"
 
 
 class TestTables:

@@ -2,6 +2,7 @@
 
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from motionlib.locks import only_one
 from motionlib.notebooks import read_notebook
 from motionlib.provenance import repository
 from motionlib.shards import shared_cells
+from motionlib.study import check_writable
 
 PARAMETERS = """profile: str = "smoke"  # scale of the run
 seed: int = 20  # master seed
@@ -213,6 +215,23 @@ class TestLock:
             code, _, fault = prepared("--engine", "shard:0/2")
         assert code == 1
         assert f"shard 0/2 of profile smoke is being run by process {os.getpid()}" in fault
+
+    @pytest.mark.skipif(os.name == "nt", reason="that system has no shared locks")
+    @pytest.mark.parametrize("other", ["00/2", "0/4", "3/4"])
+    def test_shards_of_another_count_or_spelling_would_overlap(self, prepared, other):
+        folder = prepared.folder / "runs" / "smoke"
+        with (
+            only_one(folder, shard="0/2"),
+            pytest.raises(BlockingIOError, match="being run"),
+            only_one(folder, shard=other),
+        ):
+            pytest.fail("two shards train the same")
+        with only_one(folder, shard=other):
+            pass
+
+    def test_many_that_start_at_once_find_the_folder_writable(self, tmp_path):
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(check_writable, [tmp_path] * 200))
 
     @pytest.mark.skipif(os.name == "nt", reason="that system has no shared locks")
     def test_a_whole_run_and_a_shard_keep_each_other_out(self, prepared):
