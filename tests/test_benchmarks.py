@@ -142,9 +142,14 @@ class TestKillStudy:
         os.utime(finished / "DONE", ns=(1, 1))
         assert bench.repeated(state, tmp_path) == [finished.name, begun.name]
 
-    def test_kills_fall_into_every_third(self, bench):
+    def test_kills_fall_early_in_the_middle_and_late(self, bench):
         for seed in range(20):
-            assert [int(share * 3) for share in bench.moments(seed)] == [0, 1, 2]
+            early, middle, late = bench.moments(seed)
+            assert 0 < early < 0.35 < middle < 0.7 < 0.75 < late < 1
+
+    def test_a_pattern_that_matches_nothing_is_no_agreement(self, bench, tmp_path):
+        rows = bench.compared(tmp_path / "a", tmp_path / "b")
+        assert {row["verdict"] for row in rows} == {"differs"}
 
 
 @pytest.mark.slow
