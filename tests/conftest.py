@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+
+from motionlib import files
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.pop("MOTIONLIB_RUNS", None)  # no test writes into somebody's runs
@@ -125,3 +129,11 @@ def data_root() -> Path:
 def reference_root() -> Path:
     """What other programs computed (``MOTIONLIB_REFERENCE``); skips where it is not at hand."""
     return folder_from("MOTIONLIB_REFERENCE")
+
+
+@pytest.fixture(scope="session")
+def left_aside():
+    """Name that a file has which a process, dead by now, was writing."""
+    done = subprocess.Popen([sys.executable, "-c", ""])
+    done.wait()
+    return lambda name: f".{files._host()}-{done.pid:x}-0a1b2c3d.{name}"

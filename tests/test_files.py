@@ -3,8 +3,6 @@
 import gzip
 import hashlib
 import os
-import subprocess
-import sys
 
 import numpy as np
 import pandas as pd
@@ -77,17 +75,18 @@ class TestGzipped:
 
 
 class TestSweep:
-    def test_it_removes_what_a_killed_process_left_aside_and_nothing_else(self, tmp_path):
-        dead = f".{files._host()}-{dead_process():x}-0a1b2c3d."
-        names = [f"{dead}a.json", f"{dead}other.json", ".hidden.a.json", "a.json"]
+    def test_it_removes_what_a_killed_process_left_aside_and_nothing_else(
+        self, tmp_path, left_aside
+    ):
+        names = [left_aside("a.json"), left_aside("other.json"), ".hidden.a.json", "a.json"]
         for name in names:
             (tmp_path / name).write_text("{}")
         paths = [tmp_path / "a.json", tmp_path / "gone" / "a.json"]
         assert files.sweep(paths) == 1
         assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names[1:])
 
-    def test_it_knows_the_names_that_atomic_gives(self, tmp_path, monkeypatch):
-        pid = dead_process()
+    def test_it_knows_the_names_that_atomic_gives(self, tmp_path, monkeypatch, left_aside):
+        pid = int(left_aside("").split("-")[1], 16)
         with monkeypatch.context() as patch:
             patch.setattr(files.os, "getpid", lambda: pid)
             with files.atomic(tmp_path / "a.json") as aside:
@@ -110,13 +109,6 @@ class TestSweep:
         assert files.sweep_below(tmp_path) == 0
         os.utime(left, (1e9, 1e9))
         assert files.sweep_below(tmp_path) == 1
-
-
-def dead_process() -> int:
-    """Number of a process that has ended."""
-    done = subprocess.Popen([sys.executable, "-c", ""])
-    done.wait()
-    return done.pid
 
 
 class TestChecksum:

@@ -389,7 +389,7 @@ class TestPreprocessManifest:
         assert list(again["status"]) == ["kept", "done", "done"]
 
     def test_what_a_killed_run_left_is_neither_kept_nor_left_lying(
-        self, quick, monkeypatch, tmp_path
+        self, quick, monkeypatch, tmp_path, left_aside
     ):
         good_scan(tmp_path / "a.nii.gz")
         manifest, out = table_of([("sub-1_T1w", "a.nii.gz")], tmp_path), tmp_path / "out"
@@ -397,7 +397,7 @@ class TestPreprocessManifest:
 
         def die(volume, affine, path):
             path.write_bytes(b"another template's")
-            path.with_name(f".0a1b2c3d.{path.name}").write_bytes(b"half")
+            path.with_name(left_aside(path.name)).write_bytes(b"half")
             raise RuntimeError("killed")
 
         with monkeypatch.context() as patch:
