@@ -1,16 +1,16 @@
 """A GPU comes in; images a second, shares of its rates and minutes of a pre-training go out.
 
 The four networks at the paper's grid, batch 16, forward and backward and Adam: plain eager float32
-beside motionlib's training (bf16 autocast, channels last, fused Adam, volumes resident on the GPU),
-turn by turn in one process. Then a whole pre-training of Conv5FC3 by `training.fit` on 856 training
-and 184 validation volumes, against the paper's 3 h 52 min. Results go to
-``results/training_gpu.csv``.
+(as torch comes: its convolutions may use TF32), bf16 autocast with channels last and torch's own
+operations, and motionlib's training, which has kernels of its own for the batch norms, pools and
+the first convolution of Conv5FC3; volumes resident on the GPU, all in one process. Then a whole
+pre-training of Conv5FC3 by `training.fit` on 856 training and 184 validation volumes, against the
+paper's 3 h 52 min. Results go to ``results/training_gpu.csv``.
 
     python benchmarks/gpu_training.py                    # everything, on the first GPU
     python benchmarks/gpu_training.py --only Conv5FC3 --epochs 0
-
-No GPU was at hand when this was written: it has been run on a CPU at a small grid only
-(``--device cpu --shape 24 28 24 --volumes 8 --scans 16 4 --epochs 1``), which writes nothing.
+    python benchmarks/gpu_training.py --device cpu --shape 24 28 24 --volumes 16 --scans 16 4 \\
+        --epochs 1 --repeats 1                           # without a GPU; writes nothing
 """
 
 from __future__ import annotations
@@ -29,11 +29,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from motionlib.datasets import VolumeStore, load_prepared
 from motionlib.files import write_table
-from motionlib.networks import NETWORKS, PAPER_SHAPE, build_network
+from motionlib.networks import NETWORKS, PAPER_SHAPE, build_network, normpool
 from motionlib.training import TrainSpec, fit
 from motionlib.volumes import phantom
 
 PAPER_MINUTES = {"Conv5FC3": 232, "ResNet3D": 387, "SECNN": 378, "ViT3D": 271}  # Table III
+has_kernels = normpool.kernels_at_hand
 RESULTS = Path(__file__).parent / "results" / "training_gpu.csv"
 
 
@@ -87,8 +88,13 @@ def work_of(name: str, shape) -> dict[str, float]:
     return {"gflop": counter.get_total_flops() / 1e9, "gbyte_bf16": moved[0] * 2 * 2.5 / 1e9}
 
 
-def stepper(name: str, store: VolumeStore, batch: int, device: torch.device, plain: bool):
-    """A call that trains on the next batch; plain is eager float32 as torch comes."""
+WAYS = ("eager float32", "bf16, channels last, torch's operations", "as shipped")
+
+
+def stepper(name: str, store: VolumeStore, batch: int, device: torch.device, way: str):
+    """A call that trains on the next batch in one of the `WAYS`."""
+    plain = way == WAYS[0]
+    normpool.kernels_at_hand = has_kernels if way == WAYS[2] else lambda: False
     torch.manual_seed(0)
     network = build_network(name, store.shape).to(device)
     if not plain:
@@ -112,31 +118,51 @@ def stepper(name: str, store: VolumeStore, batch: int, device: torch.device, pla
     return call
 
 
+def gradient(name: str, store: VolumeStore, batch: int, device: torch.device, way: str):
+    """All gradients of the first batch at fresh weights, without dropout, as one vector."""
+    normpool.kernels_at_hand = has_kernels if way == WAYS[2] else lambda: False
+    torch.manual_seed(0)
+    network = build_network(name, store.shape, dropout=0.0).to(device)
+    x, y = (
+        store.batch(np.arange(batch) % len(store), device),
+        torch.arange(batch, device=device) % 2,
+    )
+    if way != WAYS[0]:
+        network = network.to(memory_format=torch.channels_last_3d)
+    with torch.autocast(device.type, torch.bfloat16, enabled=way != WAYS[0]):
+        logits = network(x)
+    nn.functional.cross_entropy(logits.float(), y).backward()
+    return torch.cat([p.grad.flatten() for p in network.parameters()])
+
+
 def compare(names, store, batch: int, device: torch.device, repeats: int) -> list[dict]:
     """Plain and shipped training of every network, in this process."""
     measured, rows = hardware(device), []
     for name in names:
         work, speed = work_of(name, store.shape), {}
-        for way in ("eager float32", "bf16, channels last, fused Adam"):
+        exact = gradient(name, store, batch, device, WAYS[0])
+        for way in WAYS:
             if device.type == "cuda":
                 torch.cuda.empty_cache()
                 torch.cuda.reset_peak_memory_stats(device)
             try:
-                call = stepper(name, store, batch, device, way.startswith("eager"))
+                call = stepper(name, store, batch, device, way)
                 taken = seconds(call, device, repeats)
             except torch.OutOfMemoryError:
                 rows.append({"network": name, "way": way, "reason": "out of memory"})
                 continue
             speed[way] = batch / taken
             peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else np.nan
-            half = not way.startswith("eager")
-            traffic = work["gbyte_bf16"] * (1 if half else 2) * speed[way] / 1e3
+            del call
+            apart = gradient(name, store, batch, device, way) - exact
+            traffic = work["gbyte_bf16"] * (2 if way == WAYS[0] else 1) * speed[way] / 1e3
             rows.append(
                 {
                     "network": name,
                     "way": way,
                     "images_per_s": speed[way],
-                    "times_eager": speed[way] / speed.get("eager float32", np.nan),
+                    "gradient_distance": float(apart.norm() / exact.norm()),
+                    "times_eager": speed[way] / speed.get(WAYS[0], np.nan),
                     "tflop_s": work["gflop"] * speed[way] / 1e3,
                     "share_of_matrix_rate": work["gflop"]
                     * speed[way]
@@ -148,15 +174,15 @@ def compare(names, store, batch: int, device: torch.device, repeats: int) -> lis
                 }
             )
             print(rows[-1], flush=True)
-            del call
     return rows
 
 
 def volumes(folder: Path, shape, n_files: int, n_train: int, n_valid: int) -> Path:
     """A prepared manifest of the paper's size; its rows share a few files, each read anew."""
     rng, rows = np.random.default_rng(0), []
+    heads = [phantom(tuple(shape), seed=i)[0].numpy() for i in range(2)]
     for i in range(n_files):
-        volume = phantom(tuple(shape), seed=i)[0].numpy()
+        volume = heads[i // 2 % 2] + rng.normal(0, 0.02, shape).astype(np.float32)
         if i % 2:
             volume = 0.5 * (volume + np.roll(volume, rng.integers(2, 6), axis=1))  # a ghost
         np.save(folder / f"{i}.npy", volume.astype(np.float16))
@@ -175,10 +201,10 @@ def main() -> int:
     parser.add_argument("--shape", nargs=3, type=int, default=PAPER_SHAPE)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--only", nargs="+", choices=NETWORKS, default=list(NETWORKS))
-    parser.add_argument("--volumes", type=int, default=64, help="files behind the manifest's rows")
+    parser.add_argument("--volumes", type=int, default=32, help="files behind the manifest's rows")
     parser.add_argument("--scans", nargs=2, type=int, default=(856, 184), help="train, validate")
     parser.add_argument("--epochs", type=int, default=50, help="of the whole training; 0 for none")
-    parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--repeats", type=int, default=10)
     asked = parser.parse_args()
     if asked.device.startswith("cuda") and not torch.cuda.is_available():
         print("No CUDA device is visible; run this on a machine with a GPU.", file=sys.stderr)

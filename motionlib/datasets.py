@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 from motionlib.augment import AUGMENTATIONS, augmented, zscored
 from motionlib.files import seed_from
 
+READERS = 8  # threads; numpy reads and sums without the interpreter's lock
 COLUMNS = ("scan_id", "participant_id", "path", "y_true")  # what a prepared manifest must have
 
 
@@ -164,8 +166,9 @@ class VolumeStore:
         self.shape = tuple(first.shape)
         volumes = np.empty((len(table), *self.shape), np.float16)
         statistics = np.empty((len(table), 2), np.float32)
-        for i, (name, path) in enumerate(zip(self.scan_ids, table["path"], strict=True)):
-            volume = np.load(path)
+
+        def read(i: int, path: str) -> None:
+            volume, name = np.load(path), self.scan_ids[i]
             if volume.shape != self.shape:
                 raise ValueError(
                     f"Scan {name} has shape {volume.shape} where the first has {self.shape}; "
@@ -179,6 +182,9 @@ class VolumeStore:
                     f"Scan {name} is constant or not finite as float16 and cannot be z-scored; "
                     "exclude it or scale it before preparing."
                 )
+
+        with ThreadPoolExecutor(READERS) as pool:
+            list(pool.map(read, range(len(table)), table["path"]))
         self.volumes, self.statistics = torch.from_numpy(volumes), torch.from_numpy(statistics)
         if torch.device(device).type == "cuda":
             free, _ = torch.cuda.mem_get_info(device)

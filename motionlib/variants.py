@@ -196,16 +196,18 @@ def _blurred(volume, affine, rng):
     """Smooth by a Gaussian of 0.4 to 0.8 voxels."""
     from scipy.ndimage import gaussian_filter
 
-    return torch.from_numpy(gaussian_filter(volume.numpy(), rng.uniform(0.4, 0.8)))
+    smooth = gaussian_filter(volume.cpu().numpy(), rng.uniform(0.4, 0.8))
+    return torch.from_numpy(smooth).to(volume.device)
 
 
 def _noisier(volume, affine, rng):
     """Add Rician noise of 2 to 5 % of the head's mean intensity."""
-    array = volume.numpy()
+    array = volume.cpu().numpy()
     head = array[array > array.mean()]
     sd = rng.uniform(0.02, 0.05) * (head.mean() if head.size else 1.0)
     real = array + rng.normal(0, sd, array.shape)
-    return torch.from_numpy(np.hypot(real, rng.normal(0, sd, array.shape)).astype(np.float32))
+    noisy = np.hypot(real, rng.normal(0, sd, array.shape)).astype(np.float32)
+    return torch.from_numpy(noisy).to(volume.device)
 
 
 def _contrast(volume, affine, rng):

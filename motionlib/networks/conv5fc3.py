@@ -25,7 +25,7 @@ from collections import OrderedDict
 
 from torch import nn
 
-from motionlib.networks.normpool import NormPool
+from motionlib.networks.normpool import FirstBlock, NormPool
 
 CHANNELS = (8, 16, 32, 64, 128)
 HIDDEN = (1300, 50)
@@ -51,9 +51,9 @@ class Conv5FC3(nn.Sequential):
         blocks: OrderedDict[str, nn.Module] = OrderedDict()
         sizes, channels = tuple(shape), 1
         for number, width in enumerate(CHANNELS, 1):
-            blocks[f"block{number}"] = nn.Sequential(
-                nn.Conv3d(channels, width, 3, padding=1), NormPool(width)
-            )
+            chain = FirstBlock if channels == 1 else nn.Sequential
+            conv = nn.Conv3d(channels, width, 3, padding=1)
+            blocks[f"block{number}"] = chain(conv, NormPool(width))
             sizes, channels = tuple(-(-n // 2) for n in sizes), width
         features = channels * sizes[0] * sizes[1] * sizes[2]
         blocks["fc1"] = nn.Sequential(

@@ -2,10 +2,14 @@
 
 On a CPU the three operations are bound by memory, and one pass over it does for all of them; the
 backward pass writes the convolution's gradient directly, from one byte a pooled value that says
-where the maximum was. Elsewhere torch's own operations are used, with the same result to rounding.
+where the maximum was. On a GPU in bf16 `gpublock` does the like. Elsewhere torch's own operations
+are used, with the same result to rounding.
 """
 
 from __future__ import annotations
+
+from functools import cache
+from importlib.util import find_spec
 
 import numpy as np
 import torch
@@ -43,7 +47,33 @@ class NormPool(nn.BatchNorm3d):
         elif plain and not self.training and not asked:
             statistics = self.running_mean, self.running_var
             return _pooled(x, self.weight, self.bias, *statistics, self.eps)[0]
+        elif x.is_cuda and x.dtype == torch.bfloat16 and kernels_at_hand():
+            from motionlib.networks.gpublock import NormPoolGpu, serves
+
+            if serves(x, self):
+                return NormPoolGpu.apply(x, self.weight, self.bias, self)
         return nn.functional.relu(padded_max_pool(super().forward(x)))
+
+
+class FirstBlock(nn.Sequential):
+    """A convolution of one channel and its `NormPool`; in one go where bf16 trains on a GPU."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Turn ``(B, 1, I, J, K)`` into ``(B, C, ceil(I/2), ceil(J/2), ceil(K/2))``."""
+        conv, norm = self
+        if x.is_cuda and not x.requires_grad and kernels_at_hand():
+            from motionlib.networks.gpublock import FirstBlockGpu, serves
+
+            if serves(x, norm):
+                own = conv.weight, conv.bias, norm.weight, norm.bias
+                return FirstBlockGpu.apply(x, *own, norm)
+        return super().forward(x)
+
+
+@cache
+def kernels_at_hand() -> bool:
+    """Whether Triton, which CUDA builds of torch bring along on Linux, is installed."""
+    return find_spec("triton") is not None
 
 
 def padded_max_pool(x: torch.Tensor) -> torch.Tensor:
