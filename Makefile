@@ -1,6 +1,7 @@
 # The only task runner. Every target works without an activated environment.
 #   make study                     the whole study, profile demo
 #   make study PROFILE=smoke ARGS="--only 02,03"
+#   make test WORKERS=4            all tests, their files spread over four processes
 # On Linux `torch==2.13.0` is the CUDA build; for the small CPU build:
 #   make setup TORCH="torch==2.13.0 --extra-index-url https://download.pytorch.org/whl/cpu"
 # A torch that the site provides: make setup VENV_FLAGS=--system-site-packages TORCH=
@@ -14,6 +15,7 @@ CONSTRAINTS ?= -c constraints.txt
 PROFILE ?= demo
 ARGS ?=
 NB ?=
+WORKERS ?= 2
 BIN := $(VENV)/bin
 
 export TORCH CONSTRAINTS VENV_FLAGS
@@ -66,7 +68,7 @@ test: $(STAMP)  ## run all tests, the smoke study among them
 	@if [ -z "$(FORCE)$(ARGS)" ] && [ -f "$(TESTED)" ]; then \
 	    echo "nothing has changed since all tests passed; make test FORCE=1 runs them again"; \
 	else \
-	    $(BIN)/python -m pytest $(ARGS) || exit 1; \
+	    $(BIN)/python -m pytest $(or $(ARGS),-n $(WORKERS) --dist loadfile) || exit 1; \
 	    if [ -z "$(ARGS)" ]; then rm -f $(VENV)/.tested-*; touch "$(TESTED)"; fi; \
 	fi
 

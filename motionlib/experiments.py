@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pandas as pd
 
 from motionlib import studydata
 from motionlib.budget import Budget, default_device
+from motionlib.files import read_json
 from motionlib.heldcohorts import prepare_cohort  # noqa: F401
 from motionlib.intervals import summary_intervals
 from motionlib.predictions import PREDICTION_COLUMNS
@@ -22,6 +24,7 @@ from motionlib.variants import CONTROLS, LADDER
 
 COLUMNS = list(PREDICTION_COLUMNS)
 AUGMENT = {"paper": "none", "recommended": "nuisance"}  # contrast, sharpness, noise, both classes
+FEW = 100  # training scans; fewer are moved and mirrored anew in every epoch
 
 
 def rows_of(predictions: pd.DataFrame, experiment: str, task: str, model: str, fold: int):
@@ -61,6 +64,7 @@ def pretrain(
     Notes
     -----
     Source: paper §III-C, §III-D.1, Tables II, III and A.III.
+    Departs from the paper where a cohort is small (see `recipe_of`).
     """
     real = studydata.real_motion_set(run)
     still = prepare(partial(studydata.control_set, run, "resampled"), engine=budget.engine)
@@ -69,12 +73,11 @@ def pretrain(
         (s, v): prepare(partial(studydata.synthetic_set, run, s, v, recipe), engine=budget.engine)
         for s, v, _ in cells
     }
+    how, spent = recipe_of(run, sets[cells[0][:2]], recipe, budget)
     plan = [(*cell, fold) for cell in cells for fold in range(budget.n_folds)]
     jobs = [
         Job(
-            spec_for(
-                run, sets[s, v], fold, budget, network=n, task="synthetic", augment=AUGMENT[recipe]
-            ),
+            spec_for(run, sets[s, v], fold, spent, network=n, task="synthetic", **how),
             str(run.models),
             budget.device,
         )
@@ -100,6 +103,40 @@ def pretrain(
             found = predict(folder, manifest, device=budget.device)
             parts.append(rows_of(found, f"{name}/{suffix}", task, network, fold))
     return pd.concat(parts, ignore_index=True)
+
+
+def recipe_of(run, prepared: Path, recipe: str, budget: Budget) -> tuple[dict, Budget]:
+    """Say how training changes its scans from epoch to epoch, and what it may spend.
+
+    Parameters
+    ----------
+    run : motionlib.runs.Run
+        A run whose cohort is prepared.
+    prepared : Path
+        The prepared manifest of one cell.
+    recipe : {"paper", "recommended"}
+        How both classes are made.
+    budget : Budget
+        Of the notebook.
+
+    Returns
+    -------
+    how : dict
+        Fields of `TrainSpec`.
+    spent : Budget
+        With twice the epochs where scans are made anew.
+
+    Notes
+    -----
+    Departs from the paper: the scans of its recipe are moved once, as the paper's, where there are
+    at least `FEW` to train on; fewer are moved again and mirrored at random in every epoch.
+    """
+    n_training = (pd.read_csv(prepared, sep="\t")["role"] == "train").sum()
+    if recipe != "paper" or n_training >= FEW:
+        return {"augment": AUGMENT[recipe]}, budget
+    spacing_mm = read_json(run.cohort / "cohort.json")["spacing_mm"]
+    how = {"augment": "flip", "fresh_mm": float(spacing_mm)}
+    return how, replace(budget, epochs=2 * budget.epochs)
 
 
 def record(run, plan, folders, recipe: str) -> None:

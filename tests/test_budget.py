@@ -73,3 +73,31 @@ class TestTrain:
             plugin.setup(SimpleNamespace(name=number))
             seen.append(os.environ["CUDA_VISIBLE_DEVICES"])
         assert seen == ["4", "6", "4"]
+
+
+class TestRecipe:
+    @pytest.fixture
+    def run(self, tmp_path):
+        (tmp_path / "cohort.json").write_text('{"spacing_mm": 4}')
+        return SimpleNamespace(cohort=tmp_path)
+
+    @pytest.fixture
+    def prepared(self, tmp_path):
+        def write(n):
+            rows = pd.DataFrame({"role": ["train"] * n + ["test"] * 200})
+            rows.to_csv(tmp_path / "prepared.tsv", sep="\t", index=False)
+            return tmp_path / "prepared.tsv"
+
+        return write
+
+    def test_the_papers_copies_are_made_once_where_there_are_enough(self, run, prepared):
+        how = experiments.recipe_of(run, prepared(100), "paper", Budget(12, 3))
+        assert how == ({"augment": "none"}, Budget(12, 3))
+
+    def test_few_are_moved_and_mirrored_in_every_epoch_for_twice_the_epochs(self, run, prepared):
+        how = experiments.recipe_of(run, prepared(99), "paper", Budget(12, 3))
+        assert how == ({"augment": "flip", "fresh_mm": 4.0}, Budget(24, 3))
+
+    def test_the_recommended_recipe_has_copies_enough(self, run, prepared):
+        how = experiments.recipe_of(run, prepared(10), "recommended", Budget(12, 3))
+        assert how == ({"augment": "nuisance"}, Budget(12, 3))

@@ -85,6 +85,13 @@ class TestScanners:
             signal = tissue_signal(sample_scanner(rng).protocol)
             assert signal[1] < signal[2] < signal[3]  # fluid, grey, white
 
+    def test_half_of_the_scans_are_archived_as_tilted_reformats(self):
+        rng = np.random.default_rng(2)
+        tilts = np.array([sample_scanner(rng).tilt_deg for _ in range(3000)])
+        tilted = tilts.any(axis=1)
+        assert tilted.mean() == pytest.approx(0.5, abs=0.03)
+        assert tilts[tilted].mean(axis=0) == pytest.approx((12, 0, 0), abs=0.7)
+
     def test_unknown_hospital_is_refused(self):
         with pytest.raises(ValueError, match="1 to 39"):
             sample_scanner(np.random.default_rng(0), hospital=40)

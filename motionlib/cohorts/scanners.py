@@ -14,6 +14,7 @@ from motionlib.files import seed_from
 VENDOR_IMAGES = {"Siemens": 3752, "GE": 1710, "Philips": 33, "Toshiba": 5}
 VENDOR_HOSPITALS = {"Siemens": 24, "GE": 12, "Philips": 2, "Toshiba": 1}
 GADOLINIUM_SHARE = 0.4  # not stated in the paper
+REFORMAT_SHARE = 0.5  # not stated in the paper; see `console.reformat`
 _AXES = ((1, 1), (1, 0), (0, 0), (0, 2))  # sagittal, its partitions, axial, its partitions
 _MODELS = {
     ("Siemens", 1.5): ("Avanto", "Aera", "Symphony"),
@@ -55,6 +56,8 @@ class Scanner:
         Offset added after the magnitude, as a fraction of the foreground mean.
     gadolinium : float
         Dose as a multiple of the usual one, 0 without contrast agent.
+    tilt_deg : tuple of float
+        Tilt about R, A and S of the reformat that is archived; zeros: the acquired planes are.
     """
 
     hospital: int
@@ -69,6 +72,7 @@ class Scanner:
     noise_sd: float
     floor: float
     gadolinium: float
+    tilt_deg: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
 
 @lru_cache(maxsize=1)
@@ -107,7 +111,8 @@ def sample_scanner(rng: np.random.Generator, *, hospital: int | None = None) -> 
     -----
     Source: paper §III-A.2 for the vendors and the 39 hospitals. The rest is ours: "no
     homogenisation on the acquisition parameters" is rendered by wide ranges of sequence timing,
-    field strength, voxel shape, smoothing, noise, bias field, grey scale and contrast agent.
+    field strength, voxel shape, smoothing, noise, bias field, grey scale and contrast agent, and
+    by reformats that are archived in place of the acquired planes.
     """
     table = hospitals()
     if hospital is None:
@@ -127,6 +132,7 @@ def sample_scanner(rng: np.random.Generator, *, hospital: int | None = None) -> 
         "Toshiba": ("linear", "linear", "linear", "linear"),
     }[vendor][rng.integers(4)]
     gadolinium = rng.uniform(0.7, 1.3) if rng.random() < GADOLINIUM_SHARE else 0.0
+    tilt_deg = rng.normal((12.0, 0.0, 0.0), (7.0, 4.0, 4.0)) * (rng.random() < REFORMAT_SHARE)
     return Scanner(
         hospital=hospital,
         protocol=protocol,
@@ -140,6 +146,7 @@ def sample_scanner(rng: np.random.Generator, *, hospital: int | None = None) -> 
         noise_sd=float(np.clip(0.045 * np.exp(-0.35 * quality + rng.normal(0, 0.5)), 0.008, 0.2)),
         floor=float(max(0.0, rng.normal(0.0, 0.03))),
         gadolinium=float(gadolinium),
+        tilt_deg=tuple(tilt_deg.tolist()),
     )
 
 

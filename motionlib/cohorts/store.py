@@ -17,7 +17,7 @@ from motionlib.files import content_key, read_json, sha256_file, write_json, wri
 from motionlib.manifest import COLUMNS, complete, write_manifest
 from motionlib.volumes import save_volume
 
-VERSION = 1  # raise when the same plan must give other images
+VERSION = 2  # raise when the same plan must give other images
 LEVELS = 250  # grey levels at the foreground's mean
 FLOW = ["step", "cohort", "n_in", "n_out", "reason"]
 Progress = Callable[[str], None] | None

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from motionlib.cohorts import heads, protocols, warehouse
+from motionlib.cohorts.console import reformat
 from motionlib.cohorts.moving import still_noise
 from motionlib.cohorts.plans import plan_real_motion, plan_research, plan_warehouse
 from motionlib.cohorts.raters import rate
@@ -149,7 +150,8 @@ def make_scan(item: dict) -> dict:
         )
     if item["role"] == "warehouse":
         grades = rate(info["severity_mm"], rng)
-    return write_scan(item, volume, head.affine, description, grades, info)
+    volume, affine = reformat(volume, head.affine, scanner.tilt_deg)
+    return write_scan(item, volume, affine, description, grades, info)
 
 
 def _flow(items, manifest, failed) -> pd.DataFrame:

@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 
 from motionlib.acquisition import acquire
+from motionlib.cohorts.console import reformat
 from motionlib.cohorts.heads import bias_field
 from motionlib.cohorts.moving import acquisition_of, foreground_mean, reconstruct, sample_motion
 from motionlib.cohorts.plans import SCANS_PER_PATIENT, assign_fates, spread_scans
@@ -123,6 +124,7 @@ def _emulate_item(item: dict) -> dict:
     volume = volume * bias_field(volume.shape, affine, scanner.bias, rng)
     volume, info = emulate_scan(volume, affine, scanner, severity=item["severity_mm"], rng=rng)
     grades = rate(info["severity_mm"], rng)
+    volume, affine = reformat(volume, affine, scanner.tilt_deg)
     return write_scan(item, volume, affine, describe(scanner), grades, info)
 
 
@@ -141,6 +143,7 @@ def describe(scanner: Scanner) -> dict:
         "gamma": round(scanner.gamma, 3),
         "bias": round(scanner.bias, 3),
         "noise_sd": round(scanner.noise_sd, 4),
+        "tilt_deg": round(float(np.linalg.norm(scanner.tilt_deg)), 2),
     }
 
 
