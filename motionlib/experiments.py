@@ -24,7 +24,7 @@ from motionlib.variants import CONTROLS, LADDER
 
 COLUMNS = list(PREDICTION_COLUMNS)
 AUGMENT = {"paper": "none", "recommended": "nuisance"}  # contrast, sharpness, noise, both classes
-FEW = 100  # training scans; fewer are moved and mirrored anew in every epoch
+FEW = 100  # scans to train and validate on; fewer are moved and mirrored anew in every epoch
 
 
 def rows_of(predictions: pd.DataFrame, experiment: str, task: str, model: str, fold: int):
@@ -129,10 +129,11 @@ def recipe_of(run, prepared: Path, recipe: str, budget: Budget) -> tuple[dict, B
     Notes
     -----
     Departs from the paper: the scans of its recipe are moved once, as the paper's, where there are
-    at least `FEW` to train on; fewer are moved again and mirrored at random in every epoch.
+    at least `FEW` to train and validate on; of fewer, those that train are moved again and
+    mirrored at random in every epoch.
     """
-    n_training = (pd.read_csv(prepared, sep="\t")["role"] == "train").sum()
-    if recipe != "paper" or n_training >= FEW:
+    n_scans = (pd.read_csv(prepared, sep="\t")["role"] == "train").sum()
+    if recipe != "paper" or n_scans >= FEW:
         return {"augment": AUGMENT[recipe]}, budget
     spacing_mm = read_json(run.cohort / "cohort.json")["spacing_mm"]
     how = {"augment": "flip", "fresh_mm": float(spacing_mm)}

@@ -101,3 +101,24 @@ class TestRecipe:
     def test_the_recommended_recipe_has_copies_enough(self, run, prepared):
         how = experiments.recipe_of(run, prepared(10), "recommended", Budget(12, 3))
         assert how == ({"augment": "nuisance"}, Budget(12, 3))
+
+    @pytest.mark.parametrize(("n", "epochs", "augment"), [(99, 6, "flip"), (100, 3, "none")])
+    def test_pretraining_specifies_it(self, run, prepared, monkeypatch, n, epochs, augment):
+        seen = []
+
+        def stop(jobs, **options):
+            seen.extend(job.spec for job in jobs)
+            raise StopIteration
+
+        cell = prepared(n)
+        monkeypatch.setattr(experiments.studydata, "real_motion_set", lambda run: None)
+        monkeypatch.setattr(experiments, "prepare", lambda make, engine: cell)
+        monkeypatch.setattr(experiments, "note_folds", lambda *args: None)
+        monkeypatch.setattr(experiments, "train", stop)
+        run.seed, run.models = 20, "models"
+        with pytest.raises(StopIteration):
+            experiments.pretrain(run, Budget(3, 2))
+        assert [(one.fold, one.epochs, one.augment) for one in seen] == [
+            (0, epochs, augment),
+            (1, epochs, augment),
+        ]

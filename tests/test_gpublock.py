@@ -1,4 +1,8 @@
-"""The first block and the pools on a GPU, against double precision; interpreted where none is."""
+"""The first block and the pools on a GPU, against double precision.
+
+Where there is no GPU but Triton is installed (CUDA builds of torch bring it along), Triton's
+interpreter runs the kernels, with products of float32 in place of bf16.
+"""
 
 import os
 import subprocess
@@ -15,9 +19,10 @@ from motionlib.networks import gpupool
 from motionlib.networks.gpublock import FirstBlockGpu, NormPoolGpu
 from motionlib.networks.normpool import NormPool, padded_max_pool
 
-device, shape = sys.argv[1], tuple(int(n) for n in sys.argv[2:])
+device, shape = sys.argv[1], tuple(int(n) for n in sys.argv[3:])
 if device == "cpu":
     gpupool.HALF = tl.constexpr(tl.float32)  # the interpreter has no products of bf16
+gpupool.PROGRAMS = int(sys.argv[2])  # few: each takes many turns, as at the paper's grid
 torch.manual_seed(20)
 
 def norms(channels):
@@ -67,14 +72,15 @@ assert NormPoolGpu.apply(lost, norm.weight, norm.bias, norm)[:, 0].isnan().all()
 """
 
 
+@pytest.mark.parametrize("programs", [2, 4096])
 @pytest.mark.parametrize("shape", [(9, 10, 7), (8, 6, 5)], ids=["odd", "even"])
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
-def test_kernels_agree_with_double_precision(device, shape):
+def test_kernels_agree_with_double_precision(device, shape, programs):
     if device == "cuda" and not torch.cuda.is_available():
         pytest.skip("no CUDA device")
     interpreted = {"TRITON_INTERPRET": "1"} if device == "cpu" else {}
     done = subprocess.run(
-        [sys.executable, "-c", COMPARE, device, *map(str, shape)],
+        [sys.executable, "-c", COMPARE, device, str(programs), *map(str, shape)],
         env=os.environ | interpreted,
         capture_output=True,
         text=True,
@@ -85,3 +91,58 @@ def test_kernels_agree_with_double_precision(device, shape):
     assert {name: e for name, e in found.items() if not e < 5e-3} == {}
     tight = ("mean", "variance")
     assert all(e < 1e-5 for name, e in found.items() if name.endswith(tight))
+
+
+class TestServes:
+    """Which steps the kernels take; a GPU is pretended."""
+
+    @pytest.fixture
+    def gpublock(self, monkeypatch):
+        from motionlib.networks import gpublock
+
+        monkeypatch.setattr(gpublock, "works", lambda device: True)
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+        monkeypatch.setattr(torch, "is_autocast_enabled", lambda kind: True)
+        monkeypatch.setattr(torch, "get_autocast_dtype", lambda kind: torch.bfloat16)
+        return gpublock
+
+    @pytest.fixture
+    def x(self):
+        return torch.zeros(2, 8, 4, 4, 4)
+
+    def test_a_training_step_in_bf16(self, gpublock, x):
+        assert gpublock.serves(x, torch.nn.BatchNorm3d(8))
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("works", lambda device: False),
+            ("torch.cuda.get_device_capability", lambda device: (7, 5)),
+            ("torch.is_autocast_enabled", lambda kind: False),
+            ("torch.get_autocast_dtype", lambda kind: torch.float16),
+            ("MOST", 100),
+        ],
+    )
+    def test_not_where_a_condition_fails(self, gpublock, x, monkeypatch, name, value):
+        where = f"motionlib.networks.gpublock.{name}" if "." not in name else name
+        monkeypatch.setattr(where, value)
+        assert not gpublock.serves(x, torch.nn.BatchNorm3d(8))
+
+    def test_not_with_other_channels_or_fixed_statistics(self, gpublock, x):
+        assert not gpublock.serves(x, torch.nn.BatchNorm3d(12))
+        assert not gpublock.serves(x, torch.nn.BatchNorm3d(8).eval())
+        assert not gpublock.serves(x, torch.nn.BatchNorm3d(8, momentum=None))
+
+    def test_a_missing_compiler_is_said_once_and_torch_goes_on(self, monkeypatch):
+        from motionlib.networks import gpublock
+
+        class Broken:
+            def __getitem__(self, grid):
+                raise RuntimeError("Failed to find C compiler")
+
+        monkeypatch.setattr(gpublock.kernels, "padded", Broken())
+        gpublock.works.cache_clear()
+        with pytest.warns(UserWarning, match="Failed to find C compiler.*torch's own operations"):
+            assert not gpublock.works(torch.device("cpu"))
+        assert not gpublock.works(torch.device("cpu"))
+        gpublock.works.cache_clear()

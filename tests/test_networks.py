@@ -1,9 +1,12 @@
 """The four networks: as published at the paper's grid, usable on small ones."""
 
+import sys
+from types import SimpleNamespace
+
 import pytest
 import torch
 
-from motionlib.networks import NETWORKS, PAPER_SHAPE, build_network
+from motionlib.networks import NETWORKS, PAPER_SHAPE, build_network, normpool
 from motionlib.networks.normpool import NormPool, padded_max_pool
 from motionlib.networks.vit3d import ViT3D, default_patch
 
@@ -198,3 +201,45 @@ class TestRefusals:
     def test_impossible_dropout_is_refused(self):
         with pytest.raises(ValueError, match="not a probability"):
             build_network("SECNN", SMALL, dropout=1.5)
+
+
+class TestGpuDispatch:
+    """The GPU's kernels are asked where they serve; a GPU is pretended."""
+
+    @pytest.fixture
+    def kernels(self, monkeypatch):
+        def taken(name):
+            return SimpleNamespace(apply=lambda *args: name)
+
+        stand_in = SimpleNamespace(
+            serves=lambda x, norm: True,
+            FirstBlockGpu=taken("first block"),
+            NormPoolGpu=taken("pool"),
+        )
+        monkeypatch.setitem(sys.modules, "motionlib.networks.gpublock", stand_in)
+        monkeypatch.setattr(normpool, "kernels_at_hand", lambda: True)
+        return stand_in
+
+    @pytest.fixture
+    def x(self):
+        return SimpleNamespace(
+            is_cuda=True,
+            requires_grad=False,
+            dtype=torch.bfloat16,
+            device=torch.device("cuda"),
+        )
+
+    def test_the_first_block_and_the_pools_go_to_them(self, kernels, x):
+        network = build_network("Conv5FC3", (8, 8, 8))
+        assert network.block1(x) == "first block"
+        assert network.block2[1](x) == "pool"
+
+    def test_a_wanted_gradient_of_the_input_does_not(self, kernels, x):
+        x.requires_grad = True
+        with pytest.raises(TypeError):  # torch's own convolution got the stand-in
+            build_network("Conv5FC3", (8, 8, 8)).block1(x)
+
+    def test_without_triton_torch_does_it(self, kernels, x, monkeypatch):
+        monkeypatch.setattr(normpool, "kernels_at_hand", lambda: False)
+        with pytest.raises(TypeError):
+            build_network("Conv5FC3", (8, 8, 8)).block1(x)

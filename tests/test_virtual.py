@@ -2,6 +2,7 @@
 
 import json
 
+import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
@@ -78,6 +79,19 @@ class TestManifest:
         assert (truth[manifest.query("role == 'research'")["scan_id"]] == 0).all()
         moved = manifest.query("role == 'real_motion' and motion_grade == 1")["scan_id"]
         assert (truth[moved] > 0.5).all()
+
+    def test_only_graded_warehouse_scans_are_reformats_and_their_headers_say_so(self, cohort):
+        root, manifest, _ = cohort
+        tilt_deg = pd.read_csv(root / "truth.tsv", sep="\t").set_index("scan_id")["tilt_deg"]
+        graded = manifest.set_index("scan_id")["motion_grade"].notna()
+        warehouse = manifest.set_index("scan_id")["role"] == "warehouse"
+        assert (tilt_deg[~warehouse] == 0).all()
+        assert 0.2 < (tilt_deg[graded & warehouse] > 0).mean() < 0.8
+        for row in manifest.itertuples():
+            axes = nib.load(root / row.path).affine[:3, :3]
+            axes = axes / np.linalg.norm(axes, axis=0)
+            found = np.rad2deg(np.arccos(np.clip((np.trace(axes) - 1) / 2, -1, 1)))
+            assert found == pytest.approx(tilt_deg[row.scan_id], abs=0.1)
 
     def test_flow_counts_add_up(self, cohort):
         _, manifest, flow = cohort

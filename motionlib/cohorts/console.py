@@ -26,15 +26,15 @@ def reformat(volume: np.ndarray, affine: np.ndarray, tilt_deg) -> tuple[np.ndarr
 
     Notes
     -----
-    Source: ours. A routine T1w scan is read in planes along the commissures, and many archives
-    keep that reformat and not the acquired planes; interpolation then is no sign of motion.
+    Source: ours. Routine scans are often read, and archived, in other planes than the acquired
+    ones; interpolation then is no sign of motion. The tilt is drawn at random (`sample_scanner`)
+    and does not follow the head's own pose, as a technician's would.
     """
     from scipy import ndimage
-    from scipy.spatial.transform import Rotation
 
     if not np.any(tilt_deg):
         return volume, affine
-    turned = Rotation.from_euler("xyz", tilt_deg, degrees=True).as_matrix() @ affine[:3, :3]
+    turned = _rotation(tilt_deg).as_matrix() @ affine[:3, :3]
     step = np.linalg.solve(affine[:3, :3], turned)  # from new voxels to old ones
     centre = (np.array(volume.shape) - 1) / 2
     offset = centre - step @ centre
@@ -43,3 +43,14 @@ def reformat(volume: np.ndarray, affine: np.ndarray, tilt_deg) -> tuple[np.ndarr
     moved[:3, 3] += affine[:3, :3] @ offset
     new = ndimage.affine_transform(volume, step, offset=offset, order=1, output=np.float32)
     return new, moved
+
+
+def tilt_size_deg(tilt_deg) -> float:
+    """Angle in degrees between the acquired planes and the reformat."""
+    return float(np.rad2deg(_rotation(tilt_deg).magnitude()))
+
+
+def _rotation(tilt_deg):
+    from scipy.spatial.transform import Rotation
+
+    return Rotation.from_euler("xyz", tilt_deg, degrees=True)

@@ -141,6 +141,7 @@ def make_scan(item: dict) -> dict:
     description, grades = warehouse.describe(scanner), None
     if item["reject"]:
         volume, affine = reject_scan(volume, head.affine, item["reject"], scanner, rng)
+        description = warehouse.describe(warehouse.as_acquired(scanner))
         return write_scan(item, volume, affine, description, None, {"severity_mm": None})
     if item["role"] == "research":
         volume, info = still_noise(volume, scanner.noise_sd, rng), {"severity_mm": 0.0}

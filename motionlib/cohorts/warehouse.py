@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 
 from motionlib.acquisition import acquire
-from motionlib.cohorts.console import reformat
+from motionlib.cohorts.console import reformat, tilt_size_deg
 from motionlib.cohorts.heads import bias_field
 from motionlib.cohorts.moving import acquisition_of, foreground_mean, reconstruct, sample_motion
 from motionlib.cohorts.plans import SCANS_PER_PATIENT, assign_fates, spread_scans
@@ -120,7 +120,7 @@ def _emulate_item(item: dict) -> dict:
     volume, affine = to_native(volume, affine, scanner, item["spacing_mm"])
     if item["reject"]:
         volume, affine = reject_scan(volume, affine, item["reject"], scanner, rng)
-        return write_scan(item, volume, affine, describe(scanner), None, {})
+        return write_scan(item, volume, affine, describe(as_acquired(scanner)), None, {})
     volume = volume * bias_field(volume.shape, affine, scanner.bias, rng)
     volume, info = emulate_scan(volume, affine, scanner, severity=item["severity_mm"], rng=rng)
     grades = rate(info["severity_mm"], rng)
@@ -143,8 +143,13 @@ def describe(scanner: Scanner) -> dict:
         "gamma": round(scanner.gamma, 3),
         "bias": round(scanner.bias, 3),
         "noise_sd": round(scanner.noise_sd, 4),
-        "tilt_deg": round(float(np.linalg.norm(scanner.tilt_deg)), 2),
+        "tilt_deg": round(tilt_size_deg(scanner.tilt_deg), 2),
     }
+
+
+def as_acquired(scanner: Scanner) -> Scanner:
+    """Give the same scanner without a reformat; straight rejects have none."""
+    return replace(scanner, tilt_deg=(0.0, 0.0, 0.0))
 
 
 def to_native(volume, affine, scanner: Scanner, spacing_mm: float | None = None):

@@ -2,12 +2,34 @@
 
 from __future__ import annotations
 
+import warnings
+from functools import cache
+
 import torch
+from torch.autograd.function import once_differentiable
 
 from motionlib.networks import gpupool as kernels
 
 HOW = {"num_warps": 4, "num_stages": 2}  # of the first block's programs
 MOST = 2**31  # values of a volume's batch that a kernel can count
+
+
+@cache
+def works(device: torch.device) -> bool:
+    """Whether a kernel runs on a GPU: Triton asks for a C compiler at its first launch."""
+    x = torch.ones(2, 2, 2, device=device)
+    out = torch.empty(4, 4, 4, device=device, dtype=torch.bfloat16)
+    try:
+        with torch.cuda.device_of(x):
+            kernels.padded[(1,)](x, out, out.numel(), 2, 2, 2, BLOCK=64)
+        return float(out.sum()) == x.numel()
+    except Exception as error:
+        warnings.warn(
+            f"Triton cannot build kernels here ({type(error).__name__}: {error}); training goes on "
+            "with torch's own operations, several times slower. Install a C compiler to mend it.",
+            stacklevel=2,
+        )
+        return False
 
 
 def serves(x: torch.Tensor, norm) -> bool:
@@ -23,7 +45,14 @@ def serves(x: torch.Tensor, norm) -> bool:
         and torch.is_autocast_enabled("cuda")
         and torch.get_autocast_dtype("cuda") == torch.bfloat16
         and torch.cuda.get_device_capability(x.device)[0] >= 8
+        and works(x.device)
     )
+
+
+def _run(kernel, programs: int, *args, **options) -> None:
+    """Launch a kernel on the device of its first tensor, which need not be the current one."""
+    with torch.cuda.device_of(args[0]):
+        kernel[(programs,)](*args, **options)
 
 
 def _launch(n: int, block: int) -> tuple[int, int]:
@@ -69,7 +98,9 @@ def _coefficients(gradient, where, picked, scale, mean, inverse, count: int):
     n, block = gradient.numel() // channels, _rows(channels)
     programs, turns = _launch(n, block)
     out = torch.empty(programs, 2, channels, device=gradient.device)
-    kernels.sums[(programs,)](
+    _run(
+        kernels.sums,
+        programs,
         *(gradient, where, picked, mean.float(), inverse.float(), out, n, turns),
         C=channels,
         BLOCK=block,
@@ -91,7 +122,7 @@ class NormPoolGpu(torch.autograd.Function):
         count, block = source.numel() // channels, _rows(channels)
         programs, turns = _launch(count, block)
         out = torch.empty(programs, 2, channels, device=x.device)
-        kernels.moments[(programs,)](source, out, count, turns, C=channels, BLOCK=block)
+        _run(kernels.moments, programs, source, out, count, turns, C=channels, BLOCK=block)
         one, two = _two(out) / count
         mean, variance = one + source.reshape(-1, channels)[0].double(), two - one * one
         _track(norm, mean, variance, count)
@@ -100,7 +131,9 @@ class NormPoolGpu(torch.autograd.Function):
         pooled, picked = (source.new_empty(shape) for _ in range(2))
         where = torch.empty(shape, dtype=torch.uint8, device=x.device)
         n, cells = pooled.numel() // channels, _rows(channels) // 2
-        kernels.pool[(-(-n // cells),)](
+        _run(
+            kernels.pool,
+            -(-n // cells),
             *(source, scale.float(), shift.float(), pooled, where, picked, n, *sizes),
             C=channels,
             BLOCK=cells,
@@ -109,6 +142,7 @@ class NormPoolGpu(torch.autograd.Function):
         return pooled.permute(0, 4, 1, 2, 3)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, gradient):
         """Give the gradients of the map, the weight and the bias."""
         source, where, picked, scale, mean, inverse = ctx.saved_tensors
@@ -121,7 +155,9 @@ class NormPoolGpu(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             given = torch.empty_like(source)
             n, cells = gradient.numel() // channels, _rows(channels) // 2
-            kernels.spread[(-(-n // cells),)](
+            _run(
+                kernels.spread,
+                -(-n // cells),
                 *(source, gradient, where, scale.float(), slope.float(), base.float(), given, n),
                 *sizes,
                 C=channels,
@@ -163,13 +199,12 @@ class FirstBlockGpu(torch.autograd.Function):
         volumes = torch.empty(
             batch, *(2 * half + 2 for half in halves), dtype=torch.bfloat16, device=x.device
         )
-        kernels.padded[(-(-volumes.numel() // 1024),)](
-            given, volumes, volumes.numel(), *sizes, BLOCK=1024
-        )
+        blocks, cells = -(-volumes.numel() // 1024), volumes.numel()
+        _run(kernels.padded, blocks, given, volumes, cells, *sizes, BLOCK=1024)
         grid = {"C": channels, "BLOCK": kernels.CELLS} | HOW
         programs, turns = _launch(n, kernels.CELLS)
         out = torch.empty(programs, 2, 8, channels, device=x.device)
-        kernels.first_moments[(programs,)](volumes, dense, out, n, *sizes, turns, **grid)
+        _run(kernels.first_moments, programs, volumes, dense, out, n, *sizes, turns, **grid)
         one, two = _two(out).sum(1) / count
         mean, variance = one, two - one * one  # of the convolution without its bias
         added = 0.0 if kernel_bias is None else kernel_bias.detach().double()
@@ -180,7 +215,9 @@ class FirstBlockGpu(torch.autograd.Function):
             torch.empty(shape, dtype=torch.bfloat16, device=x.device) for _ in range(2)
         )
         where = torch.empty(shape, dtype=torch.uint8, device=x.device)
-        kernels.first_pool[(-(-n // kernels.CELLS),)](
+        _run(
+            kernels.first_pool,
+            -(-n // kernels.CELLS),
             *(volumes, dense, scale.float(), shift.float(), pooled, where, picked, n, *sizes),
             **grid,
         )
@@ -189,6 +226,7 @@ class FirstBlockGpu(torch.autograd.Function):
         return pooled.permute(0, 4, 1, 2, 3)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, gradient):
         """Give the gradients of the convolution's and the normalisation's parameters."""
         volumes, dense, where, picked, scale, mean, inverse = ctx.saved_tensors
@@ -200,7 +238,9 @@ class FirstBlockGpu(torch.autograd.Function):
         n = gradient.numel() // channels
         programs, turns = _launch(n, kernels.CELLS)
         out = torch.empty(programs, 64, 8, channels, device=gradient.device)
-        kernels.first_gradient[(programs,)](
+        _run(
+            kernels.first_gradient,
+            programs,
             *(volumes, dense, gradient, where, scale.float(), slope.float(), base.float()),
             *(out, n, *sizes, turns),
             C=channels,

@@ -16,6 +16,7 @@ import torch
 from numba import njit
 from torch import nn
 
+FEW_CHANNELS = 16  # a program of the GPU's first block holds 8 voxels of each
 NOWHERE = 255  # the maximum was a padding zero, or not positive
 
 
@@ -61,7 +62,8 @@ class FirstBlock(nn.Sequential):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Turn ``(B, 1, I, J, K)`` into ``(B, C, ceil(I/2), ceil(J/2), ceil(K/2))``."""
         conv, norm = self
-        if x.is_cuda and not x.requires_grad and kernels_at_hand():
+        few = norm.num_features <= FEW_CHANNELS
+        if few and x.is_cuda and not x.requires_grad and kernels_at_hand():
             from motionlib.networks.gpublock import FirstBlockGpu, serves
 
             if serves(x, norm):
