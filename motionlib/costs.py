@@ -177,7 +177,7 @@ def plan(
     bounds it, and both rates are assumptions that stand in the table.  Fine-tuning is counted as
     if all blocks were free, its dearest case; where blocks are frozen their features are computed
     once.  Making copies, checkpoints and predicting do not count: the whole training of Conv5FC3
-    that was timed (2.7 minutes, ``training_gpu.csv``) took 1.8 times what its steps alone take.
+    that was timed (2.8 minutes, ``training_gpu.csv``) took twice what its steps alone take.
 
     Parameters
     ----------

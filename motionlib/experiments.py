@@ -16,9 +16,9 @@ from motionlib.budget import Budget, default_device
 from motionlib.files import read_json
 from motionlib.heldcohorts import prepare_cohort  # noqa: F401
 from motionlib.intervals import summary_intervals
+from motionlib.prediction import predict_all
 from motionlib.predictions import PREDICTION_COLUMNS
 from motionlib.studycohort import clean_path, example_volumes, manifest_of  # noqa: F401
-from motionlib.training import predict
 from motionlib.trainings import Job, folds_of, note_folds, prepare, spec_for, train
 from motionlib.variants import CONTROLS, LADDER
 
@@ -88,20 +88,38 @@ def pretrain(
         note_folds(run, name, [job for job, of in zip(jobs, cells_of, strict=True) if of == name])
     folders = train(jobs, engine=budget.engine, label=f"pre-train ({recipe})")
     record(run, plan, folders, recipe)
-    parts = []
+    asked = []
     for (simulator, severity, network, fold), folder in zip(plan, folders, strict=True):
         name = f"pretrain/{simulator}/{severity}/{recipe}"
         prepared = read_prepared(run, sets[simulator, severity])
-        held_out = {"": prepared["role"] == "test", "/cv": prepared["fold"] == fold}
-        for suffix, rows in held_out.items():
-            found = predict(folder, prepared[rows], device=budget.device)
-            parts.append(rows_of(found, name + suffix, "synthetic", network, fold))
-        elsewhere = {"resampled": (still, "synthetic")}
+        tests = {
+            name: (prepared[prepared["role"] == "test"], "synthetic"),
+            f"{name}/cv": (prepared[prepared["fold"] == fold], "synthetic"),
+            f"{name}/resampled": (still, "synthetic"),
+        }
         if real is not None:
-            elsewhere["real"] = (real, "real_motion")
-        for suffix, (manifest, task) in elsewhere.items():
-            found = predict(folder, manifest, device=budget.device)
-            parts.append(rows_of(found, f"{name}/{suffix}", task, network, fold))
+            tests[f"{name}/real"] = (real, "real_motion")
+        asked += [((of, task, network, fold), folder, rows) for of, (rows, task) in tests.items()]
+    return score_all(asked, budget.device, budget.engine)
+
+
+def score_all(asked, device: str, engine: str) -> pd.DataFrame:
+    """Predict on an engine and gather the rows of ``predictions.csv``.
+
+    Parameters
+    ----------
+    asked : list of (names, folder, manifest)
+        `names` are experiment, task, model and fold; the other two as for `predict`.
+    device, engine : str
+        Where to compute.
+
+    Returns
+    -------
+    DataFrame
+        Rows in the order asked for.
+    """
+    found = predict_all([pair for _, *pair in asked], device=device, engine=engine)
+    parts = [rows_of(one, *names) for (names, *_), one in zip(asked, found, strict=True)]
     return pd.concat(parts, ignore_index=True)
 
 
@@ -196,7 +214,7 @@ def controls(
     """
     manifest, device = manifest_of(run), device or default_device()
     elsewhere = manifest.loc[manifest["role"] == "other_site", "cohort"].unique()
-    parts = []
+    asked = []
     for recipe in recipes:
         folders = pretrained(run, simulator, "2-4", recipe)
         for control, site in itertools.product((*CONTROLS, *LADDER), ("", *elsewhere)):
@@ -206,9 +224,8 @@ def controls(
             rows = rows[rows["cohort"] == site] if site else rows
             name = f"control/{recipe}/{control}" + (f"/{site}" if site else "")
             for fold, folder in enumerate(folders):
-                found = predict(folder, rows, device=device)
-                parts.append(rows_of(found, name, "synthetic", "Conv5FC3", fold))
-    return pd.concat(parts, ignore_index=True)
+                asked.append(((name, "synthetic", "Conv5FC3", fold), folder, rows))
+    return score_all(asked, device, engine)
 
 
 def forest_inputs(run, kind: str, task: str) -> dict[str, pd.DataFrame]:

@@ -15,10 +15,10 @@ import pandas as pd
 from motionlib import studydata
 from motionlib.budget import default_device
 from motionlib.checkpoints import load_network, read_model
-from motionlib.experiments import COLUMNS, Budget, read_prepared, rows_of
+from motionlib.experiments import COLUMNS, Budget, read_prepared, rows_of, score_all
 from motionlib.files import write_table
 from motionlib.studycohort import manifest_of
-from motionlib.training import ensemble, predict
+from motionlib.training import ensemble
 from motionlib.trainings import Job, folds_of, note_folds, spec_for, train
 from motionlib.transfer import freeze_except, named_blocks
 
@@ -123,11 +123,10 @@ def answers(run, ways: list[Way], budget: Budget, *, label: str) -> pd.DataFrame
         note_folds(run, f"{way.experiment.replace('/', '_')}_{way.task}", way.jobs)
     jobs = [job for way in ways for job in way.jobs]
     folders = iter(train(jobs, engine=budget.engine, label=label))
-    parts = []
-    for way in ways:
-        own = [next(folders) for _ in way.jobs]
-        parts.append(predict_folds(run, own, way.manifest, way.experiment, way.task, budget.device))
-    return pd.concat(parts, ignore_index=True)
+    trained = [
+        ([next(folders) for _ in way.jobs], way.manifest, way.experiment, way.task) for way in ways
+    ]
+    return predict_folds(run, trained, budget.device, budget.engine)
 
 
 def compare_ways(run, sources: dict, tuning: Budget, scratch: Budget, *, trainable=HEAD):
@@ -156,9 +155,27 @@ def compare_ways(run, sources: dict, tuning: Budget, scratch: Budget, *, trainab
     return answers(run, ways, tuning, label="warehouse")
 
 
-def research_only(run, sources, task: str, experiment="warehouse/research_only", *, device=None):
-    """Apply the pre-trained networks to the warehouse as they are."""
-    return predict_folds(run, sources, studydata.warehouse_set(run, task), experiment, task, device)
+def research_only(run, sources: dict, *, device=None, engine="inline") -> pd.DataFrame:
+    """Apply pre-trained networks to the warehouse as they are, for both tasks.
+
+    Parameters
+    ----------
+    sources : dict
+        Folders of the pre-trained folds by what the way is called.
+    device, engine : str, optional
+        Where to compute; the device is that of `Budget` unless named.
+
+    Returns
+    -------
+    DataFrame
+        Rows ``warehouse/{name}``.
+    """
+    ways = [
+        (folders, studydata.warehouse_set(run, task), f"warehouse/{name}", task)
+        for task in TASKS
+        for name, folders in sources.items()
+    ]
+    return predict_folds(run, ways, device or default_device(), engine)
 
 
 def freeze_study(run, sources, tuning: Budget, scratch: Budget, *, task="mov01vs2"):
@@ -222,18 +239,27 @@ def annotators(run) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def predict_folds(run, folders, manifest: Path, experiment: str, task: str, device=None):
-    """Rows of every fold's model on the test scans, and of their mean score (fold -1)."""
-    device = device or default_device()
-    prepared = read_prepared(run, manifest)
-    tested = prepared[prepared["role"] == "test"]
-    parts = [
-        rows_of(predict(folder, tested, device=device), experiment, task, "Conv5FC3", fold)
-        for fold, folder in enumerate(folders)
-    ]
-    every = pd.concat(parts, ignore_index=True)
-    mean = rows_of(ensemble(every), experiment, task, "Conv5FC3", -1)
-    return pd.concat([every, mean], ignore_index=True)
+def predict_folds(run, ways, device: str, engine: str) -> pd.DataFrame:
+    """Rows of every fold's model on the test scans, and of their mean score (fold -1).
+
+    Parameters
+    ----------
+    ways : list of (folders, manifest, experiment, task)
+        The trained folds, the prepared manifest that holds their test, names of their rows.
+    device, engine : str
+        Where to compute.
+    """
+    asked = []
+    for folders, manifest, experiment, task in ways:
+        prepared = read_prepared(run, manifest)
+        tested = prepared[prepared["role"] == "test"]
+        for fold, folder in enumerate(folders):
+            asked.append(((experiment, task, "Conv5FC3", fold), folder, tested))
+    parts = []
+    scored = score_all(asked, device, engine).groupby(["experiment", "task"], sort=False)
+    for (experiment, task), every in scored:
+        parts += [every, rows_of(ensemble(every), experiment, task, "Conv5FC3", -1)]
+    return pd.concat(parts, ignore_index=True)
 
 
 def subset_patients(run, manifest: Path, n_patients: int, seed: int) -> Path:

@@ -103,7 +103,7 @@ def search_forest(
     seed : int
         Of the draw, the folds and the forests. Same seed, same result, whatever `n_jobs`.
     n_jobs : int, default=1
-        Forests grown at a time (threads).
+        Forests grown at a time (processes).
     folds : array-like of int, shape (n,), optional
         Fold of each row; default: five folds, stratified by label.
     class_weight : optional
@@ -138,7 +138,7 @@ def search_forest(
     largest = {s: max(n for n, t in zip(grid["n_estimators"], shape, strict=True) if t == s)
                for s in shapes}  # fmt: skip
     numbers = np.unique(folds)
-    grown = Parallel(n_jobs=n_jobs, prefer="threads")(
+    grown = Parallel(n_jobs=n_jobs)(
         delayed(_prefix_scores)(X, y, folds != k, s, largest[s], seed, class_weight)
         for s in shapes
         for k in numbers

@@ -137,8 +137,9 @@ def find_head(volume, affine) -> FoundHead:
     area = mask.sum(axis=(0, 1)) * spacing[0] * spacing[1]
     if mask.sum() * spacing.prod() < 3e5 or area.max() < 4e3:
         raise ValueError(
-            f"The largest object has {mask.sum() * spacing.prod() / 1e6:.2f} litres; "
-            "expected a head of at least 0.3 litres."
+            f"The largest object has {mask.sum() * spacing.prod() / 1e6:.2f} litres and at most "
+            f"{area.max() / 100:.0f} cm² in an axial slice; expected a head of at least 0.3 litres "
+            "and 40 cm²."
         )
     last = int(np.flatnonzero(area >= 1000)[-1])
     above = area[last + 1] if last + 1 < len(area) else 0.0

@@ -7,7 +7,7 @@ import pandas as pd
 from motionlib import studydata
 from motionlib.budget import default_device
 from motionlib.experiments import pretrained, read_prepared
-from motionlib.training import predict
+from motionlib.prediction import predict_all
 
 RUNGS = ("clean", "resampled", "motion_2-4", "motion_4-6", "motion_6-8")
 
@@ -24,7 +24,7 @@ def called_motion(run, simulator: str, networks, *, engine: str = "inline") -> p
     networks : sequence of str
         Architectures.
     engine : str
-        Where scans are made.
+        Where scans are made and scored.
 
     Returns
     -------
@@ -35,10 +35,15 @@ def called_motion(run, simulator: str, networks, *, engine: str = "inline") -> p
     prepared = {
         rung: read_prepared(run, studydata.control_set(run, rung, engine=engine)) for rung in RUNGS
     }
-    found = {}
-    for network in networks:
-        folders = pretrained(run, simulator, "2-4", "paper", network)
-        for rung, rows in prepared.items():
-            called = [predict(one, rows, device=default_device())["y_pred"] for one in folders]
-            found.setdefault(network, {})[rung] = pd.concat(called).mean()
-    return pd.DataFrame(found).T.rename_axis("model")
+    asked = [
+        (network, rung, folder)
+        for network in networks
+        for folder in pretrained(run, simulator, "2-4", "paper", network)
+        for rung in RUNGS
+    ]
+    pairs = [(folder, prepared[rung]) for _, rung, folder in asked]
+    scored = predict_all(pairs, device=default_device(), engine=engine)
+    found = pd.DataFrame(asked, columns=["model", "rung", "folder"])
+    found["called"] = [one["y_pred"].mean() for one in scored]
+    means = found.pivot_table("called", "model", "rung", aggfunc="mean", sort=False)
+    return means[list(RUNGS)].rename_axis(columns=None)

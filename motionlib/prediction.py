@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pandas as pd
 import torch
 
 from motionlib.checkpoints import THRESHOLD, load_network
-from motionlib.compute import configure_cpu
+from motionlib.compute import configure_cpu, raise_failures, submit
 from motionlib.datasets import VolumeStore, load_prepared
 
 SHARD = 512  # scans held in memory at a time
@@ -66,6 +67,45 @@ def predict(
     score = np.concatenate(scores) if scores else np.empty(0)
     found = table[["scan_id", "participant_id", "y_true"]].copy()
     return found.assign(score=score, y_pred=(score >= THRESHOLD).astype(np.int64))
+
+
+def predict_all(
+    pairs: Iterable[tuple], *, device: str = "cpu", engine: str = "inline"
+) -> list[pd.DataFrame]:
+    """Score many manifests with many finished runs, on an engine.
+
+    Parameters
+    ----------
+    pairs : iterable of (run, manifest)
+        As for `predict`.
+    device : str, default="cpu"
+        Where to compute.
+    engine : str, default="inline"
+        As for `motionlib.compute.submit`; on ``shard:I/N`` this process does all.
+
+    Returns
+    -------
+    list of DataFrame
+        Of `predict`, one a pair, in their order; the scores do not depend on the engine.
+
+    Raises
+    ------
+    RuntimeError
+        If any could not be scored; gives the first reason.
+    """
+    found = submit(
+        _predict_one,
+        [(os.fspath(run), manifest, device) for run, manifest in pairs],
+        engine="inline" if engine.startswith("shard:") else engine,
+        label="predict",
+        resources={"GPU": 1} if device.startswith("cuda") else None,
+    )
+    return raise_failures(found)
+
+
+def _predict_one(task: tuple) -> pd.DataFrame:
+    run, manifest, device = task
+    return predict(run, manifest, device=device)
 
 
 def ensemble(predictions: pd.DataFrame | list[pd.DataFrame]) -> pd.DataFrame:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from textwrap import fill
+
 import numpy as np
 
 from motionlib.theme import new_figure, styled
 
 PLANES = {"sagittal": (0, 1, 2), "coronal": (1, 0, 2), "axial": (2, 0, 1)}
+TITLE_WIDTH = 26  # letters over a panel; longer headings are broken
 SIDES = {0: ("L", "R"), 1: ("P", "A"), 2: ("I", "S")}
 
 
@@ -152,7 +155,7 @@ def show_slices(
             if column == 0:
                 each.set_ylabel(f"{plane} (mm)", fontsize=8)
             if row == 0:
-                each.set_title(label, fontsize=9)
+                each.set_title(fill(label, TITLE_WIDTH), fontsize=9)
     return figure
 
 

@@ -32,12 +32,12 @@ class TestBudget:
     def test_folds_are_predicted_on_the_named_device(self, gpu, monkeypatch):
         seen = []
 
-        def predict(folder, rows, *, device):
+        def predict_all(pairs, *, device, engine):
             seen.append(device)
             raise StopIteration
 
+        monkeypatch.setattr(experiments, "predict_all", predict_all)
         for module in (finetuning, experiments):
-            monkeypatch.setattr(module, "predict", predict)
             monkeypatch.setattr(
                 module,
                 "read_prepared",
@@ -52,7 +52,7 @@ class TestBudget:
         with pytest.raises(StopIteration):
             experiments.controls(None)
         with pytest.raises(StopIteration):
-            finetuning.research_only(None, ["fold0"], "mov01vs2")
+            finetuning.research_only(None, {"research_only": ["fold0"]})
         assert seen == ["cuda", "cuda"]
 
 

@@ -11,16 +11,15 @@ import threading
 import time
 from pathlib import Path
 
-import pandas as pd
 import pytest
 from prepared_set import counted_fit, prepared_set
 
 from motionlib import compute
 from motionlib.compute import Failure, failures, raise_failures, shard, submit
-from motionlib.experiments import rows_of
+from motionlib.experiments import score_all
 from motionlib.runs import Run
 from motionlib.slurm import slurm_cluster
-from motionlib.training import TrainSpec, predict
+from motionlib.training import TrainSpec
 
 TESTS = Path(__file__).parent
 PROFILE = """\
@@ -223,13 +222,11 @@ class TestTrainingOnEngines:
             run = Run("03_training", "engines", 20, tmp_path / engine.partition(":")[0], quiet=True)
             fitted = functools.partial(counted_fit, runs=str(run.models))
             names = raise_failures(submit(fitted, specs, engine=engine))
-            rows = [
-                rows_of(
-                    predict(run.models / name, manifest), "test", "synthetic", s.network, s.fold
-                )
+            asked = [
+                (("test", "synthetic", s.network, s.fold), run.models / name, manifest)
                 for name, s in zip(names, specs, strict=True)
             ]
-            run.save_predictions(pd.concat(rows, ignore_index=True))
+            run.save_predictions(score_all(asked, "cpu", engine))
             written[engine] = (run.folder / "predictions.csv").read_bytes()
         assert len(written["inline"].splitlines()) > 4 * len(specs)
         assert written["inline"] == written["local:2"] == written[address]

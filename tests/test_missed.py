@@ -12,11 +12,11 @@ def test_each_rung_is_averaged_over_scans_and_folds(monkeypatch):
     monkeypatch.setattr(missed, "read_prepared", lambda run, path: path.name)
     monkeypatch.setattr(missed, "pretrained", lambda *cell: [0, 1])
 
-    def predict(fold, rung, *, device):
-        called = [0, 0] if rung in ("clean", "resampled") else [1, fold]
-        return pd.DataFrame({"y_pred": called})
+    def predict_all(pairs, *, device, engine):
+        still = ("clean", "resampled")
+        return [pd.DataFrame({"y_pred": [0, 0] if r in still else [1, f]}) for f, r in pairs]
 
-    monkeypatch.setattr(missed, "predict", predict)
+    monkeypatch.setattr(missed, "predict_all", predict_all)
     found = missed.called_motion(None, "kspace", ["Conv5FC3", "ViT3D"])
     assert list(found.columns) == list(missed.RUNGS)
     assert found.loc["ViT3D"].tolist() == [0, 0, 0.75, 0.75, 0.75]

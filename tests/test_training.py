@@ -18,6 +18,7 @@ from prepared_set import prepared_set
 from motionlib import files, loop
 from motionlib.checkpoints import load_network, read_weights
 from motionlib.networks import NETWORKS, build_network
+from motionlib.prediction import predict_all
 from motionlib.training import TrainSpec, configure_cpu, ensemble, fit, predict
 
 KILLS = 10
@@ -367,6 +368,14 @@ class TestPredict:
         other = prepared_set(tmp_path / "other", 2, (16, 16, 16))
         with pytest.raises(ValueError, match=r"shape \(16, 16, 16\) where .* trained on"):
             predict(run, other)
+
+    def test_many_are_scored_in_the_order_asked_for(self, spec, manifest, tmp_path):
+        runs = [fit(replace(spec, epochs=1, seed=seed), tmp_path) for seed in (1, 2)]
+        pairs = [(runs[1], manifest), (runs[0], manifest)]
+        for found, pair in zip(predict_all(pairs), pairs, strict=True):
+            pd.testing.assert_frame_equal(found, predict(*pair))
+        with pytest.raises(RuntimeError, match=r"1 of 2 tasks failed, the first with ValueError"):
+            predict_all([*pairs[:1], (runs[0], prepared_set(tmp_path / "other", 2, (16, 16, 16)))])
 
 
 class TestEnsemble:
