@@ -22,7 +22,7 @@ def predict(
     manifest: str | os.PathLike | pd.DataFrame,
     *,
     device: str = "cpu",
-    batch_size: int = 32,
+    batch_size: int = 8,
 ) -> pd.DataFrame:
     """Score every scan of a prepared manifest with a finished run.
 
@@ -34,7 +34,7 @@ def predict(
         Prepared manifest; `y_true` may be empty.
     device : str, default="cpu"
         Where to compute.
-    batch_size : int, default=32
+    batch_size : int, default=8
         Scans a forward pass; any value gives the same scores to rounding.
 
     Returns
