@@ -9,7 +9,7 @@ import numpy as np
 from motionlib.theme import new_figure, styled
 
 PLANES = {"sagittal": (0, 1, 2), "coronal": (1, 0, 2), "axial": (2, 0, 1)}
-TITLE_WIDTH = 26  # letters over a panel; longer headings are broken
+TITLE_WIDTH = 22  # letters over a panel; longer headings are broken
 SIDES = {0: ("L", "R"), 1: ("P", "A"), 2: ("I", "S")}
 
 
