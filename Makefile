@@ -45,8 +45,10 @@ $(STAMP):
 	    echo "motionlib needs Python 3.11 to 3.13; name one: make setup PYTHON=python3.11" >&2; exit 2; }
 	$(PYTHON) -m venv $$VENV_FLAGS $(VENV)
 	@# torch first, so that a site can choose its build; unquoted, so that it may carry options
-	@if [ -n "$$TORCH" ]; then set -x; $(BIN)/python -m pip install $$CONSTRAINTS $$TORCH; fi
-	$(BIN)/python -m pip install $$CONSTRAINTS -e ".[$(EXTRAS)]"
+	@if [ -n "$$TORCH" ]; then set -x; $(BIN)/python -m pip install --no-compile $$CONSTRAINTS $$TORCH; fi
+	$(BIN)/python -m pip install --no-compile $$CONSTRAINTS -e ".[$(EXTRAS)]"
+	@# on all processors what pip would compile on one, without the packages' own tests
+	@$(BIN)/python -m compileall -q -j 0 -x '[\\/]tests?[\\/]' $(VENV) >/dev/null 2>&1 || true
 	@# the news pop-up of JupyterLab would ask for a network call
 	@$(BIN)/jupyter labextension disable --level=sys_prefix \
 	    "@jupyterlab/apputils-extension:announcements" >/dev/null 2>&1 || true

@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 import pandas as pd
@@ -166,9 +167,12 @@ class VolumeStore:
         self.shape = tuple(first.shape)
         volumes = np.empty((len(table), *self.shape), np.float16)
         statistics = np.empty((len(table), 2), np.float32)
+        one_header = Lock()  # numpy parses it as Python, which before 3.11.9 fails in two threads
 
         def read(i: int, path: str) -> None:
-            volume, name = np.load(path), self.scan_ids[i]
+            with one_header:
+                volume = np.load(path, mmap_mode="r")
+            name = self.scan_ids[i]
             if volume.shape != self.shape:
                 raise ValueError(
                     f"Scan {name} has shape {volume.shape} where the first has {self.shape}; "

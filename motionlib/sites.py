@@ -17,6 +17,7 @@ from motionlib.classifiers import fit_shares
 from motionlib.compute import raise_failures, submit
 from motionlib.forestsearch import call_motion
 from motionlib.lessons import LESSONS, lessons_of, taught
+from motionlib.metrics import auc
 
 FEATURES = ("raw", "within", "raw+within")
 MODELS = ("forest", "boosting", "logistic", "ridge")
@@ -237,15 +238,14 @@ def site_auc(rows: pd.DataFrame) -> dict[str, float]:
         ``auc`` and ``auc_within``: among pairs of a positive and a negative scan of one site, the
         share in which the positive scores higher (ties count half).
     """
-    from sklearn.metrics import roc_auc_score
-
+    y_true, score = rows["y_true"].to_numpy(int), rows["score"].to_numpy(float)
     right = pairs = 0.0
-    for _, site in rows.groupby("site"):
-        n_positive = int(site["y_true"].sum())
-        n = n_positive * (len(site) - n_positive)
+    for own in rows.groupby("site").indices.values():
+        n_positive = int(y_true[own].sum())
+        n = n_positive * (len(own) - n_positive)
         if n:
-            right += n * roc_auc_score(site["y_true"], site["score"])
+            right += n * auc(y_true[own], score[own])
             pairs += n
     if not pairs:
         raise ValueError("no site holds both classes: expected positives and negatives in one")
-    return {"auc": roc_auc_score(rows["y_true"], rows["score"]), "auc_within": right / pairs}
+    return {"auc": auc(y_true, score), "auc_within": right / pairs}

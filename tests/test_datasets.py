@@ -1,5 +1,7 @@
 """Prepared manifests, splits of their rows, and z-scored or augmented batches."""
 
+import time
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -92,6 +94,21 @@ class TestVolumeStore:
         np.save(table["path"][1], np.load(table["path"][0]) * np.float16(4))
         one, four = VolumeStore(table).batch([0, 1])
         assert torch.allclose(one, four, atol=1e-3)
+
+    def test_one_header_is_parsed_at_a_time(self, manifest, monkeypatch):
+        load, busy, most = np.load, [], []
+
+        def slow(path, **options):
+            busy.append(path)
+            most.append(len(busy))
+            time.sleep(0.002)
+            found = load(path, **options)
+            busy.remove(path)
+            return found
+
+        monkeypatch.setattr(np, "load", slow)
+        assert len(VolumeStore(load_prepared(manifest))) == 24
+        assert max(most) == 1
 
     def test_vanished_file_is_named_by_its_scan(self, manifest):
         (manifest.parent / "sub-03_moved.npy").unlink()

@@ -8,6 +8,7 @@ import torch
 
 from motionlib.networks import NETWORKS, PAPER_SHAPE, build_network, normpool
 from motionlib.networks.normpool import NormPool, padded_max_pool
+from motionlib.networks.resnet3d import Shortcut
 from motionlib.networks.vit3d import ViT3D, default_patch
 
 SMALL = (24, 28, 24)
@@ -83,6 +84,25 @@ class TestPublishedNetworks:
         block = on_paper("SECNN").block5[0]
         assert block.shortcut.bias is None
         assert block.attention.gates[0].weight.shape == (16, 128)
+
+    @pytest.mark.parametrize("channels", [1, 8])
+    def test_shortcut_is_a_convolution_that_keeps_channels_last(self, channels):
+        torch.manual_seed(1)
+        x = torch.randn(3, channels, 5, 6, 7).to(memory_format=torch.channels_last_3d)
+        ours = Shortcut(channels, 16, 1, bias=False)
+        plain = torch.nn.Conv3d(channels, 16, 1, bias=False)
+        plain.load_state_dict(ours.state_dict())
+        found, gradients = [], []
+        for module in (ours, plain):
+            leaf = x.clone().requires_grad_()
+            out = module(leaf)
+            (out * torch.linspace(-1, 1, out.numel()).reshape(out.shape)).sum().backward()
+            found.append(out)
+            gradients.append((leaf.grad, module.weight.grad))
+        assert torch.allclose(*found, atol=1e-5)
+        assert found[0].is_contiguous(memory_format=torch.channels_last_3d)
+        for one, other in zip(*gradients, strict=True):
+            assert torch.allclose(one, other, atol=1e-4)
 
 
 class Plain(torch.nn.BatchNorm3d):

@@ -216,18 +216,17 @@ def _spread(x, gradient, where, scale, slope, base, out):
     """Fill `out` (B, I, J, K, C) with the gradient of the convolution's output."""
     _, ni, nj, nk, channels = x.shape
     di, dj, dk = ni % 2, nj % 2, nk % 2
+    rows, into = x.reshape(-1, channels), out.reshape(-1, channels)
+    for row in range(rows.shape[0]):
+        for c in range(channels):
+            into[row, c] = base[c] + slope[c] * rows[row, c]
     for b in range(gradient.shape[0]):
         for i in range(gradient.shape[1]):
             for j in range(gradient.shape[2]):
                 for k in range(gradient.shape[3]):
-                    given, place = gradient[b, i, j, k], where[b, i, j, k]
-                    for p in range(8):
-                        u, v, w = 2 * i - di + p // 4, 2 * j - dj + p // 2 % 2, 2 * k - dk + p % 2
-                        if u < 0 or v < 0 or w < 0:
-                            continue
-                        here, there = x[b, u, v, w], out[b, u, v, w]
-                        for c in range(channels):
-                            value = base[c] + slope[c] * here[c]
-                            if place[c] == p:
-                                value += scale[c] * given[c]
-                            there[c] = value
+                    for c in range(channels):
+                        p = where[b, i, j, k, c]
+                        if p != NOWHERE:
+                            u, v = 2 * i - di + p // 4, 2 * j - dj + p // 2 % 2
+                            w = 2 * k - dk + p % 2
+                            out[b, u, v, w, c] += scale[c] * gradient[b, i, j, k, c]

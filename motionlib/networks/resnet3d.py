@@ -29,6 +29,21 @@ CHANNELS = (8, 16, 32, 64, 128)
 UNPADDED_FROM = 63  # voxels an axis must have for five unpadded pools to leave one
 
 
+class Shortcut(nn.Conv3d):
+    """A bias-free 1x1x1 convolution: on a CPU a product over channels, which stay last.
+
+    On one thread torch takes another way for this size, in a layout of its own, and everything
+    that meets it is copied.
+    """
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Turn ``(B, channels, I, J, K)`` into ``(B, width, I, J, K)``."""
+        if x.device.type != "cpu":
+            return super().forward(x)
+        mixed = nn.functional.linear(x.permute(0, 2, 3, 4, 1), self.weight.flatten(1))
+        return mixed.permute(0, 4, 1, 2, 3)
+
+
 class ResidualBlock(nn.Module):
     """Two convolutions beside a bias-free 1x1x1 shortcut that is always there.
 
@@ -52,7 +67,7 @@ class ResidualBlock(nn.Module):
             nn.BatchNorm3d(width),
         )
         self.attention = nn.Identity() if attention is None else attention
-        self.shortcut = nn.Conv3d(channels, width, 1, bias=False)
+        self.shortcut = Shortcut(channels, width, 1, bias=False)
         self.activation = activation()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
