@@ -19,7 +19,8 @@ def plot_training(curves: pd.DataFrame):
     Returns
     -------
     Figure
-        Thin lines are folds, the marker is the epoch that was kept.
+        Thin lines are folds, the marker is the epoch that was kept; a line ends early where
+        nothing was left to learn.
     """
     simulators, models = curves["simulator"].unique(), list(curves["model"].unique())
     figure, axes = new_figure(4.4 * len(simulators), 3.8, len(simulators), sharey=True)
@@ -34,6 +35,7 @@ def plot_training(curves: pd.DataFrame):
             best = curve.loc[curve["valid_loss"].idxmin()]
             ax.plot(best["epoch"], best["valid_loss"], marker=marker, color=style["color"])
         ax.set(xlabel="epoch", title=f"{simulator} motion, 2-4 mm and degrees", yscale="log")
+        ax.xaxis.get_major_locator().set_params(integer=True)
     axes[0, 0].set_ylabel("validation loss (cross-entropy)")
     axes[0, 0].legend(fontsize=8)
     return figure

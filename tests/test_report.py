@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from motionlib.report import build
-from motionlib.reportboard import in_short, lines
+from motionlib.reportboard import answer, in_short, lines
 from motionlib.reportpages import formula, with_formulas
 from motionlib.reportstyle import STYLE
 from motionlib.reporttables import leaves, number, table_html
@@ -202,6 +202,17 @@ class TestEveryPage:
         files = [link for link in page.links if not link.startswith("#")]
         assert files
         assert [link for link in files if not (report / link).is_file()] == []
+
+
+class TestAnswer:
+    def test_ways_of_our_own_are_named_in_words(self):
+        rows = {"task": ["mov01vs2"] * 2, "method": ["fine_tuned", "fine_tuned_kspace"]}
+        labels = ["Conv5FC3 fine-tuned on CDW (proposed)", None]
+        found = answer(pd.DataFrame(rows | {"label": labels, "auc_ours": [0.8, 0.7]}))
+        assert found["method"].tolist() == [
+            "Conv5FC3 fine-tuned on CDW (proposed)",
+            "Conv5FC3 fine-tuned on CDW, pre-trained on k-space motion",
+        ]
 
 
 class TestIndex:
