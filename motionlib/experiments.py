@@ -24,7 +24,6 @@ from motionlib.variants import CONTROLS, LADDER
 
 COLUMNS = list(PREDICTION_COLUMNS)
 AUGMENT = {"paper": "none", "recommended": "nuisance"}  # contrast, sharpness, noise, both classes
-LEARNT = 0.02  # validation loss below which a pre-training has nothing left to learn
 FEW = 100  # scans to train and validate on; fewer are moved and mirrored anew in every epoch
 
 
@@ -64,8 +63,7 @@ def pretrain(
 
     Notes
     -----
-    Source: paper §III-C, §III-D.1, Tables II, III and A.III, which do not say how many epochs: here
-    at most the budget's, and none after one with a validation loss below `LEARNT`.
+    Source: paper §III-C, §III-D.1, Tables II, III and A.III.
     Departs from the paper where a cohort is small (see `recipe_of`).
     """
     real = studydata.real_motion_set(run)
@@ -76,11 +74,10 @@ def pretrain(
         for s, v, _ in cells
     }
     how, spent = recipe_of(run, sets[cells[0][:2]], recipe, budget)
-    how |= {"task": "synthetic", "stop_loss": LEARNT}
     plan = [(*cell, fold) for cell in cells for fold in range(budget.n_folds)]
     jobs = [
         Job(
-            spec_for(run, sets[s, v], fold, spent, network=n, **how),
+            spec_for(run, sets[s, v], fold, spent, network=n, task="synthetic", **how),
             str(run.models),
             budget.device,
         )

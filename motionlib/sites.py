@@ -239,6 +239,8 @@ def site_auc(rows: pd.DataFrame) -> dict[str, float]:
         share in which the positive scores higher (ties count half).
     """
     y_true, score = rows["y_true"].to_numpy(int), rows["score"].to_numpy(float)
+    if np.isnan(score).any():
+        raise ValueError(f"{np.isnan(score).sum()} of {len(score)} scores are NaN: expected none")
     right = pairs = 0.0
     for own in rows.groupby("site").indices.values():
         n_positive = int(y_true[own].sum())

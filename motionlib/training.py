@@ -171,7 +171,7 @@ def run_epochs(
     state = load_epoch(folder, network, loop.optimizer, device) or loop.start()
     loop.micro_batch = state["micro_batch"]
     board = _board(folder) if tensorboard else None
-    while state["epoch"] < spec.epochs and not nothing_left(spec, state):
+    while state["epoch"] < spec.epochs:
         state = loop.epoch(state)
         save_epoch(folder, network, loop.optimizer, state)
         row = state["history"][-1]
@@ -183,12 +183,6 @@ def run_epochs(
     if board is not None:
         board.close()
     return finish(folder, state, describe(spec, shape, state, device, loop.class_weights))
-
-
-def nothing_left(spec: TrainSpec, state: dict) -> bool:
-    """Tell whether the last epoch's validation loss is as low as the specification asks for."""
-    asked = spec.stop_loss is not None and state["history"]
-    return bool(asked) and state["history"][-1]["valid_loss"] < spec.stop_loss
 
 
 def _line(spec: TrainSpec, state: dict) -> str:

@@ -19,8 +19,7 @@ def plot_training(curves: pd.DataFrame):
     Returns
     -------
     Figure
-        Thin lines are folds, the marker is the epoch that was kept; a line ends early where
-        nothing was left to learn.
+        Thin lines are folds, the marker is the epoch that was kept.
     """
     simulators, models = curves["simulator"].unique(), list(curves["model"].unique())
     figure, axes = new_figure(4.4 * len(simulators), 3.8, len(simulators), sharey=True)
@@ -35,7 +34,7 @@ def plot_training(curves: pd.DataFrame):
             best = curve.loc[curve["valid_loss"].idxmin()]
             ax.plot(best["epoch"], best["valid_loss"], marker=marker, color=style["color"])
         ax.set(xlabel="epoch", title=f"{simulator} motion, 2-4 mm and degrees", yscale="log")
-        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     axes[0, 0].set_ylabel("validation loss (cross-entropy)")
     axes[0, 0].legend(fontsize=8)
     return figure

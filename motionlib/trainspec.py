@@ -69,9 +69,6 @@ class TrainSpec:
         Voxel size in mm of the study grid on which every training scan's copy is made anew in
         every epoch, on the device (see `freshcopies.FreshStore`); None trains on the copies as
         they were prepared, the paper's way.
-    stop_loss : float or None
-        An epoch whose validation loss is below it is the last: there is nothing left to learn.
-        None trains all epochs.
     freeze_bn_stats : bool, default=True
         Frozen batch-norm layers keep their running statistics; False is the published tool's
         behaviour, where they move.
@@ -97,7 +94,6 @@ class TrainSpec:
     schedule: str = "constant"
     options: tuple = ()
     fresh_mm: float | None = None
-    stop_loss: float | None = None
     freeze_bn_stats: bool = True
 
     def __post_init__(self):
@@ -123,9 +119,8 @@ class TrainSpec:
         """Twelve hexadecimal digits of everything but the manifest's path."""
         values = asdict(self)
         del values["manifest"]
-        for late in ("fresh_mm", "stop_loss"):
-            if values[late] is None:
-                del values[late]  # runs from before there was the choice keep their names
+        if self.fresh_mm is None:
+            del values["fresh_mm"]  # runs from before there was the choice keep their names
         return content_key("TrainSpec", values)
 
     def folder(self, runs_dir: str | os.PathLike) -> Path:

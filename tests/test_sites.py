@@ -206,6 +206,11 @@ class TestSiteAuc:
         )
         assert sites.site_auc(rows)["auc_within"] == pytest.approx(2 / 3)
 
+    def test_a_score_that_is_missing_is_refused(self):
+        rows = pd.DataFrame({"site": list("aa"), "y_true": [0, 1], "score": [0.1, float("nan")]})
+        with pytest.raises(ValueError, match="1 of 2 scores are NaN"):
+            sites.site_auc(rows)
+
     def test_sites_of_one_class_each_are_refused(self):
         rows = pd.DataFrame({"site": ["a", "b"], "y_true": [0, 1], "score": [0.1, 0.9]})
         with pytest.raises(ValueError, match="no site holds both classes"):

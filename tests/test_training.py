@@ -50,14 +50,7 @@ class TestTrainSpec:
 
     @pytest.mark.parametrize(
         "change",
-        [
-            {"seed": 1},
-            {"fold": 1},
-            {"loss": "plain"},
-            {"precision": "bf16"},
-            {"epochs": 4},
-            {"stop_loss": 0.02},
-        ],
+        [{"seed": 1}, {"fold": 1}, {"loss": "plain"}, {"precision": "bf16"}, {"epochs": 4}],
     )
     def test_key_changes_with_every_choice(self, spec, change):
         assert replace(spec, **change).key != spec.key
@@ -112,17 +105,6 @@ class TestFit:
         model = json.loads((run / "model.json").read_text())
         assert model["best_epoch"] == history["epoch"][history["valid_loss"].idxmin()]
         assert model["valid_loss"] == pytest.approx(history["valid_loss"].min(), rel=1e-9)
-
-    def test_nothing_left_to_learn_ends_it_and_a_rerun_finds_it_done(self, spec, tmp_path):
-        losses = pd.read_csv(fit(spec, tmp_path) / "metrics.csv")["valid_loss"]
-        early = replace(spec, stop_loss=float(losses[0]) + 1e-6)
-        found = pd.read_csv(fit(early, tmp_path) / "metrics.csv")["valid_loss"]
-        assert found.tolist() == losses[:1].tolist()
-        lines = []
-        fit(early, tmp_path, progress=lines.append)
-        assert not lines
-        whole = replace(spec, stop_loss=float(losses.min()))
-        assert len(pd.read_csv(fit(whole, tmp_path) / "metrics.csv")) == spec.epochs
 
     def test_finished_run_is_not_trained_again(self, spec, tmp_path):
         lines = []
