@@ -94,8 +94,7 @@ def run_study(
         return None
     check_writable(study.folder)
     with only_one(study.folder):
-        for part in ("cohort", "cache", "models"):
-            files.sweep_below(study.folder / part)
+        files.sweep_below(study.folder)
         steps = plan(study)
         tell_plan(study, steps, say)
         todo = [step for step in steps if step.reason]

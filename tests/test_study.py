@@ -136,6 +136,14 @@ class TestRunAndSkip:
         assert provenance["parameters"]["02_second"] == {"seed": 21, "profile": "smoke", "n": 4}
         assert set(provenance["durations_s"]) == {"01_first", "02_second"}
 
+    @pytest.mark.parametrize("part", ["models", "figures", "tables", "stamps"])
+    def test_what_a_killed_run_left_half_written_is_removed(self, place, left_aside, part):
+        half = place / "runs" / "smoke" / part / left_aside("fig_a2.png")
+        half.parent.mkdir(parents=True)
+        half.write_bytes(b"half")
+        assert main(words(place)) == 0
+        assert not half.exists()
+
     def test_an_earlier_notebook_that_changes_brings_the_later_ones_with_it(self, place, capsys):
         main(words(place))
         write_notebook(place / "notebooks", "01_first", TABLE)
