@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from motionlib.cohorts import read_cohort
+from motionlib.cohorts.flow import REAL_MOTION, count_scans
 from motionlib.files import seed_from
 
 PAPER_IMAGES = {"adni": 1143, "msseg": 53, "bite": 26, "real_motion": 63, "warehouse": 5500}
@@ -154,12 +155,15 @@ def _real(folder, *, size, seed, engine):
     for cohort, place in (("ds002748", "ds002748-1p5mm"), ("ds000011", "ds000011")):
         site = read_cohort("bids", root / place).manifest
         sites.append(_absolute(site, root / place).assign(cohort=cohort, role="other_site"))
+    made = [pd.read_csv(folder / n / "flow.tsv", sep="\t") for n in ("warehouse", "real_motion")]
+    made[1]["cohort"] += REAL_MOTION
+    seen = [count_scans(site, "read", "") for site in sites]
+    flow = pd.concat([_kept(ixi, research), *made, *seen], ignore_index=True)
     everything = pd.concat([research, motion, emulated, *sites], ignore_index=True)
     for column in ("scan_id", "participant_id", "source_participant_id"):
         other = everything["cohort"].isin(["ds002748", "ds000011"])
         prefix = np.where(other, everything["cohort"] + "-", "")
         everything[column] = prefix + everything[column].astype("string")
-    flow = _count(everything, "assigned by patient")
     return Assembly(
         everything,
         flow,
@@ -180,7 +184,7 @@ def _open(folder, *, size, seed, engine):
     )
     return Assembly(
         everything,
-        _count(everything, "read"),
+        count_scans(everything, "read", ""),
         "real",
         "Open data: IXI for pre-training, MR-ART (one scanner, deliberate nodding, radiologists' "
         "grades) in the warehouse's place; none of these are the paper's images.",
@@ -198,7 +202,7 @@ def _paper(folder, *, size, seed, engine):
     everything = pd.concat(parts, ignore_index=True)
     return Assembly(
         everything,
-        _count(everything, "read"),
+        count_scans(everything, "read", ""),
         "real",
         "The paper's cohorts as held at this site.",
     )
@@ -209,8 +213,8 @@ def _absolute(manifest: pd.DataFrame, root: Path) -> pd.DataFrame:
     return manifest.assign(path=paths)
 
 
-def _count(manifest: pd.DataFrame, reason: str) -> pd.DataFrame:
-    counts = manifest.groupby(["role", "cohort"], dropna=False).size().reset_index(name="n_out")
-    return counts.assign(step=counts.pop("role"), n_in=counts["n_out"], reason=reason)[
-        ["step", "cohort", "n_in", "n_out", "reason"]
-    ]
+def _kept(ixi: pd.DataFrame, research: pd.DataFrame) -> pd.DataFrame:
+    """Count the IXI scans that are read, and those of research patients."""
+    read = count_scans(ixi, "read", "")
+    reason = "other patients, whose heads the emulated scans have"
+    return pd.concat([read, read.assign(step="research", n_out=len(research), reason=reason)])

@@ -13,6 +13,7 @@ import pandas as pd
 from motionlib import studycohort
 from motionlib.assemble import PAPER_IMAGES, data_root
 from motionlib.cohorts import read_cohort
+from motionlib.cohorts.flow import FLOW, REAL_MOTION
 from motionlib.files import content_key, read_json, write_json, write_table
 from motionlib.manifest import validate, write_manifest
 from motionlib.measured import is_warehouse
@@ -78,8 +79,9 @@ def write_flow(run, held: dict[str, Selection]) -> None:
     """Replace the counts of ``cohort/flow.tsv`` by every reader's own steps and reasons."""
     flow = pd.read_csv(run.cohort / "flow.tsv", sep="\t")
     steps = [each.flow.assign(cohort=name) for name, each in held.items()]
-    whole = pd.concat([*steps, flow[flow["step"] == "centring"]], ignore_index=True)
-    write_table(whole[["step", "cohort", "n_in", "n_out", "reason"]], run.cohort / "flow.tsv")
+    centred = flow[flow["step"] == "centring"]
+    centred = centred.assign(cohort=centred["cohort"].str.removesuffix(REAL_MOTION))
+    write_table(pd.concat([*steps, centred], ignore_index=True)[FLOW], run.cohort / "flow.tsv")
 
 
 def split_as_in_paper(manifest: pd.DataFrame, *, n_folds: int, seed: int) -> pd.DataFrame:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from motionlib import compute
 from motionlib.assemble import assemble
+from motionlib.cohorts.flow import FLOW, branch
 from motionlib.files import atomic, content_key, read_json, write_json, write_table
 from motionlib.manifest import read_manifest, validate, write_manifest
 from motionlib.measured import is_warehouse
@@ -139,14 +140,13 @@ def _centre_all(run, manifest, key: str, spacing_mm: float, engine: str):
     ]
     done = compute.submit(_centre_one, items, engine=engine, label="centre")
     bad = [isinstance(one, compute.Failure) for one in done]
-    failed = pd.DataFrame(
-        [
-            {"step": "centring", "cohort": cohort, "n_in": 1, "n_out": 0, "reason": str(one.error)}
-            for cohort, one, is_bad in zip(used["cohort"], done, bad, strict=True)
-            if is_bad
-        ],
-        columns=["step", "cohort", "n_in", "n_out", "reason"],
-    )
+    rows = zip(used["cohort"], used["role"].astype(str), done, strict=True)
+    failed = [
+        ("centring", branch(cohort, role), 1, 0, str(one.error))
+        for cohort, role, one in rows
+        if isinstance(one, compute.Failure)
+    ]
+    failed = pd.DataFrame(failed, columns=FLOW)
     return manifest.drop(index=used.index[bad]).reset_index(drop=True), failed
 
 

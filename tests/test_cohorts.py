@@ -5,9 +5,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from motionlib.assemble import assemble
 from motionlib.cli import main as cli
 from motionlib.cohorts import COHORTS, read_cohort
 from motionlib.cohorts.adni import says_motion, session_of
+from motionlib.cohorts.flow import branch
 from motionlib.manifest import read_manifest
 from motionlib.selection import Selection
 
@@ -397,6 +399,17 @@ class TestBids:
         assert len(selection.manifest) == n
         assert set(selection.manifest["cohort"]) == {cohort}
         assert selection.dropped.empty
+
+    def test_the_flow_of_profile_real_adds_up(self, data_root, tmp_path, monkeypatch):
+        monkeypatch.setenv("MOTIONLIB_DATA", str(data_root))
+        made = assemble("real", tmp_path, size=12, seed=20, engine="local:2")
+        last = made.flow.groupby("cohort").tail(1).set_index("cohort")["n_out"]
+        kept = made.manifest[made.manifest["role"] != "excluded"]
+        names = [branch(*pair) for pair in zip(kept["cohort"], kept["role"], strict=True)]
+        assert last.to_dict() == pd.Series(names).value_counts().to_dict()
+        assert made.flow.loc[made.flow["step"] == "research", "n_in"].item() == 144
+        lost = made.flow["n_in"] > made.flow["n_out"]
+        assert made.flow.loc[lost, "reason"].str.len().gt(0).all()
 
 
 class TestCaps:

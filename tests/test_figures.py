@@ -11,6 +11,7 @@ import pytest
 from synthetic_study import write_study
 
 from motionlib import figures
+from motionlib.cohorts.flow import count_scans
 from motionlib.rates import control_rates, learning_curve
 from motionlib.slices import to_ras
 from motionlib.theme import COLOURS, DASHES, MARKERS
@@ -222,6 +223,16 @@ class TestDiagrams:
         assert "read\nn = 9" in words
         assert "centring\nn = 7" in words
         assert "-2: no head found" in words
+
+    def test_a_cohort_s_real_motion_test_is_counted_by_itself(self):
+        manifest = pd.DataFrame({"cohort": "adni", "role": ["research"] * 5 + ["real_motion"] * 3})
+        manifest["straight_reject"] = [1, 0, None, 0, 0, 0, 0, 0]
+        failed = [{"cohort": "adni", "reason": "no head"}]
+        words = texts(figures.plot_flow(count_scans(manifest, "read", "BIDS", failed)))
+        for word in ("candidates\nn = 6", "read\nn = 5", "straight rejects removed\nn = 4"):
+            assert word in words
+        assert "adni, real-motion test" in words
+        assert "read\nn = 3" in words
 
     def test_many_cohorts_start_a_new_row(self):
         flow = pd.DataFrame({"step": "read", "cohort": list("abcde"), "n_in": 2, "n_out": 2})

@@ -96,8 +96,11 @@ class TestManifest:
     def test_flow_counts_add_up(self, cohort):
         _, manifest, flow = cohort
         assert list(flow.columns) == ["step", "cohort", "n_in", "n_out", "reason"]
-        made = flow[flow["step"].str.contains("generated")]
-        assert made["n_out"].sum() == len(manifest)
+        made = flow[flow["step"] == "generated"].set_index("cohort")["n_out"]
+        assert made.sum() == len(manifest)
+        real = manifest["role"] == "real_motion"
+        assert made["virtual-adni, real-motion test"] == real.sum()
+        assert made["virtual-adni"] == (manifest["cohort"][~real] == "virtual-adni").sum()
         left = flow[flow["step"] == "straight rejects removed"]["n_out"].item()
         assert left == (manifest["role"] == "warehouse").sum()
 
@@ -161,6 +164,8 @@ class TestTasks:
         manifest, flow = make(tmp_path, n_research=(2, 0, 0), n_real_motion=0, n_warehouse=0)
         assert len(manifest) == len(seen) - 1
         assert flow["reason"].str.contains("coil unplugged").sum() == 1
+        assert flow["n_in"].sum() == len(seen)
+        assert flow["n_out"].sum() == len(manifest)
 
     def test_negative_numbers_are_refused(self, tmp_path):
         with pytest.raises(ValueError, match="none may be negative"):

@@ -175,6 +175,24 @@ class TestMakeWarehouse:
         assert graded["motion_grade"].notna().all()
         assert all(pd.Series(manifest["path"]).map(lambda p: p.startswith("/")))
 
+    def test_the_flow_has_what_failed_and_what_was_rejected(self, clean, tmp_path, monkeypatch):
+        emulate, seen = warehouse._emulate_item, []
+
+        def breaks_once(item):
+            seen.append(item)
+            if len(seen) == 1:
+                raise ValueError("coil unplugged")
+            return emulate(item)
+
+        monkeypatch.setattr(warehouse, "_emulate_item", breaks_once)
+        manifest = warehouse.make_warehouse(clean, tmp_path / "w", n=9, seed=3)
+        flow = pd.read_csv(tmp_path / "w" / "flow.tsv", sep="\t")
+        made = flow[flow["step"] == "emulated"]
+        assert made["reason"].str.contains("coil unplugged").sum() == 1
+        assert (made["n_in"].sum(), made["n_out"].sum()) == (9, 8)
+        rejected = flow[flow["step"] == "straight rejects removed"]
+        assert rejected["n_out"].tolist() == [(manifest["role"] == "warehouse").sum()]
+
     def test_default_number_is_the_paper_s_per_patient(self, clean, tmp_path):
         manifest = warehouse.make_warehouse(clean, tmp_path / "w")
         assert len(manifest) == round(6 * 5500 / 4177)

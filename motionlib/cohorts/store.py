@@ -13,13 +13,13 @@ import numpy as np
 import pandas as pd
 
 from motionlib import compute
+from motionlib.cohorts.flow import branch
 from motionlib.files import content_key, read_json, sha256_file, write_json, write_table
 from motionlib.manifest import COLUMNS, complete, write_manifest
 from motionlib.volumes import save_volume
 
 VERSION = 2  # raise when the same plan must give other images
 LEVELS = 250  # grey levels at the foreground's mean
-FLOW = ["step", "cohort", "n_in", "n_out", "reason"]
 Progress = Callable[[str], None] | None
 
 
@@ -113,20 +113,20 @@ def make_all(
     -------
     rows : list of dict
         One a finished scan, in the plan's order.
-    flow : list of dict
-        A row for every scan that failed, with the reason.
+    failed : list of dict
+        ``cohort reason`` of every scan that failed, for `motionlib.cohorts.flow.count_scans`.
     """
     done = {scan_id(item): found for item in items if (found := _finished(item)) is not None}
     todo = [item for item in items if scan_id(item) not in done]
     results = compute.submit(make, todo, engine=engine, label=label, progress=progress, batch=4)
-    flow = []
+    failed = []
     for item, result in zip(todo, results, strict=True):
         if isinstance(result, compute.Failure):
-            reason = f"{scan_id(item)}: {result.error}"
-            flow.append(dict(zip(FLOW, ("generation", item["cohort"], 1, 0, reason), strict=True)))
+            name = branch(item["cohort"], item.get("role", ""))
+            failed.append({"cohort": name, "reason": f"{scan_id(item)}: {result.error}"})
         else:
             done[scan_id(item)] = result
-    return [done[scan_id(item)] for item in items if scan_id(item) in done], flow
+    return [done[scan_id(item)] for item in items if scan_id(item) in done], failed
 
 
 def _finished(item: dict) -> dict | None:

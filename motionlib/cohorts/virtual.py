@@ -9,12 +9,13 @@ import pandas as pd
 
 from motionlib.cohorts import heads, protocols, warehouse
 from motionlib.cohorts.console import reformat
+from motionlib.cohorts.flow import count_scans
 from motionlib.cohorts.moving import still_noise
 from motionlib.cohorts.plans import plan_real_motion, plan_research, plan_warehouse
 from motionlib.cohorts.raters import rate
 from motionlib.cohorts.rejects import reject_scan
 from motionlib.cohorts.scanners import research_scanner, sample_scanner
-from motionlib.cohorts.store import FLOW, Progress, collect, make_all, write_scan
+from motionlib.cohorts.store import Progress, collect, make_all, write_scan
 from motionlib.files import seed_from, write_table
 
 CAPTION = (
@@ -98,7 +99,7 @@ def make_cohort(
         make_scan, items, engine=engine, label="virtual cohort", progress=progress
     )
     manifest = collect(root, rows, kind="virtual", caption=CAPTION)
-    flow = _flow(items, manifest, failed)
+    flow = count_scans(manifest, "generated", "virtual heads", failed)
     write_table(flow, root / "flow.tsv")
     return manifest, flow
 
@@ -153,20 +154,3 @@ def make_scan(item: dict) -> dict:
         grades = rate(info["severity_mm"], rng)
     volume, affine = reformat(volume, head.affine, scanner.tilt_deg)
     return write_scan(item, volume, affine, description, grades, info)
-
-
-def _flow(items, manifest, failed) -> pd.DataFrame:
-    """How many scans were planned, made and kept, per cohort."""
-    planned = pd.DataFrame(items)
-    rows = []
-    for (cohort, real), part in planned.groupby(["cohort", planned["role"] == "real_motion"]):
-        step = "real motion generated" if real else "generated"
-        names = set(part["participant_id"])
-        made = manifest[manifest["participant_id"].isin(names)]
-        rows.append((step, cohort, len(part), len(made), "virtual heads"))
-        rejects = int(made["straight_reject"].sum())
-        if cohort == "virtual-warehouse":
-            kept = len(made) - rejects
-            reason = "straight reject: truncated, or not a three-dimensional T1w image"
-            rows.append(("straight rejects removed", cohort, len(made), kept, reason))
-    return pd.concat([pd.DataFrame(rows, columns=FLOW), pd.DataFrame(failed)], ignore_index=True)

@@ -11,6 +11,7 @@ import torch
 
 from motionlib.acquisition import acquire
 from motionlib.cohorts.console import reformat, tilt_size_deg
+from motionlib.cohorts.flow import count_scans
 from motionlib.cohorts.heads import bias_field
 from motionlib.cohorts.moving import acquisition_of, foreground_mean, reconstruct, sample_motion
 from motionlib.cohorts.plans import SCANS_PER_PATIENT, assign_fates, spread_scans
@@ -18,7 +19,7 @@ from motionlib.cohorts.raters import rate
 from motionlib.cohorts.rejects import reject_scan
 from motionlib.cohorts.scanners import Scanner, sample_scanner
 from motionlib.cohorts.store import Progress, collect, make_all, write_scan
-from motionlib.files import seed_from
+from motionlib.files import seed_from, write_table
 
 __all__ = ["Scanner", "emulate_scan", "make_warehouse", "rate", "sample_scanner"]
 
@@ -47,7 +48,7 @@ def make_warehouse(
     clean : DataFrame
         A manifest of motion-free scans; ``path`` absolute or relative to the working folder.
     root : path-like
-        Receives NIfTI files, ``manifest.tsv``, ``truth.tsv`` and ``cohort.json``.
+        Receives NIfTI files, ``manifest.tsv``, ``truth.tsv``, ``flow.tsv`` and ``cohort.json``.
     n : int, optional
         Number of scans. Default: `scans_per_patient` for every patient.
     scans_per_patient : float
@@ -105,8 +106,10 @@ def make_warehouse(
                 }
             )
     assign_fates(items, seed)
-    rows, _ = make_all(_emulate_item, items, engine=engine, label=cohort, progress=progress)
+    rows, failed = make_all(_emulate_item, items, engine=engine, label=cohort, progress=progress)
     manifest = collect(root, rows, kind="emulated", caption=CAPTION)
+    flow = count_scans(manifest, "emulated", "from motion-free heads", failed)
+    write_table(flow, root / "flow.tsv")
     return manifest.assign(path=[str((root / path).resolve()) for path in manifest["path"]])
 
 
