@@ -20,6 +20,7 @@ import pandas as pd
 from motionlib import files
 from motionlib.predictions import check_predictions, load_predictions, select
 from motionlib.provenance import NotYet, collect_provenance, describe, greeting, runs_root
+from motionlib.tableview import show_tables_readably
 
 __all__ = ["MAKERS", "Run", "load_predictions", "runs_root"]
 
@@ -48,7 +49,7 @@ class Run:
     runs : path-like, optional
         Folder of all runs; see `runs_root`.
     quiet : bool, default=False
-        Leave out the lines that describe computer, versions and manifest.
+        Leave out the lines that describe computer, versions and manifest; leave tables alone.
 
     Raises
     ------
@@ -79,6 +80,7 @@ class Run:
             self._folder(part)
         self._describe()
         if not quiet:
+            show_tables_readably()
             print("\n".join(greeting(name, profile, self.seed, self.manifest_sha256)))
 
     def __repr__(self) -> str:
@@ -198,9 +200,7 @@ class Run:
             if place.exists():
                 return place
         stem = Path(text).stem
-        makers = [
-            m for key, m in MAKERS.items() if fnmatchcase(stem, key) or fnmatchcase(text, key)
-        ]
+        makers = [m for key, m in MAKERS.items() if any(fnmatchcase(n, key) for n in (stem, text))]
         digits = re.match(r"\d\d", stem)
         maker = notebook or (digits[0] if digits else (makers or ["01"])[0])
         option = "" if self.profile == "smoke" else f" PROFILE={self.profile}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from numbers import Real
+
 import numpy as np
 import pandas as pd
 
@@ -12,14 +14,16 @@ LAST = ("n", "n_positive", "n_folds", "cohort", "same_order", "reason")
 SKIPPED = ("mean", "sd", "low", "high", "sd_paper")
 
 
-def _text(value, *, fraction: bool, digits: int | None = None) -> str:
+def text_of(value, *, fraction: bool, digits: int | None = None) -> str:
     """Write one value: fractions as percent, p-values with an exponent, blanks as nothing."""
     if isinstance(value, str):
         return value
-    if value is None or pd.isna(value):
+    if value is None or (pd.api.types.is_scalar(value) and pd.isna(value)):
         return ""
     if isinstance(value, bool | np.bool_):
         return "yes" if value else "no"
+    if not isinstance(value, Real) or np.isinf(value):
+        return str(value)
     if fraction:
         return f"{100 * value:.1f}"
     if float(value) == int(value):
@@ -81,10 +85,10 @@ def _column(table: pd.DataFrame, name: str, fraction: bool | None = None) -> lis
         for end in ("_low", "_high", "_mean", "_sd"):
             stem = stem.removesuffix(end)
         fraction = stem in FRACTIONS and table[name].dtype != object
-    return [_text(value, fraction=fraction) for value in table[name]]
+    return [text_of(value, fraction=fraction) for value in table[name]]
 
 
-def _heading(name: str) -> str:
+def heading(name: str) -> str:
     """Words for a column or a metric."""
     words = name.replace("_", " ")
     unit = " (%)" if name in FRACTIONS else ""
@@ -113,8 +117,8 @@ def to_html(table: pd.DataFrame, *, title: str = "", caption: str = "") -> str:
     shown, heads = readable(table)
     made = GT(shown, id="table-" + (title or "paper").lower().replace(" ", "-")[:40])
     for metric, columns in heads.items():
-        made = made.tab_spanner(label=_heading(metric), columns=columns)
-    labels = {name: _heading(name) for name in shown}
+        made = made.tab_spanner(label=heading(metric), columns=columns)
+    labels = {name: heading(name) for name in shown}
     for metric, columns in heads.items():
         labels |= {name: name.removeprefix(f"{metric}_") for name in columns}
     made = made.cols_label(**labels)
@@ -141,11 +145,11 @@ def to_latex(table: pd.DataFrame, *, caption: str = "", label: str = "") -> str:
         A ``table`` environment; needs ``\usepackage{booktabs,multirow}``.
     """
     shown, heads = readable(table)
-    above = {name: _heading(metric) for metric, names in heads.items() for name in names}
+    above = {name: heading(metric) for metric, names in heads.items() for name in names}
     pairs = []
     for name in shown:
         metric = next((m for m, names in heads.items() if name in names), None)
-        below = name.removeprefix(f"{metric}_") if metric else _heading(name)
+        below = name.removeprefix(f"{metric}_") if metric else heading(name)
         pairs.append((_escape(above.get(name, "")), _escape(below)))
     shown = shown.map(_escape)
     if heads:

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "motionlib"
 LAYERS = {
     **dict.fromkeys(("files", "manifest", "paper", "metrics", "stats", "audit", "runs"), 0),
     **dict.fromkeys(("tables", "figures", "predictions", "provenance", "notebooks"), 0),
-    **dict.fromkeys(("progress", "locks"), 0),
+    **dict.fromkeys(("progress", "locks", "tableview", "typeset"), 0),
     **dict.fromkeys(("calibration", "calibrators", "reliability", "conformal", "priorshift"), 0),
     "gradelimits": 0,
     **dict.fromkeys(("compute", "splits", "volumes", "trajectories", "networks"), 1),
