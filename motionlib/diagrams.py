@@ -9,7 +9,7 @@ import pandas as pd
 
 from motionlib.theme import COLOURS, DASHES, new_figure, styled
 
-WIDEST = 4  # columns of boxes side by side
+WIDEST = 5  # columns of boxes side by side
 
 
 @styled
@@ -84,7 +84,7 @@ def plot_flow(flow: pd.DataFrame):
     deepest = max(len(part) for _, part in columns)
     n_wide = min(len(columns), WIDEST)
     n_rows = -(-len(columns) // n_wide)
-    figure, axes = new_figure(3.4 * n_wide, n_rows * (0.7 + 0.9 * deepest), n_wide, n_rows)
+    figure, axes = new_figure(2.8 * n_wide, n_rows * (0.7 + 0.9 * deepest), n_wide, n_rows)
     for each in axes.flat:
         each.set_axis_off()
     for each, (name, part) in zip(axes.flat, columns, strict=False):

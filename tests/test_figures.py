@@ -235,8 +235,8 @@ class TestDiagrams:
         assert "read\nn = 3" in words
 
     def test_many_cohorts_start_a_new_row(self):
-        flow = pd.DataFrame({"step": "read", "cohort": list("abcde"), "n_in": 2, "n_out": 2})
-        assert len(figures.plot_flow(flow).axes) == 8
+        flow = pd.DataFrame({"step": "read", "cohort": list("abcdef"), "n_in": 2, "n_out": 2})
+        assert len(figures.plot_flow(flow).axes) == 10
 
     def test_an_empty_flow_is_refused(self):
         with pytest.raises(ValueError, match="flow of 0 rows"):
