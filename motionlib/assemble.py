@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from motionlib.cohorts import read_cohort
-from motionlib.cohorts.flow import REAL_MOTION, count_scans
+from motionlib.cohorts.flow import FLOW, REAL_MOTION, count_scans
 from motionlib.files import seed_from
 
 PAPER_IMAGES = {"adni": 1143, "msseg": 53, "bite": 26, "real_motion": 63, "warehouse": 5500}
@@ -215,6 +215,6 @@ def _absolute(manifest: pd.DataFrame, root: Path) -> pd.DataFrame:
 
 def _kept(ixi: pd.DataFrame, research: pd.DataFrame) -> pd.DataFrame:
     """Count the IXI scans that are read, and those of research patients."""
-    read = count_scans(ixi, "read", "")
-    reason = "other patients, whose heads the emulated scans have"
-    return pd.concat([read, read.assign(step="research", n_out=len(research), reason=reason)])
+    n, reason = len(ixi), "other patients, kept for the emulated scans"
+    rows = [("read", "ixi", n, n, ""), ("research", "ixi", n, len(research), reason)]
+    return pd.DataFrame(rows, columns=FLOW)

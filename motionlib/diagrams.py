@@ -101,7 +101,8 @@ def _merge_steps(part: pd.DataFrame) -> pd.DataFrame:
         came = before if before is not None and came < before else came
         if before is None and lost > 0:
             rows.append({"step": "candidates", "n_in": came, "n_out": came, "reason": ""})
-        said = many["reason"].dropna().astype(str).unique() if "reason" in many else []
+        losing = many[many["n_in"] > many["n_out"]]
+        said = losing["reason"].dropna().astype(str).unique() if "reason" in many else []
         said = "; ".join(text for text in said[:2] if text)
         rows.append({"step": step, "n_in": came, "n_out": came - lost, "reason": said})
         before = came - lost

@@ -127,8 +127,17 @@ def sweep(paths: Iterable[str | os.PathLike]) -> int:
 
 
 def sweep_below(folder: str | os.PathLike) -> int:
-    """Remove all that killed processes left aside in a folder and below, as `sweep` does."""
-    return sum(_remove_dead(path, None) for path in list(Path(folder).rglob(".*-*-*")))
+    """Remove all that killed processes left aside in a folder and below, as `sweep` does.
+
+    A link to a folder, scans on another disk say, is entered where it lies in `folder` itself.
+    """
+    folder, n_removed = Path(folder), 0
+    linked = [path for path in folder.iterdir() if path.is_symlink()] if folder.is_dir() else []
+    for top in (folder, *linked):
+        for place, _, names in os.walk(top):  # which does not mind folders that vanish meanwhile
+            hidden = [name for name in names if name.startswith(".")]
+            n_removed += sum(_remove_dead(Path(place, name), None) for name in hidden)
+    return n_removed
 
 
 def _remove_dead(path: Path, known: set[str] | None) -> bool:

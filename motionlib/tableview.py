@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+from html import escape
 
 import pandas as pd
 
 from motionlib.files import content_key
 from motionlib.typeset import heading, readable, text_of
 
-LONGEST = 60  # rows; of a longer table pandas shows both ends
+LONGEST = 60  # rows or columns; of a longer table pandas shows both ends
 WIDE = 28  # characters; a column with longer texts is given room
 STYLES = [
     {"selector": "th.col_heading", "props": "text-align: center"},
@@ -35,21 +36,25 @@ def to_notebook(table: pd.DataFrame) -> str:
         A comparison with the paper is shortened to ``paper | ours [low, high] | difference``,
         fractions in percent; any other table keeps its columns and names. The one cohort of all
         rows goes into the caption, and a column of reasons without any is left out. Tables with
-        several levels, or with more than `LONGEST` rows, are left to pandas.
+        several levels, with names twice, or with more than `LONGEST` rows or columns are left to
+        pandas, whose cells then hold whole texts too.
 
     Returns
     -------
     str
         One ``<table>`` with its own style.
     """
-    levels = max(table.index.nlevels, table.columns.nlevels)
-    if table.empty or len(table) > LONGEST or levels > 1 or not table.columns.is_unique:
-        return table._repr_html_()
-    compared = any(str(name).endswith("_ours") for name in table)
+    axes = (table.index, table.columns)
+    plain = all(axis.nlevels == 1 and axis.is_unique for axis in axes)
+    if table.empty or max(table.shape) > LONGEST or not plain:
+        return _left_to_pandas(table)
+    named = all(isinstance(name, str) for name in table)
+    compared = named and any(name.endswith("_ours") for name in table)
     shown, heads = readable(table) if compared else (_texts(table), {})
+    shown.index = table.index
     caption = None
-    if "cohort" in shown and shown["cohort"].nunique() == 1:
-        caption = f"Cohort: {shown.pop('cohort').iloc[0]}"
+    if "cohort" in shown and shown["cohort"].nunique() == 1 and shown["cohort"].all():
+        caption = f"Cohort: {escape(shown.pop('cohort').iloc[0])}"
     if "reason" in shown and not shown["reason"].any():
         shown.pop("reason")
     wide = [name for name in shown if shown[name].str.len().max() > WIDE]
@@ -61,8 +66,13 @@ def to_notebook(table: pd.DataFrame) -> str:
         below = {name: name.removeprefix(f"{m}_") for m, names in heads.items() for name in names}
         places = {name: (above.get(name, ""), below.get(name, name)) for name in shown}
         shown.columns = pd.MultiIndex.from_tuples(places.values())
+        if not shown.columns.is_unique:
+            return _left_to_pandas(table)
         wide, left, whole = ([places[name] for name in names] for names in (wide, left, whole))
-    style = shown.style.format(escape="html").format_index(escape="html", axis=1)
+    style = shown.style.format(escape="html")
+    for axis in (0, 1):
+        style = style.format_index(escape="html", axis=axis)
+        style = style.format_index_names(escape="html", axis=axis)
     style = style.set_table_attributes('class="dataframe"')
     style = style.set_uuid(content_key(shown.to_csv()))  # two tables of a page have two styles
     style = style.set_table_styles(STYLES).set_properties(subset=left, **{"text-align": "left"})
@@ -71,6 +81,12 @@ def to_notebook(table: pd.DataFrame) -> str:
     if isinstance(table.index, pd.RangeIndex):
         style = style.hide(axis="index")
     return style.set_caption(caption).to_html() if caption else style.to_html()
+
+
+def _left_to_pandas(table: pd.DataFrame) -> str:
+    """Show a table as pandas does, but no text cut off."""
+    with pd.option_context("display.max_colwidth", None):
+        return table._repr_html_()
 
 
 def _texts(table: pd.DataFrame) -> pd.DataFrame:

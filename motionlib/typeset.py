@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from numbers import Real
 
 import numpy as np
@@ -22,12 +23,13 @@ def text_of(value, *, fraction: bool, digits: int | None = None) -> str:
         return ""
     if isinstance(value, bool | np.bool_):
         return "yes" if value else "no"
-    if not isinstance(value, Real) or np.isinf(value):
+    if not isinstance(value, Real) or math.isinf(value):
         return str(value)
     if fraction:
         return f"{100 * value:.1f}"
-    if float(value) == int(value):
+    if value == int(value):
         return f"{int(value):,}"
+    value = float(value)
     return f"{value:.1e}" if abs(value) < 1e-3 else f"{value:.{digits or 2}f}"
 
 

@@ -229,6 +229,7 @@ class TestDiagrams:
         manifest["straight_reject"] = [1, 0, None, 0, 0, 0, 0, 0]
         failed = [{"cohort": "adni", "reason": "no head"}]
         words = texts(figures.plot_flow(count_scans(manifest, "read", "BIDS", failed)))
+        assert "-1: no head" in words
         for word in ("candidates\nn = 6", "read\nn = 5", "straight rejects removed\nn = 4"):
             assert word in words
         assert "adni, real-motion test" in words

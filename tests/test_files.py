@@ -101,6 +101,15 @@ class TestSweep:
             assert files.sweep([tmp_path / "a.json"]) == files.sweep_below(tmp_path) == 0
         assert (tmp_path / "a.json").read_text() == "{}"
 
+    def test_a_folder_on_another_disk_is_swept_too(self, tmp_path, left_aside):
+        left = tmp_path / "disk" / "deep" / left_aside("a.nii.gz")
+        left.parent.mkdir(parents=True)
+        left.write_bytes(b"half")
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run" / "cohort").symlink_to(tmp_path / "disk")
+        assert files.sweep_below(tmp_path / "run") == 1
+        assert files.sweep_below(tmp_path / "nowhere") == 0
+
     def test_another_computer_s_file_stays_for_a_day(self, tmp_path):
         other = f"{int(files._host(), 16) ^ 1:04x}"
         left = tmp_path / "deep" / f".{other}-1-0a1b2c3d.a.json"

@@ -1,7 +1,7 @@
 """What a notebook shows of a table."""
 
 import re
-import sys
+from fractions import Fraction
 from html import unescape
 
 import numpy as np
@@ -46,6 +46,9 @@ class TestComparison:
         table = compared().assign(reason=["", "too few scans"])
         assert [row[-1] for row in shown(table)] == ["", "too few scans"]
 
+    def test_an_index_with_a_meaning_is_shown(self):
+        assert [row[0] for row in shown(compared().set_index("method"))] == ["fine_tuned", "forest"]
+
     def test_the_table_stays_as_it_was(self):
         table = compared()
         to_notebook(table)
@@ -73,6 +76,15 @@ class TestPlainTable:
         assert shown(table) == [["fc1+", "0.250"]]
         assert "depth" in to_notebook(table)
 
+    def test_labels_of_rows_and_the_caption_are_text_too(self):
+        table = pd.DataFrame({"cohort": ["<i>"]}, index=pd.Index(["<b>"], name="<u>"))
+        made = to_notebook(table.assign(n=1))
+        assert not any(mark in made for mark in ("<i>", "<b>", "<u>"))
+        assert all(f"&lt;{mark}&gt;" in made for mark in "ibu")
+
+    def test_a_cohort_that_nobody_named_stays_a_column(self):
+        assert shown(pd.DataFrame({"cohort": [None, None], "n": 1})) == [["", "1"]] * 2
+
     def test_two_tables_of_a_page_have_two_styles(self):
         first, second = (to_notebook(pd.DataFrame({"a": [n]})) for n in (1, 2))
         assert first.split('id="')[1].split('"')[0] != second.split('id="')[1].split('"')[0]
@@ -84,10 +96,18 @@ class TestPlainTable:
             pd.DataFrame({"a": []}),
             pd.DataFrame({"a": [1]}, index=pd.MultiIndex.from_tuples([("x", "y")])),
             pd.DataFrame([[1, 2]], columns=["a", "a"]),
+            pd.DataFrame({"a": ["x" * 80, "y"]}, index=[0, 0]),
+            pd.DataFrame([["x" * 80] * (LONGEST + 1)]),
+            pd.DataFrame({"a_b_ours": [1], "a_b_paper": [1], "a b_ours": [1], "a b_paper": [1]}),
         ],
     )
-    def test_what_it_cannot_show_is_left_to_pandas(self, table):
-        assert to_notebook(table) == table._repr_html_()
+    def test_what_it_cannot_show_is_left_to_pandas_with_whole_texts(self, table):
+        with pd.option_context("display.max_colwidth", None):
+            assert to_notebook(table) == table._repr_html_()
+
+    @pytest.mark.parametrize("value", [2**70, Fraction(1, 3), np.float32(0.5), pd.NA, pd.NaT])
+    def test_odd_numbers_do_no_harm(self, value):
+        assert len(shown(pd.DataFrame({"a": pd.Series([value], dtype=object), 3: [1]}))) == 1
 
 
 class TestInANotebook:
@@ -100,7 +120,6 @@ class TestInANotebook:
 
         shell = InteractiveShell()
         monkeypatch.setattr(IPython, "get_ipython", lambda: shell)
-        assert "IPython" in sys.modules
         assert show_tables_readably()
         table = compared()
         data, _ = shell.display_formatter.format(table)
