@@ -14,9 +14,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from motionlib.files import write_table
+from motionlib.files import code_key, write_table
 from motionlib.modelbuild import CODE, SITES
-from motionlib.studycohort import code_key
 
 STILL = ("resampled", "blurred", "noisier")
 MOVED = tuple(f"torchio_n{n}_{mm}" for mm in ("2-4", "4-6", "6-8") for n in (2, 4))

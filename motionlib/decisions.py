@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from motionlib import __version__
-from motionlib.files import content_key, read_json, sha256_file
+from motionlib.files import code_key, content_key, read_json, sha256_file
 from motionlib.modelinput import slab_grid
 
 KEEP, REVIEW, EXCLUDE = "keep", "review", "exclude"
 DIGITS = 6  # of a probability
-SOURCES = ("imagefiles", "headfinder", "grids", "modelinput", "scancheck", "scoring", "decisions")
+SOURCES = ("imagefiles.py", "headfinder.py", "grids.py", "modelinput.py", "scancheck.py")
+SOURCES += ("scoring.py", "decisions.py")
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,9 @@ def read_judge(folder: str | os.PathLike) -> Judge:
             f"{spacing_mm:g} mm has {shape}; shape and voxel_mm of its model.json contradict"
         )
     calibration = facts.get("calibration") or {}
-    key = content_key(sha256_file(folder / "weights.safetensors"), facts, __version__, _code_key())
+    key = content_key(
+        sha256_file(folder / "weights.safetensors"), facts, __version__, code_key(*SOURCES)
+    )
     return Judge(
         name=str(facts.get("name") or f"{facts['network']}-{facts.get('key') or key}"),
         key=key,
@@ -152,9 +155,3 @@ def _range(folder: Path, facts: dict, name: str) -> tuple[float, float] | None:
             f"{name} of the model {folder.name} is {value!r}; expected 0 <= low <= high <= 1"
         )
     return float(value[0]), float(value[1])
-
-
-def _code_key() -> str:
-    """Hash of what prepares a scan, so that changed code never meets an old journal."""
-    here = Path(__file__).resolve().parent
-    return content_key(*((here / f"{name}.py").read_text(encoding="utf-8") for name in SOURCES))

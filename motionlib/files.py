@@ -69,6 +69,39 @@ def seed_from(*parts: Any) -> int:
     return int(content_key(*parts, digits=16), 16) >> 1
 
 
+PACKAGE = Path(__file__).resolve().parent
+
+
+def code_key(*rooms: str, package: Path = PACKAGE) -> str:
+    """Hash the sources of some rooms, so that changed code never meets what older code made.
+
+    Parameters
+    ----------
+    *rooms : str
+        Folders of the package, with all below them, or files of it: ``"cohorts"``, ``"splits.py"``.
+    package : Path
+        Where the package lies.
+
+    Returns
+    -------
+    str
+        12 hexadecimal digits.
+
+    Raises
+    ------
+    ValueError
+        If a room does not exist: its changes would go unnoticed.
+    """
+    sources = []
+    for room in rooms:
+        place = package / room
+        found = sorted(place.rglob("*.py")) if place.is_dir() else [place]
+        if not found or not all(path.is_file() for path in found):
+            raise ValueError(f"{room} is no room of {package.name}; name a folder or a .py file")
+        sources += [(path.relative_to(package).as_posix(), sha256_file(path)) for path in found]
+    return content_key(*sources)
+
+
 ASIDE = re.compile(r"\.(?P<host>[0-9a-f]{4})-(?P<pid>[0-9a-f]+)-[0-9a-f]{8}\.(?P<name>.+)")
 DAY_S = 86400
 

@@ -14,7 +14,7 @@ from motionlib import studycohort
 from motionlib.assemble import PAPER_IMAGES, data_root
 from motionlib.cohorts import read_cohort
 from motionlib.cohorts.flow import FLOW, REAL_MOTION
-from motionlib.files import content_key, read_json, write_json, write_table
+from motionlib.files import code_key, content_key, read_json, write_json, write_table
 from motionlib.manifest import validate, write_manifest
 from motionlib.measured import is_warehouse
 from motionlib.selection import Selection
@@ -46,7 +46,7 @@ def prepare_cohort(run, *, cohort: str, n_folds: int, **options) -> pd.DataFrame
         raise
     record = run.cohort / "held.json"
     made = read_json(run.cohort / "cohort.json")["key"]
-    key = content_key(made, studycohort.code_key("heldcohorts", "selection"))
+    key = content_key(made, code_key("heldcohorts.py", "selection.py"))
     if cohort not in HELD or (record.is_file() and read_json(record)["key"] == key):
         return manifest
     held = read_held(cohort)

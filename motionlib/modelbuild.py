@@ -17,18 +17,19 @@ import pandas as pd
 from motionlib import compute
 from motionlib.assemble import data_root
 from motionlib.cohorts import read_cohort, virtual
-from motionlib.files import seed_from, write_table
+from motionlib.files import code_key, seed_from, write_table
 from motionlib.modelcard import ship
 from motionlib.modelchoice import choose, compared
 from motionlib.modelcopies import CopyRecipe, make_copies
 from motionlib.modeltests import judged_copies
-from motionlib.studycohort import code_key
 from motionlib.training import TrainSpec, fit, predict
 
 SEED, FOLDS, TESTED, VALIDATION = 20, 8, (0, 1), 2
 SHAPE = (2.0, 48.0)  # voxel and slab in mm; `modelinput.model_input`
-CODE = ("modelcopies", "modeltests", "modelinput", "headfinder", "grids", "simulate", "variants")
-CODE += ("acquisition", "trajectories", "resampling", "cohorts")
+CODE = ("cohorts", "modelcopies.py", "modeltests.py", "modelinput.py", "headfinder.py", "grids.py")
+CODE += ("simulate.py", "variants.py", "acquisition.py", "blocks.py", "coils.py", "courses.py")
+CODE += ("imagefiles.py", "nufft.py", "poses.py", "protocols.py", "resampling.py", "severity.py")
+CODE += ("trajectories.py", "volumes.py", "voxelmaps.py")
 SITES = ("ixi", "ds000011", "ds002748")
 VIRTUAL = (110, 24, 24)  # patients like ADNI's, MSSEG's and BITE's
 TRAINING = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 from pathlib import Path
 
@@ -12,12 +11,17 @@ import pandas as pd
 from motionlib import compute
 from motionlib.assemble import assemble
 from motionlib.cohorts.flow import FLOW, branch
-from motionlib.files import atomic, content_key, read_json, write_json, write_table
+from motionlib.files import atomic, code_key, content_key, read_json, write_json, write_table
 from motionlib.manifest import read_manifest, validate, write_manifest
 from motionlib.measured import is_warehouse
 from motionlib.splits import assign_splits, check_no_leakage, partition_clean_corrupted
 from motionlib.volumes import Grid, centre_on_grid, load_volume, study_grid
 
+# what a cohort's images, split and centred volumes come from
+CODE = ("cohorts", "assemble.py", "splits.py", "studycohort.py", "grids.py", "headfinder.py")
+CODE += ("acquisition.py", "blocks.py", "coils.py", "courses.py", "imagefiles.py", "manifest.py")
+CODE += ("nufft.py", "poses.py", "protocols.py", "resampling.py", "selection.py", "severity.py")
+CODE += ("simulate.py", "trajectories.py", "volumes.py", "voxelmaps.py")
 RESEARCH_TEST = 182 / 1222  # Table A.I
 WAREHOUSE_TEST = 385 / 4045  # Table A.II
 SMALL_RESEARCH_TEST = 0.25  # of fewer than 150 scans: the share of Table A.I would leave a dozen
@@ -56,7 +60,7 @@ def prepare_cohort(
     for the test set, since its 9.5 % would leave a handful of severe scans; fewer than 150
     research scans keep 25 % in place of 15 %.
     """
-    code = code_key("assemble", "cohorts", "splits", "studycohort", "grids", "headfinder")
+    code = code_key(*CODE)
     key = content_key(cohort, size, spacing_mm, n_folds, run.seed, code)
     record = run.cohort / "cohort.json"
     if record.exists() and read_json(record)["key"] == key:
@@ -187,11 +191,3 @@ def example_volumes(run, scan_ids) -> tuple[list[np.ndarray], np.ndarray]:
     """
     arrays = [np.load(clean_path(run, scan)).astype(np.float32) for scan in scan_ids]
     return arrays, grid_of(run).matrix
-
-
-def code_key(*names: str) -> str:
-    """Hash of some modules' sources, so that changed code never meets stale files."""
-    root = Path(inspect.getfile(inspect.currentframe())).parent
-    files = [path for name in names for path in sorted(root.glob(f"{name}*/*.py"))]
-    files += [root / f"{name}.py" for name in names if (root / f"{name}.py").exists()]
-    return content_key(*(path.read_text(encoding="utf-8") for path in files))

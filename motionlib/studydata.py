@@ -11,11 +11,10 @@ import numpy as np
 import pandas as pd
 
 from motionlib import compute
-from motionlib.files import atomic, content_key, read_json, seed_from, write_table
+from motionlib.files import atomic, code_key, content_key, read_json, seed_from, write_table
 from motionlib.measured import is_warehouse
 from motionlib.studycohort import (
     clean_path,
-    code_key,
     corrupted_half,
     grid_of,
     manifest_of,
@@ -23,6 +22,9 @@ from motionlib.studycohort import (
 )
 from motionlib.variants import CONTROLS, TEST_RANGE, make_variant
 
+# what a copy comes from
+CODE = ("variants.py", "simulate.py", "blocks.py", "nufft.py", "voxelmaps.py", "resampling.py")
+CODE += ("trajectories.py", "courses.py", "poses.py", "severity.py", "studydata.py")
 DRAWS = 3  # moved copies, and still ones, of every training scan in the recommended recipe
 TASK_GRADES = {"mov01vs2": ((0, 1), (2,)), "mov0vs1": ((0,), (1,))}
 PREPARED = ["scan_id", "participant_id", "source_participant_id", "cohort", "path", "role", "fold"]
@@ -46,7 +48,7 @@ def make_copies(run, name: str, rows: pd.DataFrame, *, engine: str = "inline") -
     Path
         ``cache/{name}.tsv``.
     """
-    code = code_key("variants", "simulate", "resampling", "trajectories", "poses")
+    code = code_key(*CODE)
     cohort_key = read_json(run.cohort / "cohort.json")["key"]
     folder = run.cache / f"copies-{content_key(cohort_key, code, run.seed)}"
     grid = grid_of(run)

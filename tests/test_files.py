@@ -124,3 +124,32 @@ class TestChecksum:
     def test_equals_hashlib(self, tmp_path):
         (tmp_path / "a").write_bytes(b"motion")
         assert files.sha256_file(tmp_path / "a") == hashlib.sha256(b"motion").hexdigest()
+
+
+class TestCodeKey:
+    @pytest.fixture
+    def package(self, tmp_path):
+        for name in ("motion/a.py", "motion/deep/b.py", "splits.py", "other.py"):
+            files.write_text(tmp_path / name, f"# {name}\n")
+        return tmp_path
+
+    @pytest.mark.parametrize("name", ["motion/a.py", "motion/deep/b.py", "splits.py"])
+    def test_a_change_of_any_file_of_a_room_changes_it(self, package, name):
+        before = files.code_key("motion", "splits.py", package=package)
+        (package / name).write_text("# changed\n")
+        assert files.code_key("motion", "splits.py", package=package) != before
+
+    def test_a_new_file_in_a_room_changes_it(self, package):
+        before = files.code_key("motion", package=package)
+        (package / "motion" / "c.py").write_text("")
+        assert files.code_key("motion", package=package) != before
+
+    def test_other_rooms_do_not_matter(self, package):
+        before = files.code_key("motion", "splits.py", package=package)
+        (package / "other.py").write_text("# changed\n")
+        assert files.code_key("motion", "splits.py", package=package) == before
+
+    @pytest.mark.parametrize("room", ["nowhere", "nowhere.py", "motion/c.py"])
+    def test_an_unknown_room_is_refused(self, package, room):
+        with pytest.raises(ValueError, match="no room"):
+            files.code_key("motion", room, package=package)
