@@ -105,10 +105,10 @@ student: $(STAMP)  ## copy the notebooks without their solutions to runs/student
 	$(BIN)/nbstripout --keep-id --drop-tagged-cells "solution" runs/student/*.ipynb
 
 model: $(STAMP)  ## train the shipped model again from MOTIONLIB_DATA (ARGS=--ablations: and its rivals)
-	@$(BIN)/python -m motionlib.modelbuild $(ARGS)
+	@$(BIN)/python -m motionlib.scoring.build $(ARGS)
 
 results: $(STAMP)  ## copy tables, figures and provenance of a finished PROFILE to results/
-	@$(BIN)/python -m motionlib.publish --profile $(PROFILE) $(ARGS)
+	@$(BIN)/python -m motionlib.study.publish --profile $(PROFILE) $(ARGS)
 
 doctor: $(STAMP)  ## say what is installed, seen and missing
 	@$(BIN)/python -m motionlib.cli doctor $(ARGS)

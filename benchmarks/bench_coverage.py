@@ -6,9 +6,9 @@ from functools import partial
 
 import pandas as pd
 
-from motionlib.compute import submit
-from motionlib.coverage import StudyDesign, coverage, study_intervals
+from motionlib.compute.engines import submit
 from motionlib.files import write_table
+from motionlib.stats.interval_coverage import StudyDesign, coverage, study_intervals
 
 DESIGNS = {  # patients, prevalence: our demo, the paper's severe and mild test sets
     "demo": StudyDesign(n_patients=100, prevalence=0.3),

@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from motionlib.caps_names import caps_names
 from motionlib.files import read_json, write_table
+from motionlib.preprocess.caps_names import caps_names
 
 SETS = (("ds000011", 6), ("ixi-2mm", 10))
 MOVED = ("sub-01_T1w", "sub-IXI013_T1w")  # registered twice
@@ -47,7 +47,7 @@ def choose(folder: Path) -> list[tuple[str, Path]]:
 
 def preprocess(path: Path, scan: str, out: Path) -> dict:
     """Preprocess one scan to a CAPS folder; its outcome, cost and matrix."""
-    from motionlib.caps_writer import preprocess_one
+    from motionlib.preprocess.caps import preprocess_one
 
     names = caps_names(scan.removesuffix("_T1w"), "ses-M000")
     item = {
@@ -71,9 +71,9 @@ def move(path: Path, out: Path) -> np.ndarray:
     """Write the scan moved by the known affine; return that affine (old mm to new mm)."""
     from scipy.spatial.transform import Rotation
 
-    from motionlib.grids import Grid, resample
-    from motionlib.imagefiles import read_array
-    from motionlib.volumes import save_volume
+    from motionlib.preprocess.grid import Grid, resample
+    from motionlib.preprocess.images import read_array
+    from motionlib.preprocess.volumes import save_volume
 
     array, affine = read_array(path)
     known = np.eye(4)
@@ -90,7 +90,7 @@ def move(path: Path, out: Path) -> np.ndarray:
 
 def displacement_mm(first: np.ndarray, second: np.ndarray, known: np.ndarray) -> float:
     """Mean distance in MNI mm between two registrations, over the MNI brain."""
-    from motionlib.targets import load_target
+    from motionlib.preprocess.targets import load_target
 
     target = load_target("whole-head")
     points = np.argwhere(target.brain)[::997] @ target.affine[:3, :3].T + target.affine[:3, 3]

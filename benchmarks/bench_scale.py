@@ -29,10 +29,10 @@ import numpy as np
 import pandas as pd
 import psutil
 
-from motionlib import corrupted
-from motionlib.corrupted import corrupt_one
 from motionlib.files import sha256_file, write_table
-from motionlib.volumes import phantom, save_volume
+from motionlib.motion import on_disk
+from motionlib.motion.on_disk import corrupt_one
+from motionlib.preprocess.volumes import phantom, save_volume
 
 LOG = "SCALE_LOG"  # environment variable: where calls are noted
 CHILD = "import sys, bench_scale; sys.exit(bench_scale.simulate(*sys.argv[1:]))"
@@ -58,7 +58,7 @@ def simulate(manifest: str, out: str) -> int:
     """Run the command as a user does, every call noted."""
     from motionlib.cli import main as command
 
-    corrupted.corrupt_one = noted
+    on_disk.corrupt_one = noted
     return command(["simulate", manifest, out, "--engine", "local:2"])
 
 

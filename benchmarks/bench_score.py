@@ -17,9 +17,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from motionlib.decisions import read_judge
 from motionlib.files import write_table
-from motionlib.shipped import default_model
+from motionlib.scoring.model import read_judge
+from motionlib.scoring.shipped import default_model
 
 SETS = ("ixi-2mm:50", "ixi-2mm:500", "ds000011:12", "ds002748-1p5mm:40")  # below MOTIONLIB_DATA
 

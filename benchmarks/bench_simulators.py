@@ -21,9 +21,10 @@ import pandas as pd
 import torch
 
 from motionlib.files import write_json, write_table
-from motionlib.simulate import image_motion, kspace_motion
-from motionlib.trajectories import sample_segments, sample_time_course
-from motionlib.volumes import centre_on_grid, load_volume, phantom, study_grid
+from motionlib.motion.image_based import image_motion, kspace_motion
+from motionlib.motion.sampling import sample_segments, sample_time_course
+from motionlib.preprocess.grid import centre_on_grid, study_grid
+from motionlib.preprocess.volumes import load_volume, phantom
 
 # Recorded on 2 vCPU: TorchIO n = 4 2.89 CPU-s; fork 10.26 (no padding), 39.6 (its default).
 FORK_TO_TORCHIO = {"fork, no padding": 10.26 / 2.89, "fork, default": 39.6 / 2.89}
@@ -54,7 +55,7 @@ def contestants(volume: torch.Tensor, affine: np.ndarray, *, peer_up_to: int) ->
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import torchio as tio
-    from motionlib.trajectories import Trajectory
+    from motionlib.motion.trajectory import Trajectory
 
     subject = tio.Subject(im=tio.ScalarImage(tensor=volume, affine=affine))
     calls = {}
@@ -89,8 +90,8 @@ def resamplers(volume: torch.Tensor, affine: np.ndarray) -> dict:
     """One pose by each resampler: why numba is the one for CPUs."""
     import SimpleITK as sitk  # noqa: N813
 
-    from motionlib.resampling import _resample_torch, resample
-    from motionlib.voxelmaps import sampling_maps
+    from motionlib.motion.resampling import _resample_torch, resample
+    from motionlib.motion.voxelmaps import sampling_maps
 
     matrix = sampling_maps(
         np.array([[3.0, -2.0, 1.0]]), np.array([[3.0, 2.0, -4.0]]), affine, volume.shape[1:]

@@ -22,12 +22,13 @@ import pandas as pd
 import torch
 from torch import nn
 
-from motionlib.datasets import VolumeStore, load_prepared
 from motionlib.files import write_table
 from motionlib.networks import NETWORKS, build_network
-from motionlib.networks.normpool import padded_max_pool
-from motionlib.training import TrainSpec, fit
-from motionlib.transfer import fine_tune
+from motionlib.networks.pooling import padded_max_pool
+from motionlib.training.data import VolumeStore, load_prepared
+from motionlib.training.fitting import fit
+from motionlib.training.spec import TrainSpec
+from motionlib.training.transfer import fine_tune
 
 GRID = (43, 52, 45)  # the demo's: 4 mm
 BATCH = 16

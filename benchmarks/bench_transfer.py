@@ -20,8 +20,10 @@ from bench_training import GRID, phantoms
 
 from motionlib.files import write_table
 from motionlib.networks import NETWORKS
-from motionlib.training import TrainSpec, fit, predict
-from motionlib.transfer import fine_tune
+from motionlib.training.fitting import fit
+from motionlib.training.prediction import predict
+from motionlib.training.spec import TrainSpec
+from motionlib.training.transfer import fine_tune
 
 RESULTS = Path(__file__).parent / "results" / "transfer.csv"
 EPOCHS = {False: (1, 4), True: (1, 21)}  # cached epochs are short: more of them, for the clock

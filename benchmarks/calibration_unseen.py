@@ -15,15 +15,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from motionlib import studydata, trust
-from motionlib.cohorts.virtual import make_cohort
-from motionlib.experiments import read_prepared, rows_of
+from motionlib.cohorts.virtual.cohort import make_cohort
+from motionlib.experiments import copies, trust
+from motionlib.experiments.cohort import _centre_all
+from motionlib.experiments.pretraining import read_prepared, rows_of
 from motionlib.files import read_json, write_table
 from motionlib.manifest import write_manifest
-from motionlib.priorshift import estimate_prior
-from motionlib.runs import Run
-from motionlib.studycohort import _centre_all
-from motionlib.training import predict
+from motionlib.stats.prior_shift import estimate_prior
+from motionlib.study.run import Run
+from motionlib.training.prediction import predict
 
 RESULTS = Path(__file__).parent / "results"
 EXPERIMENT = "warehouse/fine_tuned"
@@ -43,7 +43,7 @@ def unseen(demo: Run, place: Path, task: str, size: int, seed: int, engine: str)
     made, _ = _centre_all(run, made, "unseen", spacing_mm, engine)
     made = made.assign(path=[str(Path(path).relative_to(run.cohort)) for path in made["path"]])
     write_manifest(made, run.cohort / "manifest.tsv")
-    prepared = read_prepared(run, studydata.warehouse_set(run, task))
+    prepared = read_prepared(run, copies.warehouse_set(run, task))
     folders = read_json(demo.models / f"{EXPERIMENT.replace('/', '_')}_{task}.json")
     parts = [
         rows_of(predict(demo.models / name, prepared), EXPERIMENT, task, "Conv5FC3", fold)

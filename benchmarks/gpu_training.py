@@ -27,14 +27,15 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from motionlib.datasets import VolumeStore, load_prepared
 from motionlib.files import write_table
-from motionlib.networks import NETWORKS, PAPER_SHAPE, build_network, normpool
-from motionlib.training import TrainSpec, fit
-from motionlib.volumes import phantom
+from motionlib.networks import NETWORKS, PAPER_SHAPE, build_network, pooling
+from motionlib.preprocess.volumes import phantom
+from motionlib.training.data import VolumeStore, load_prepared
+from motionlib.training.fitting import fit
+from motionlib.training.spec import TrainSpec
 
 PAPER_MINUTES = {"Conv5FC3": 232, "ResNet3D": 387, "SECNN": 378, "ViT3D": 271}  # Table III
-has_kernels = normpool.kernels_at_hand
+has_kernels = pooling.kernels_at_hand
 RESULTS = Path(__file__).parent / "results" / "training_gpu.csv"
 
 
@@ -94,7 +95,7 @@ WAYS = ("eager float32", "bf16, channels last, torch's operations", "as shipped"
 def stepper(name: str, store: VolumeStore, batch: int, device: torch.device, way: str):
     """A call that trains on the next batch in one of the `WAYS`."""
     plain = way == WAYS[0]
-    normpool.kernels_at_hand = has_kernels if way == WAYS[2] else lambda: False
+    pooling.kernels_at_hand = has_kernels if way == WAYS[2] else lambda: False
     torch.manual_seed(0)
     network = build_network(name, store.shape).to(device)
     if not plain:
@@ -120,7 +121,7 @@ def stepper(name: str, store: VolumeStore, batch: int, device: torch.device, way
 
 def gradient(name: str, store: VolumeStore, batch: int, device: torch.device, way: str):
     """All gradients of the first batch at fresh weights, without dropout, as one vector."""
-    normpool.kernels_at_hand = has_kernels if way == WAYS[2] else lambda: False
+    pooling.kernels_at_hand = has_kernels if way == WAYS[2] else lambda: False
     torch.manual_seed(0)
     network = build_network(name, store.shape, dropout=0.0).to(device)
     x, y = (

@@ -14,12 +14,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from motionlib.compute import configure_cpu
-from motionlib.experiments import pretrained, read_prepared
+from motionlib.compute.engines import configure_cpu
+from motionlib.experiments.pretraining import pretrained, read_prepared
 from motionlib.files import read_json, write_table
-from motionlib.runs import Run
-from motionlib.training import TrainSpec, fit, predict
-from motionlib.variants import SEVERITIES
+from motionlib.motion.recipes import SEVERITIES
+from motionlib.study.run import Run
+from motionlib.training.fitting import fit
+from motionlib.training.prediction import predict
+from motionlib.training.spec import TrainSpec
 
 SHARES = (0.25, 0.5, 0.75)  # of the training patients; all of them is the run's own networks
 EPOCHS = 12  # of the networks on a part of the patients

@@ -14,21 +14,23 @@ import pandas as pd
 import torch
 from sklearn.metrics import roc_auc_score
 
-from motionlib import variants
-from motionlib.compute import configure_cpu
-from motionlib.experiments import pretrained, read_prepared
+from motionlib.compute.engines import configure_cpu
+from motionlib.experiments.cohort import grid_of
+from motionlib.experiments.pretraining import pretrained, read_prepared
 from motionlib.files import read_json, seed_from, write_table
-from motionlib.runs import Run
-from motionlib.studycohort import grid_of
-from motionlib.training import TrainSpec, fit, predict
+from motionlib.motion import recipes
+from motionlib.study.run import Run
+from motionlib.training.fitting import fit
+from motionlib.training.prediction import predict
+from motionlib.training.spec import TrainSpec
 
-SIGNS = {"RAS": np.ones(3), "LPS": variants.LPS}
+SIGNS = {"RAS": np.ones(3), "LPS": recipes.LPS}
 FIELDS = ("network", "fold", "epochs", "batch_size", "learning_rate", "seed", "task")
 
 
 def moved(run, rows: pd.DataFrame, sign: np.ndarray, folder: Path) -> pd.DataFrame:
     """Make the moved copies of a prepared manifest again, positive in other directions."""
-    before, variants.LPS = variants.LPS, sign
+    before, recipes.LPS = recipes.LPS, sign
     affine, paths = grid_of(run).matrix, []
     try:
         for row in rows.itertuples():
@@ -37,11 +39,11 @@ def moved(run, rows: pd.DataFrame, sign: np.ndarray, folder: Path) -> pd.DataFra
                 scan, path = Path(row.original).stem, folder / f"{row.scan_id}.npy"
                 still = torch.from_numpy(np.load(run.cache / row.original).astype(np.float32))
                 rng = np.random.default_rng(seed_from(run.seed, scan, row.variant))
-                copy = variants.make_variant(still, affine, row.variant, rng)
+                copy = recipes.make_variant(still, affine, row.variant, rng)
                 np.save(path, copy.numpy().astype(np.float16))
             paths.append(str(path.resolve()))
     finally:
-        variants.LPS = before
+        recipes.LPS = before
     return rows.assign(path=paths)
 
 

@@ -14,14 +14,14 @@ import numpy as np
 import pandas as pd
 import torch
 
-from motionlib import experiments, studycohort, studydata
-from motionlib.checkpoints import load_network
-from motionlib.compute import configure_cpu
-from motionlib.datasets import VolumeStore
+from motionlib.compute.engines import configure_cpu
+from motionlib.experiments import cohort, copies, pretraining
 from motionlib.files import seed_from, write_table
-from motionlib.intervals import bootstrap_ci
-from motionlib.runs import Run
-from motionlib.stats import delong
+from motionlib.stats.intervals import bootstrap_ci
+from motionlib.stats.paired import delong
+from motionlib.study.run import Run
+from motionlib.training.checkpoints import load_network
+from motionlib.training.data import VolumeStore
 
 RESULTS = Path(__file__).parent / "results"
 BATCH, RATE = 4, 1e-4
@@ -62,12 +62,12 @@ def logits(network, store, rows) -> torch.Tensor:
 
 def ordinal_scores(run: Run, prepared: pd.DataFrame, *, epochs: int) -> pd.DataFrame:
     """Scores of the test scans for both tasks, mean over the folds' networks."""
-    grade = studycohort.manifest_of(run).set_index("scan_id")["motion_grade"]
+    grade = cohort.manifest_of(run).set_index("scan_id")["motion_grade"]
     grades = grade.loc[prepared["scan_id"]].to_numpy().astype(int)
     store = VolumeStore(prepared)
     trains, test = (prepared["role"] == "train").to_numpy(), (prepared["role"] == "test").to_numpy()
     found = []
-    for fold, source in enumerate(experiments.pretrained(run, "image", "2-4", "paper")):
+    for fold, source in enumerate(pretraining.pretrained(run, "image", "2-4", "paper")):
         held = trains & (prepared["fold"] == fold).to_numpy()
         rows = (np.flatnonzero(trains & ~held), np.flatnonzero(held))
         network = train(source, store, *rows, grades, epochs=epochs, seed=run.seed)
@@ -84,7 +84,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
     run = Run("04_fine_tuning", args.run.name, 20, args.run.parent, quiet=True)
-    prepared = experiments.read_prepared(run, studydata.warehouse_set(run, "mov01vs2"))
+    prepared = pretraining.read_prepared(run, copies.warehouse_set(run, "mov01vs2"))
     with configure_cpu():
         ordinal = ordinal_scores(run, prepared, epochs=args.epochs)
     rows = []

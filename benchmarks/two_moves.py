@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from motionlib.files import code_key, write_table
-from motionlib.modelbuild import CODE, SITES
+from motionlib.scoring.build import CODE, SITES
 
 STILL = ("resampled", "blurred", "noisier")
 MOVED = tuple(f"torchio_n{n}_{mm}" for mm in ("2-4", "4-6", "6-8") for n in (2, 4))

@@ -17,10 +17,10 @@ from pathlib import Path
 import pandas as pd
 
 from motionlib.files import write_table
-from motionlib.intervals import bootstrap_difference, summary_intervals
-from motionlib.measured import is_warehouse
 from motionlib.pairing import combine_folds
+from motionlib.paper.run_summary import is_warehouse
 from motionlib.predictions import load_predictions, select
+from motionlib.stats.intervals import bootstrap_difference, summary_intervals
 
 TASK = "mov01vs2"
 WAYS = {"warehouse/research_only": 0, "warehouse/fine_tuned": None, "warehouse/from_scratch": None}

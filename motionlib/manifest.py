@@ -7,13 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from motionlib.faults import (
-    COHORT_NAMES,
-    FAULT_COLUMNS,
-    cell_faults,
-    faults_where,
-    group_faults,
-)
+from motionlib.faults import COHORT_NAMES, FAULT_COLUMNS, cell_faults, faults_where, group_faults
 from motionlib.files import sha256_file, write_table
 
 __all__ = [

@@ -44,7 +44,7 @@ def prepared_set(folder: Path, n_patients: int = 12, shape=SHAPE, seed: int = 0)
 
 def counted_fit(spec, *, runs: str) -> str:
     """Train, and leave a line in ``runs/log`` for the start and for every epoch."""
-    from motionlib.training import fit
+    from motionlib.training.fitting import fit
 
     def note(line: str) -> None:
         with open(Path(runs) / "log", "a") as log:

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from motionlib.acquisition import NAMED, Acquisition, acquire, group_poses
-from motionlib.coils import sensitivities
-from motionlib.poses import Trajectory
-from motionlib.simulate import image_motion, kspace_motion
-from motionlib.trajectories import sample_realistic, sample_segments, sample_time_course
-from motionlib.voxelmaps import sampling_maps
+from motionlib.motion.acquisition import acquire, group_poses
+from motionlib.motion.coils import sensitivities
+from motionlib.motion.image_based import image_motion, kspace_motion
+from motionlib.motion.protocols import NAMED, Acquisition
+from motionlib.motion.sampling import sample_realistic, sample_segments, sample_time_course
+from motionlib.motion.trajectory import Trajectory
+from motionlib.motion.voxelmaps import sampling_maps
 
 AFFINE = np.diag([3.0, 3.0, 3.0, 1.0])
 STILL = Trajectory.identity()
@@ -175,7 +176,7 @@ class TestGaps:
 
     @pytest.mark.parametrize(("acceleration", "n_coils", "limit"), [(2, 4, 0.05), (2, 8, 0.05)])
     def test_skipped_lines_are_recovered_from_the_coils(self, acceleration, n_coils, limit):
-        from motionlib.volumes import phantom
+        from motionlib.preprocess.volumes import phantom
 
         head = phantom((32, 60, 32))
         options = {"n_coils": n_coils, "acceleration": acceleration, "reference_lines": 20}

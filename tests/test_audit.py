@@ -5,17 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from motionlib.audit import COLUMNS, paper_audit
-from motionlib.audit_clinical import half_width, implied_mild_ba
-from motionlib.audit_table4 import exchange_fits, mcnemar_reach, set_sizes, smallest_p_nearby
-from motionlib.reachable import (
+from motionlib.paper.audit import paper_audit
+from motionlib.paper.audit_clinical import half_width, implied_mild_ba
+from motionlib.paper.audit_table4 import exchange_fits, mcnemar_reach, set_sizes, smallest_p_nearby
+from motionlib.paper.findings import COLUMNS
+from motionlib.paper.reachable import (
     counts_that_print,
     largest_sd,
     mcnemar_range,
     smallest_denominator,
     smallest_sd,
 )
-from motionlib.stats import mcnemar_counts
+from motionlib.stats.paired import mcnemar_counts
 
 
 @pytest.fixture(scope="module")

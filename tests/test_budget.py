@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from motionlib import experiments, finetuning, trainings
-from motionlib.budget import Budget, default_device
-from motionlib.trainings import Job, spec_for, train
+from motionlib.experiments import copies, fine_tuning, pretraining, trainings
+from motionlib.experiments.budget import Budget, default_device
+from motionlib.experiments.trainings import Job, spec_for, train
 
 
 @pytest.fixture
@@ -36,23 +36,23 @@ class TestBudget:
             seen.append(device)
             raise StopIteration
 
-        monkeypatch.setattr(experiments, "predict_all", predict_all)
-        for module in (finetuning, experiments):
+        monkeypatch.setattr(pretraining, "predict_all", predict_all)
+        for module in (fine_tuning, pretraining):
             monkeypatch.setattr(
                 module,
                 "read_prepared",
                 lambda run, path: pd.DataFrame({"role": ["test"], "cohort": ["here"]}),
             )
         monkeypatch.setattr(
-            experiments, "manifest_of", lambda run: pd.DataFrame(columns=["role", "cohort"])
+            pretraining, "manifest_of", lambda run: pd.DataFrame(columns=["role", "cohort"])
         )
-        monkeypatch.setattr(experiments, "pretrained", lambda *args: ["fold0"])
-        monkeypatch.setattr(experiments.studydata, "control_set", lambda *a, **k: Path("x"))
-        monkeypatch.setattr(finetuning.studydata, "warehouse_set", lambda *a, **k: Path("x"))
+        monkeypatch.setattr(pretraining, "pretrained", lambda *args: ["fold0"])
+        monkeypatch.setattr(copies, "control_set", lambda *a, **k: Path("x"))
+        monkeypatch.setattr(copies, "warehouse_set", lambda *a, **k: Path("x"))
         with pytest.raises(StopIteration):
-            experiments.controls(None)
+            pretraining.controls(None)
         with pytest.raises(StopIteration):
-            finetuning.research_only(None, {"research_only": ["fold0"]})
+            fine_tuning.research_only(None, {"research_only": ["fold0"]})
         assert seen == ["cuda", "cuda"]
 
 
@@ -65,7 +65,7 @@ class TestTrain:
         assert asked["resources"] == resources
 
     def test_workers_see_one_gpu_each_in_turn(self, monkeypatch):
-        from motionlib.gpus import OwnGpu, visible_gpus
+        from motionlib.compute.gpus import OwnGpu, visible_gpus
 
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
         plugin, seen = OwnGpu(visible_gpus()), []
@@ -91,15 +91,15 @@ class TestRecipe:
         return write
 
     def test_the_papers_copies_are_made_once_where_there_are_enough(self, run, prepared):
-        how = experiments.recipe_of(run, prepared(100), "paper", Budget(12, 3))
+        how = pretraining.recipe_of(run, prepared(100), "paper", Budget(12, 3))
         assert how == ({"augment": "none"}, Budget(12, 3))
 
     def test_few_are_moved_and_mirrored_in_every_epoch_for_twice_the_epochs(self, run, prepared):
-        how = experiments.recipe_of(run, prepared(99), "paper", Budget(12, 3))
+        how = pretraining.recipe_of(run, prepared(99), "paper", Budget(12, 3))
         assert how == ({"augment": "flip", "fresh_mm": 4.0}, Budget(24, 3))
 
     def test_the_recommended_recipe_has_copies_enough(self, run, prepared):
-        how = experiments.recipe_of(run, prepared(10), "recommended", Budget(12, 3))
+        how = pretraining.recipe_of(run, prepared(10), "recommended", Budget(12, 3))
         assert how == ({"augment": "nuisance"}, Budget(12, 3))
 
     @pytest.mark.parametrize(("n", "epochs", "augment"), [(99, 6, "flip"), (100, 3, "none")])
@@ -111,13 +111,13 @@ class TestRecipe:
             raise StopIteration
 
         cell = prepared(n)
-        monkeypatch.setattr(experiments.studydata, "real_motion_set", lambda run: None)
-        monkeypatch.setattr(experiments, "prepare", lambda make, engine: cell)
-        monkeypatch.setattr(experiments, "note_folds", lambda *args: None)
-        monkeypatch.setattr(experiments, "train", stop)
+        monkeypatch.setattr(copies, "real_motion_set", lambda run: None)
+        monkeypatch.setattr(pretraining, "prepare", lambda make, engine: cell)
+        monkeypatch.setattr(pretraining, "note_folds", lambda *args: None)
+        monkeypatch.setattr(pretraining, "train", stop)
         run.seed, run.models = 20, "models"
         with pytest.raises(StopIteration):
-            experiments.pretrain(run, Budget(3, 2))
+            pretraining.pretrain(run, Budget(3, 2))
         assert [(one.fold, one.epochs, one.augment) for one in seen] == [
             (0, epochs, augment),
             (1, epochs, augment),

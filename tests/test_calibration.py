@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from motionlib import calibration
+from motionlib.stats import calibration
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ import pytest
 from scipy.special import expit
 from scipy.special import logit as log_odds
 
-from motionlib.calibration import calibration_error, tempered
-from motionlib.calibrators import KINDS, Calibrator, fit_calibrator
-from motionlib.reliability import calibration_interval
+from motionlib.stats.calibration import calibration_error, tempered
+from motionlib.stats.calibrators import KINDS, Calibrator, fit_calibrator
+from motionlib.stats.reliability import calibration_interval
 
 APART, PRIOR = 2.0, 0.2
 

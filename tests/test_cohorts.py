@@ -5,13 +5,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from motionlib.assemble import assemble
 from motionlib.cli import main as cli
 from motionlib.cohorts import COHORTS, read_cohort
 from motionlib.cohorts.adni import says_motion, session_of
 from motionlib.cohorts.flow import branch
+from motionlib.cohorts.selection import Selection
+from motionlib.experiments.assemble import assemble
 from motionlib.manifest import read_manifest
-from motionlib.selection import Selection
 
 
 @pytest.fixture

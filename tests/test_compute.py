@@ -15,11 +15,12 @@ import pytest
 from prepared_set import counted_fit, prepared_set
 
 from motionlib import compute
-from motionlib.compute import Failure, failures, raise_failures, shard, submit
-from motionlib.experiments import score_all
-from motionlib.runs import Run
-from motionlib.slurm import slurm_cluster
-from motionlib.training import TrainSpec
+from motionlib.compute import engines
+from motionlib.compute.engines import Failure, failures, raise_failures, shard, submit
+from motionlib.compute.slurm import slurm_cluster
+from motionlib.experiments.pretraining import score_all
+from motionlib.study.run import Run
+from motionlib.training.spec import TrainSpec
 
 TESTS = Path(__file__).parent
 PROFILE = """\
@@ -140,7 +141,7 @@ class TestSubmit:
     def test_a_result_that_has_come_is_not_held_by_its_worker(self, tmp_path):
         # a worker that dies would take it along, and it would be computed again
         submit(operator.neg, [1], engine="local:2")
-        client = compute._clients["local:2", ()][0]  # other tests may have left other clients
+        client = engines._clients["local:2", ()][0]  # other tests may have left other clients
         held = []
 
         def watch():
@@ -175,7 +176,7 @@ class TestSubmit:
 
     def test_resources_that_no_worker_offers_are_refused(self):
         submit(operator.neg, [1], engine="local:2")
-        address = next(iter(compute._clients.values()))[0].scheduler.address
+        address = next(iter(engines._clients.values()))[0].scheduler.address
         with pytest.raises(ValueError, match=r"No worker of .* offers"):
             submit(operator.neg, [1], engine=address, resources={"GPU": 1})
 

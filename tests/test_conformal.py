@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from motionlib import conformal
+from motionlib.stats import conformal
 
 
 def scans(rng, n, prior=0.3, apart=2.0):

@@ -5,7 +5,7 @@ import pytest
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-from motionlib.cohorts.console import reformat
+from motionlib.cohorts.virtual.console import reformat
 
 AFFINE = np.array([[2.0, 0, 0, -40], [0, 3.0, 0, -45], [0, 0, 2.5, -30], [0, 0, 0, 1]])
 

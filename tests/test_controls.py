@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from motionlib.controls import controls_table
+from motionlib.stats.controls import controls_table
 
 
 def _rows(recipe, control, called, site=""):

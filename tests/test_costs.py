@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 import yaml
 
-from motionlib import costs, studydata
-from motionlib.networks import NETWORKS
-from motionlib.paper import published
+from motionlib.experiments import copies
+from motionlib.networks import NETWORKS, costs
+from motionlib.paper.transcription import published
 
 
 class TestCount:
@@ -21,7 +21,7 @@ class TestCount:
 
 class TestGroups:
     def test_the_papers_profile_is_what_is_counted(self):
-        root = Path(costs.__file__).resolve().parents[1] / "notebooks"
+        root = Path(costs.__file__).resolve().parents[2] / "notebooks"
         profile = yaml.safe_load((root / "profiles" / "paper.yml").read_text())
         assert profile["02_simulation_comparison"]["n_folds"] == costs.N_FOLDS
         assert profile["02_simulation_comparison"]["epochs"] == costs.EPOCHS
@@ -32,7 +32,7 @@ class TestGroups:
         )
 
     def test_copies_are_as_many_as_the_recommended_recipe_makes(self):
-        assert costs.COPIES == 2 * studydata.DRAWS
+        assert costs.COPIES == 2 * copies.DRAWS
 
     def test_the_scans_are_those_of_the_papers_tables(self):
         research = published("table_a1").groupby("set", sort=False)["total"].sum()

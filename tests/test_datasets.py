@@ -8,8 +8,8 @@ import pytest
 import torch
 from prepared_set import SHAPE, prepared_set
 
-from motionlib.augment import augmented
-from motionlib.datasets import VolumeStore, load_prepared, split_rows
+from motionlib.training.augment import augmented
+from motionlib.training.data import VolumeStore, load_prepared, split_rows
 
 
 @pytest.fixture

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from motionlib import doctor, files
+from motionlib import files
 from motionlib.cli import main
-from motionlib.publish import publish
+from motionlib.study import doctor
+from motionlib.study.publish import publish
 
 
 @pytest.fixture

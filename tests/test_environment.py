@@ -28,6 +28,7 @@ IMPORT_NAMES = {  # what a distribution is called in an import, where the name d
     "simpleitk": "SimpleITK",
     "pyyaml": "yaml",
     "great-tables": "great_tables",
+    "lazy-loader": "lazy_loader",
     "mriqc-learn": "mriqc_learn",
     "dask-jobqueue": "dask_jobqueue",
     "antspyx": "ants",

@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 
 from motionlib.cli import main as cli
+from motionlib.cohorts.download import DownloadError, Politeness
+from motionlib.cohorts.fetch import fetch
 from motionlib.cohorts.ratings import find_mr_art, read_mr_art
-from motionlib.download import DownloadError, Politeness
-from motionlib.fetch import fetch
 
 FAST = Politeness(attempts=4, backoff_s=0.01, timeout_s=5)
 

@@ -10,11 +10,11 @@ import pandas as pd
 import pytest
 from synthetic_study import write_study
 
-from motionlib import figures
 from motionlib.cohorts.flow import count_scans
-from motionlib.rates import control_rates, learning_curve
-from motionlib.slices import to_ras
-from motionlib.theme import COLOURS, DASHES, MARKERS
+from motionlib.figures import cohort, comparisons, diagrams, results
+from motionlib.figures.cohort import to_ras
+from motionlib.figures.theme import COLOURS, DASHES, MARKERS
+from motionlib.stats.rates import control_rates, learning_curve
 
 
 @pytest.fixture(scope="module")
@@ -58,17 +58,17 @@ def every_figure(predictions) -> dict:
     reach = {"label": ["a"], "p_low": [1e-9], "p_high": [0.1], "p_printed": [1e-12]}
     volume = np.random.default_rng(0).random((24, 28, 24), dtype=np.float32)
     return {
-        "roc": figures.plot_roc(warehouse, n_boot=20),
-        "calibration": figures.plot_calibration(named(predictions, ["a"])),
-        "confusion": figures.plot_confusion([0, 0, 1, 1], [0, 1, 1, 1]),
-        "controls": figures.plot_controls(controls, n_boot=20),
-        "curve": figures.plot_learning_curve(curve, n_boot=20),
-        "flow": figures.plot_flow(flow),
-        "severity": figures.plot_score_by_severity(scores),
-        "scoreboard": figures.plot_scoreboard(board),
-        "range": figures.plot_mcnemar_range(pd.DataFrame(reach)),
-        "slices": figures.show_slices([volume, volume], ["still", "moved"], np.eye(4)),
-        "trajectory": figures.plot_trajectory(moving()),
+        "roc": results.plot_roc(warehouse, n_boot=20),
+        "calibration": results.plot_calibration(named(predictions, ["a"])),
+        "confusion": results.plot_confusion([0, 0, 1, 1], [0, 1, 1, 1]),
+        "controls": comparisons.plot_controls(controls, n_boot=20),
+        "curve": comparisons.plot_learning_curve(curve, n_boot=20),
+        "flow": diagrams.plot_flow(flow),
+        "severity": comparisons.plot_score_by_severity(scores),
+        "scoreboard": comparisons.plot_scoreboard(board),
+        "range": comparisons.plot_mcnemar_range(pd.DataFrame(reach)),
+        "slices": cohort.show_slices([volume, volume], ["still", "moved"], np.eye(4)),
+        "trajectory": diagrams.plot_trajectory(moving()),
     }
 
 
@@ -85,11 +85,11 @@ class TestEveryFigure:
             assert (tmp_path / f"{name}.png").stat().st_size > 1000
 
     def test_a_notebook_shows_it_without_pyplot(self):
-        assert figures.plot_trajectory(moving())._repr_png_().startswith(b"\x89PNG")
+        assert diagrams.plot_trajectory(moving())._repr_png_().startswith(b"\x89PNG")
 
     def test_the_same_input_gives_the_same_bytes(self, predictions):
         rows = named(predictions, ["warehouse/from_scratch"])
-        first, second = (figures.plot_roc(rows, n_boot=20)._repr_png_() for _ in range(2))
+        first, second = (results.plot_roc(rows, n_boot=20)._repr_png_() for _ in range(2))
         assert first == second
 
     def test_colours_differ_in_grey_or_in_form(self):
@@ -99,7 +99,7 @@ class TestEveryFigure:
 class TestRoc:
     def test_legend_gives_area_and_interval_and_raters_are_points(self, predictions):
         rows = predictions[predictions["experiment"].str.startswith("warehouse/")]
-        figure = figures.plot_roc(rows, n_boot=20)
+        figure = results.plot_roc(rows, n_boot=20)
         words = texts(figure)
         assert "fine-tuned: 0.9" in words
         assert "[0." in words
@@ -108,20 +108,20 @@ class TestRoc:
         assert [title.split(":")[0] for title in titles] == ["mov01vs2", "mov0vs1"]
 
     def test_curves_start_and_end_in_the_corners(self, predictions):
-        figure = figures.plot_roc(named(predictions, ["warehouse/from_scratch"]), n_boot=20)
+        figure = results.plot_roc(named(predictions, ["warehouse/from_scratch"]), n_boot=20)
         curve = next(line for line in figure.axes[0].lines if "from scratch" in line.get_label())
         assert curve.get_xydata()[0].tolist() == [0, 0]
         assert curve.get_xydata()[-1].tolist() == [1, 1]
 
     def test_nothing_to_draw_is_refused(self, predictions):
         with pytest.raises(ValueError, match="no predictions"):
-            figures.plot_roc(predictions.iloc[:0])
+            results.plot_roc(predictions.iloc[:0])
 
 
 class TestSlices:
     def test_sides_and_millimetres_are_written(self):
         volume = np.zeros((10, 12, 14), dtype=np.float32)
-        words = texts(figures.show_slices([volume], ["a"], np.diag([3.0, 3, 3, 1])))
+        words = texts(cohort.show_slices([volume], ["a"], np.diag([3.0, 3, 3, 1])))
         for word in ("L", "R", "A", "P", "sagittal (mm)", "mm"):
             assert word in words
 
@@ -139,7 +139,7 @@ class TestSlices:
     def test_slices_are_taken_at_the_world_position(self):
         volume = np.zeros((8, 8, 8), dtype=np.float32)
         volume[:, :, 6] = 1
-        figure = figures.show_slices(
+        figure = cohort.show_slices(
             volume,
             affine=np.diag([2.0, 2, 2, 1]),
             planes=("axial",),
@@ -149,19 +149,19 @@ class TestSlices:
         assert figure.axes[0].images[0].get_array().min() == 1
 
     def test_batches_of_one_channel_are_accepted(self):
-        assert len(figures.show_slices([np.zeros((1, 5, 5, 5))]).axes) == 3
+        assert len(cohort.show_slices([np.zeros((1, 5, 5, 5))]).axes) == 3
 
     def test_rows_of_panels_hold_many_volumes(self):
         volumes = [np.zeros((4, 4, 4))] * 5
-        figure = figures.show_slices(volumes, planes=("axial",), n_columns=2)
+        figure = cohort.show_slices(volumes, planes=("axial",), n_columns=2)
         assert len(figure.axes) == 6
 
     def test_wrong_calls_are_refused(self):
         volume = np.zeros((4, 4, 4))
         with pytest.raises(ValueError, match="plane 'oblique'"):
-            figures.show_slices(volume, planes=("oblique",))
+            cohort.show_slices(volume, planes=("oblique",))
         with pytest.raises(ValueError, match="1 volumes, 2 labels"):
-            figures.show_slices([volume], ["a", "b"])
+            cohort.show_slices([volume], ["a", "b"])
         with pytest.raises(ValueError, match=r"shape \(4, 4\)"):
             to_ras(np.zeros((4, 4)), np.eye(4))
 
@@ -178,7 +178,7 @@ class TestComparisons:
 
     def test_controls_without_motion_stand_above_those_with(self, predictions):
         names = [f"control/paper/{c}" for c in ("motion_2-4", "clean", "motion_4-6", "blurred")]
-        figure = figures.plot_controls(named(predictions, names), n_boot=10)
+        figure = comparisons.plot_controls(named(predictions, names), n_boot=10)
         labels = [t.get_text() for t in figure.axes[0].get_yticklabels()]
         assert labels == ["clean", "blurred", "motion 2-4", "motion 4-6"]
 
@@ -205,7 +205,7 @@ class TestDiagrams:
                 "reason": ["no grade", "motion"],
             }
         )
-        words = texts(figures.plot_flow(flow))
+        words = texts(diagrams.plot_flow(flow))
         for word in (
             "candidates\nn = 100",
             "graded\nn = 90",
@@ -219,7 +219,7 @@ class TestDiagrams:
     def test_rows_of_one_step_are_one_box_that_continues_the_count(self):
         lost = {"step": "centring", "n_in": 1, "n_out": 0, "reason": "no head found"}
         flow = pd.DataFrame([{"step": "read", "n_in": 9, "n_out": 9, "reason": ""}, lost, lost])
-        words = texts(figures.plot_flow(flow))
+        words = texts(diagrams.plot_flow(flow))
         assert "read\nn = 9" in words
         assert "centring\nn = 7" in words
         assert "-2: no head found" in words
@@ -228,7 +228,7 @@ class TestDiagrams:
         manifest = pd.DataFrame({"cohort": "adni", "role": ["research"] * 5 + ["real_motion"] * 3})
         manifest["straight_reject"] = [1, 0, None, 0, 0, 0, 0, 0]
         failed = [{"cohort": "adni", "reason": "no head"}]
-        words = texts(figures.plot_flow(count_scans(manifest, "read", "BIDS", failed)))
+        words = texts(diagrams.plot_flow(count_scans(manifest, "read", "BIDS", failed)))
         assert "-1: no head" in words
         for word in ("candidates\nn = 6", "read\nn = 5", "straight rejects removed\nn = 4"):
             assert word in words
@@ -237,19 +237,19 @@ class TestDiagrams:
 
     def test_many_cohorts_start_a_new_row(self):
         flow = pd.DataFrame({"step": "read", "cohort": list("abcdef"), "n_in": 2, "n_out": 2})
-        assert len(figures.plot_flow(flow).axes) == 10
+        assert len(diagrams.plot_flow(flow).axes) == 10
 
     def test_an_empty_flow_is_refused(self):
         with pytest.raises(ValueError, match="flow of 0 rows"):
-            figures.plot_flow(pd.DataFrame({"step": []}))
+            diagrams.plot_flow(pd.DataFrame({"step": []}))
 
     def test_few_poses_are_drawn_as_steps_and_many_as_lines(self):
         styles = [
-            figures.plot_trajectory(moving(n)).axes[0].lines[0].get_drawstyle() for n in (4, 200)
+            diagrams.plot_trajectory(moving(n)).axes[0].lines[0].get_drawstyle() for n in (4, 200)
         ]
         assert styles == ["steps-post", "default"]
 
     def test_confusion_writes_counts_and_shares_of_rows(self):
-        words = texts(figures.plot_confusion([0, 0, 0, 1], [0, 0, 1, 1], names=("a", "b")))
+        words = texts(results.plot_confusion([0, 0, 0, 1], [0, 0, 1, 1], names=("a", "b")))
         assert "2\n67%" in words
         assert "1\n100%" in words

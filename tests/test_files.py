@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from motionlib import files
-from motionlib.corrupted import Motion, corrupt_file
-from motionlib.volumes import save_volume
+from motionlib.motion.on_disk import Motion, corrupt_file
+from motionlib.preprocess.volumes import save_volume
 
 
 class TestContentKey:

@@ -8,9 +8,9 @@ import pytest
 from safetensors.numpy import load_file
 from scoring_set import write_broken, write_heads, write_model
 
-from motionlib.calibration import best_threshold
 from motionlib.cli import main
 from motionlib.predictions import PREDICTION_COLUMNS
+from motionlib.stats.calibration import best_threshold
 
 N_SCANS = 24  # two a patient
 
@@ -88,9 +88,9 @@ class TestResult:
         assert set(table["role"]) == {"train", "test"}
 
     def test_the_threshold_is_the_validation_patients_and_not_the_tests(self, tuned):
-        from motionlib.calibration import temperature, tempered
-        from motionlib.datasets import load_prepared
-        from motionlib.training import predict
+        from motionlib.stats.calibration import temperature, tempered
+        from motionlib.training.data import load_prepared
+        from motionlib.training.prediction import predict
 
         facts = json.loads((tuned[1] / "model.json").read_text())
         table = load_prepared(tuned[1] / "work" / "mov01vs2.tsv")

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from motionlib import forest
-from motionlib.forestsearch import fold_rows
+from motionlib.iqms import classifiers, forest, forestsearch
+from motionlib.iqms.forestsearch import fold_rows
 
 
 @pytest.fixture
@@ -26,24 +26,24 @@ def small_space(monkeypatch):
         "min_samples_split": (2, 10),
         "min_samples_leaf": (1, 5),
     }
-    monkeypatch.setattr("motionlib.forestsearch.SEARCH_SPACE", space)
+    monkeypatch.setattr("motionlib.iqms.forestsearch.SEARCH_SPACE", space)
     return space
 
 
 class TestSearch:
     def test_the_space_has_384_combinations_and_300_are_different(self):
-        drawn = forest.draw_combinations(seed=3)
+        drawn = forestsearch.draw_combinations(seed=3)
         assert len(drawn) == 300
         assert not drawn.duplicated().any()
-        assert len(forest.draw_combinations(384, seed=3)) == 384
+        assert len(forestsearch.draw_combinations(384, seed=3)) == 384
 
     def test_a_forest_s_first_trees_are_the_smaller_forest(self, table, small_space):
         from sklearn.ensemble import RandomForestClassifier
         from sklearn.metrics import balanced_accuracy_score
 
         X, y, groups = table
-        found = forest.search_forest(X, y, groups, n_iter=8, seed=1)
-        folds = forest.grouped_folds(y, groups, seed=1)
+        found = forestsearch.search_forest(X, y, groups, n_iter=8, seed=1)
+        folds = forestsearch.grouped_folds(y, groups, seed=1)
         X = X.astype(np.float32)
         for row in found.results.itertuples():
             scores = []
@@ -53,13 +53,13 @@ class TestSearch:
                     min_samples_split=row.min_samples_split,
                     min_samples_leaf=row.min_samples_leaf,
                 ).fit(X[folds != k], y[folds != k])  # fmt: skip
-                called = forest.call_motion(plain.predict_proba(X[folds == k])[:, 1])
+                called = forestsearch.call_motion(plain.predict_proba(X[folds == k])[:, 1])
                 scores.append(balanced_accuracy_score(y[folds == k], called))
             assert row.mean == pytest.approx(np.mean(scores), abs=1e-12)
 
     def test_predictions_come_from_forests_without_the_patient(self, table, small_space):
         X, y, groups = table
-        found = forest.search_forest(X, y, groups, n_iter=6, seed=1)
+        found = forestsearch.search_forest(X, y, groups, n_iter=6, seed=1)
         rows = found.predictions
         assert rows.row.tolist() == list(range(120))
         assert pd.Series(rows.fold).groupby(groups).nunique().max() == 1
@@ -68,17 +68,17 @@ class TestSearch:
         np.testing.assert_allclose(rows.score[inside], left_out[inside], atol=1e-12)
 
     def test_the_same_seed_gives_the_same_search_with_any_n_jobs(self, table, small_space):
-        one = forest.search_forest(*table, n_iter=8, seed=5, n_jobs=1)
-        two = forest.search_forest(*table, n_iter=8, seed=5, n_jobs=3)
+        one = forestsearch.search_forest(*table, n_iter=8, seed=5, n_jobs=1)
+        two = forestsearch.search_forest(*table, n_iter=8, seed=5, n_jobs=3)
         assert one.best_params == two.best_params
         pd.testing.assert_frame_equal(one.results, two.results)
         pd.testing.assert_frame_equal(one.predictions, two.predictions)
-        other = forest.search_forest(*table, n_iter=8, seed=6)
+        other = forestsearch.search_forest(*table, n_iter=8, seed=6)
         assert not one.predictions.score.equals(other.predictions.score)
 
     def test_it_learns_what_is_there_and_uses_the_folds_it_is_given(self, table, small_space):
         X, y, groups = table
-        found = forest.search_forest(X, y, groups, n_iter=6, seed=1, folds=groups % 3)
+        found = forestsearch.search_forest(X, y, groups, n_iter=6, seed=1, folds=groups % 3)
         assert found.best_score > 0.75
         assert len(found.fold_estimators) == 3
         assert (found.predictions.fold == groups % 3).all()
@@ -96,16 +96,16 @@ class TestSearch:
     )
     def test_bad_tables_are_refused_in_one_sentence(self, table, change, word):
         with pytest.raises(ValueError, match=word):
-            forest.search_forest(*change(*table), n_iter=1, seed=0)
+            forestsearch.search_forest(*change(*table), n_iter=1, seed=0)
 
     def test_a_patient_in_two_folds_is_refused(self, table):
         X, y, groups = table
         with pytest.raises(ValueError, match="60 patients lie in more than one fold"):
-            forest.search_forest(X, y, groups, n_iter=1, seed=0, folds=np.arange(120) % 2)
+            forestsearch.search_forest(X, y, groups, n_iter=1, seed=0, folds=np.arange(120) % 2)
 
     def test_more_combinations_than_there_are_is_refused(self):
         with pytest.raises(ValueError, match="expected 1 to 384"):
-            forest.draw_combinations(385, seed=0)
+            forestsearch.draw_combinations(385, seed=0)
 
 
 class TestNested:
@@ -126,11 +126,11 @@ class TestNested:
             assert rows.score.between(0, 1).all()
             assert (rows.y_pred == y).mean() > 0.7
 
-    @pytest.mark.parametrize("model", forest.MODELS[1:])
+    @pytest.mark.parametrize("model", classifiers.MODELS[1:])
     def test_untuned_models_take_undefined_measures(self, table, model):
         X, y, _ = table
         X = np.where(np.arange(360).reshape(X.shape) % 7 == 3, np.nan, X)
-        fitted = forest.make_model(model, seed=0, n_rows=len(y)).fit(X, y)
+        fitted = classifiers.make_model(model, seed=0, n_rows=len(y)).fit(X, y)
         assert (fitted.predict(X) == y).mean() > 0.7
 
     def test_an_unknown_model_is_refused(self, table):
@@ -189,6 +189,6 @@ class TestWarehouseRows:
 def test_ties_are_called_motion_whatever_the_order_of_votes():
     votes = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
     forward, backward = sum(votes) / 9, sum(reversed(votes)) / 9
-    assert forest.call_motion([forward, backward, 0.4999]).tolist() == [1, 1, 0]
+    assert forestsearch.call_motion([forward, backward, 0.4999]).tolist() == [1, 1, 0]
     rows = fold_rows(np.array([0, 1]), np.array([0, 1]), {0: [0.2], 1: [0.7]})
     assert rows.y_pred.tolist() == [0, 1]

@@ -4,11 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from motionlib.datasets import VolumeStore, load_prepared
-from motionlib.freshcopies import FreshStore
-from motionlib.grids import study_grid
-from motionlib.training import TrainSpec, fit
-from motionlib.volumes import phantom
+from motionlib.preprocess.grid import study_grid
+from motionlib.preprocess.volumes import phantom
+from motionlib.training.data import VolumeStore, load_prepared
+from motionlib.training.fitting import fit
+from motionlib.training.freshcopies import FreshStore
+from motionlib.training.spec import TrainSpec
 
 SPACING_MM = 8.0
 VARIANTS = ("image_2-4_recommended#0", "image_2-4_recommended#1", "clean", "matched#1")

@@ -17,7 +17,7 @@ COMPARE = """
 import sys, torch, triton.language as tl
 from motionlib.networks import gpupool
 from motionlib.networks.gpublock import FirstBlockGpu, NormPoolGpu
-from motionlib.networks.normpool import NormPool, padded_max_pool
+from motionlib.networks.pooling import NormPool, padded_max_pool
 
 device, shape = sys.argv[1], tuple(int(n) for n in sys.argv[3:])
 if device == "cpu":

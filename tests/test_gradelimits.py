@@ -8,10 +8,8 @@ import pandas as pd
 import pytest
 from scoring_set import write_heads, write_model
 
-from motionlib.agreement import weighted_kappa
 from motionlib.cli import main
-from motionlib.decisions import read_judge
-from motionlib.gradelimits import (
+from motionlib.scoring.gradelimits import (
     best_limits,
     choose_limits,
     grade_warnings,
@@ -19,7 +17,9 @@ from motionlib.gradelimits import (
     judge_limits,
     judged_lines,
 )
-from motionlib.scoringreport import model_line
+from motionlib.scoring.model import read_judge
+from motionlib.scoring.reports import model_line
+from motionlib.stats.agreement import weighted_kappa
 
 N_SCANS = 36  # two a patient
 

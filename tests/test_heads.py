@@ -1,10 +1,12 @@
-"""Tests of `motionlib.cohorts.heads`, its atlas, tissues and signal equations."""
+"""Tests of `motionlib.cohorts.virtual.heads`, its atlas, tissues and signal equations."""
 
 import numpy as np
 import pytest
 
-from motionlib.cohorts import heads, protocols
-from motionlib.cohorts.protocols import TISSUES, tissue_signal
+from motionlib.cohorts.virtual import anatomy as anatomy_module
+from motionlib.cohorts.virtual import atlas, heads
+from motionlib.cohorts.virtual import signal as protocols
+from motionlib.cohorts.virtual.signal import TISSUES, tissue_signal
 
 COARSE_MM = 8.0
 
@@ -100,14 +102,16 @@ class TestHead:
 
     def test_ventricles_grow_with_the_patient_s_atrophy(self):
         def fluid(growth):
-            anatomy = heads.draw_anatomy(np.random.default_rng(2), age=50, ventricle=growth)
+            anatomy = anatomy_module.draw_anatomy(
+                np.random.default_rng(2), age=50, ventricle=growth
+            )
             head = heads.render_head(anatomy, spacing_mm=COARSE_MM, rng=np.random.default_rng(0))
             return head.fractions[TISSUES.index("csf")].sum()
 
         assert fluid(4.0) > fluid(0.0) * 1.1
 
     def test_resection_replaces_the_tumour_by_fluid(self):
-        anatomy = heads.draw_anatomy(np.random.default_rng(7), tumour=True)
+        anatomy = anatomy_module.draw_anatomy(np.random.default_rng(7), tumour=True)
         before, after = (
             heads.render_head(
                 anatomy, spacing_mm=COARSE_MM, rng=np.random.default_rng(0), resected=resected
@@ -121,16 +125,17 @@ class TestHead:
 
     def test_lesions_appear_in_white_matter(self):
         options = {"spacing_mm": COARSE_MM, "rng": np.random.default_rng(0)}
-        plain = heads.render_head(heads.draw_anatomy(np.random.default_rng(4)), **options)
+        plain = heads.render_head(anatomy_module.draw_anatomy(np.random.default_rng(4)), **options)
         ill = heads.render_head(
-            heads.draw_anatomy(np.random.default_rng(4), lesions=25, enhancing=3), **options
+            anatomy_module.draw_anatomy(np.random.default_rng(4), lesions=25, enhancing=3),
+            **options,
         )
         lesion = TISSUES.index("lesion")
         assert plain.fractions[lesion].sum() == 0
         assert ill.fractions[lesion].sum() > 0.5
 
     def test_two_visits_show_the_same_patient_in_another_pose(self):
-        anatomy = heads.draw_anatomy(np.random.default_rng(8))
+        anatomy = anatomy_module.draw_anatomy(np.random.default_rng(8))
         first, second = (
             heads.render_head(anatomy, spacing_mm=COARSE_MM, rng=np.random.default_rng(s))
             for s in (0, 1)
@@ -162,4 +167,4 @@ class TestContrast:
 
 def test_atlas_spacing_outside_its_range_is_refused():
     with pytest.raises(ValueError, match="1 to 4 mm"):
-        heads.build_atlas(9.0)
+        atlas.build_atlas(9.0)

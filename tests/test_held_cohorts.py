@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from motionlib import finetuning
 from motionlib.cli import main as cli
-from motionlib.heldcohorts import paper_size, prepare_cohort, split_as_in_paper
+from motionlib.experiments import fine_tuning
+from motionlib.experiments.heldcohorts import paper_size, prepare_cohort, split_as_in_paper
 from motionlib.manifest import read_manifest
-from motionlib.provenance import repository
-from motionlib.runs import Run
 from motionlib.splits import PAPER_TEST_SIZES
+from motionlib.study.provenance import repository
+from motionlib.study.run import Run
 
 MAKERS = {"open": cohort_folders.open_cohorts, "paper": cohort_folders.paper_cohorts}
 SMALL = {"size": 0, "spacing_mm": 8.0, "n_folds": 2}
@@ -100,7 +100,7 @@ class TestWithoutRaters:
     def test_no_annotators_leave_the_others_numbers(self, held):
         run = held("open")
         prepare_cohort(run, cohort="open", **SMALL)
-        none = finetuning.annotators(run)
+        none = fine_tuning.annotators(run)
         row = {"experiment": "x", "task": "mov01vs2", "model": "m", "fold": -1, "scan_id": "s"}
         row |= {"participant_id": "p", "y_true": 1, "score": 0.5, "y_pred": 1}
         both = pd.concat([none, pd.DataFrame([row])], ignore_index=True)

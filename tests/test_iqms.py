@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from motionlib import fragility, iqms
-from motionlib.foreground import convex_hull, head_mask, otsu_threshold, standardise
-from motionlib.median import _MERGE, median_5x5
-from motionlib.slicemeasures import slice_measures
+from motionlib.iqms import measures, robustness, slicemeasures, tables
+from motionlib.iqms.foreground import convex_hull, head_mask, otsu_threshold, standardise
+from motionlib.iqms.median import _MERGE, median_5x5
+from motionlib.iqms.slicemeasures import slice_measures
 
 # float32 volumes: MRQy adds up in float32 (relative error about 1e-7), we in float64
 TOLERANCE = {"i": 1e-12, "f": 1e-6}
@@ -47,17 +47,17 @@ class TestAgainstMRQy:
     def test_volume_values_are_mrqy_s(self, reference_root, name):
         table = pd.read_csv(reference_root / "mrqy/reference_mrqy.tsv", sep="\t")
         expected = table.set_index("volume").loc[name]
-        volume, _ = iqms.read_stored(reference_root / f"mrqy/{name}.nii.gz")
+        volume, _ = tables.read_stored(reference_root / f"mrqy/{name}.nii.gz")
         assert volume.dtype == expected["loaded_dtype"]
-        expected = expected[list(iqms.MEASURES)].astype(float).to_dict()
-        assert close(iqms.image_quality(volume), expected, TOLERANCE[volume.dtype.kind]) == []
+        expected = expected[list(slicemeasures.MEASURES)].astype(float).to_dict()
+        assert close(tables.image_quality(volume), expected, TOLERANCE[volume.dtype.kind]) == []
 
     @pytest.mark.parametrize("name", VOLUMES[1::2])
     def test_every_slice_has_mrqy_s_foreground_and_values(self, reference_root, name):
         table = pd.read_csv(reference_root / "mrqy/reference_mrqy_per_slice.tsv", sep="\t")
         expected = table[table.volume == name].set_index("slice").drop(columns="volume")
-        volume, _ = iqms.read_stored(reference_root / f"mrqy/{name}.nii.gz")
-        ours = iqms.measure(volume).table().set_index("slice")
+        volume, _ = tables.read_stored(reference_root / f"mrqy/{name}.nii.gz")
+        ours = measures.measure(volume).table().set_index("slice")
         assert ours.index.tolist() == expected.index.tolist()
         assert (ours.foreground_voxels == expected.foreground_voxels).all()
         ours = ours.where(np.isfinite(ours))
@@ -67,9 +67,9 @@ class TestAgainstMRQy:
     @pytest.mark.parametrize("name", VOLUMES)
     def test_as_many_slices_enter_each_mean(self, reference_root, name):
         table = pd.read_csv(reference_root / "mrqy/reference_mrqy_slices_used.tsv", sep="\t")
-        expected = table.set_index("volume").loc[name, list(iqms.MEASURES)]
-        volume, _ = iqms.read_stored(reference_root / f"mrqy/{name}.nii.gz")
-        assert iqms.measure(volume).slices_used == expected.to_dict()
+        expected = table.set_index("volume").loc[name, list(slicemeasures.MEASURES)]
+        volume, _ = tables.read_stored(reference_root / f"mrqy/{name}.nii.gz")
+        assert measures.measure(volume).slices_used == expected.to_dict()
 
 
 class TestMedian:
@@ -136,7 +136,9 @@ class TestClosedForms:
 
     def test_corrected_measures_of_two_level_regions(self, slice_and_mask):
         image, mask = slice_and_mask
-        ours = dict(zip(iqms.MEASURES, slice_measures(image, mask, compat=False), strict=True))
+        ours = dict(
+            zip(slicemeasures.MEASURES, slice_measures(image, mask, compat=False), strict=True)
+        )
         rms = np.sqrt(400 * (100**2 + 300**2) / 2 / 1600)
         share = np.array([100, 300]) / (rms * 40)
         patch = image[8:13, 8:13] * mask[8:13, 8:13]  # centred on the first maximum, (10, 10)
@@ -156,13 +158,13 @@ class TestClosedForms:
     def test_entropy_is_one_for_a_flat_slice(self):
         image, mask = np.full((16, 16), 7.0), np.ones((16, 16), bool)
         image[0, 0], mask[0, 0] = 6.999999, True
-        entropy = slice_measures(image, mask, compat=False)[iqms.MEASURES.index("EFC")]
+        entropy = slice_measures(image, mask, compat=False)[slicemeasures.MEASURES.index("EFC")]
         assert entropy == pytest.approx(1, abs=1e-6)
 
     def test_contrast_per_pixel_sees_only_the_frame(self, slice_and_mask):
         image, mask = slice_and_mask
         mask[:, 10:30] = True
-        at = iqms.MEASURES.index("CPP")
+        at = slicemeasures.MEASURES.index("CPP")
         ours = slice_measures(image, mask, compat=False)[at]
         front = np.where(mask, image, 0)
         assert ours == pytest.approx(3 * (front[0].sum() + front[-1].sum()) / 8 / 1600)
@@ -174,32 +176,32 @@ class TestClosedForms:
 class TestInvariance:
     @pytest.mark.parametrize("factor", [2.0**-10, 8.0])
     def test_corrected_values_ignore_the_unit_of_intensity(self, head, factor):
-        before = iqms.image_quality(head, compat=False)
-        after = iqms.image_quality(head * np.float32(factor), compat=False)
+        before = tables.image_quality(head, compat=False)
+        after = tables.image_quality(head * np.float32(factor), compat=False)
         assert close(before, after, 1e-6) == []
 
     def test_corrected_values_ignore_zero_padding(self, head):
-        before = iqms.image_quality(head, compat=False)
-        assert close(before, iqms.image_quality(np.pad(head, 6), compat=False), 1e-6) == []
+        before = tables.image_quality(head, compat=False)
+        assert close(before, tables.image_quality(np.pad(head, 6), compat=False), 1e-6) == []
 
     def test_corrected_values_ignore_the_order_of_stored_axes(self, head):
         affine = np.diag([2.0, 2.0, 2.0, 1.0])
         turned, at = head.transpose(2, 0, 1), affine[:, [2, 0, 1, 3]]
-        before = iqms.image_quality(head, compat=False, affine=affine)
-        assert close(before, iqms.image_quality(turned, compat=False, affine=at), 1e-9) == []
+        before = tables.image_quality(head, compat=False, affine=affine)
+        assert close(before, tables.image_quality(turned, compat=False, affine=at), 1e-9) == []
 
     def test_corrected_values_ignore_a_shift_of_the_field_of_view(self, head):
         shifted = np.pad(head, ((3, 0), (0, 2), (1, 4)))
-        before = iqms.image_quality(head, compat=False)
-        assert close(before, iqms.image_quality(shifted, compat=False), 1e-6) == []
+        before = tables.image_quality(head, compat=False)
+        assert close(before, tables.image_quality(shifted, compat=False), 1e-6) == []
 
     def test_the_sign_of_a_real_part_does_not_matter(self, head):
         signed = head * np.where(np.indices(head.shape).sum(axis=0) % 2, 1, -1)
-        before = iqms.image_quality(head, compat=False)
-        assert close(before, iqms.image_quality(signed, compat=False), 1e-9) == []
+        before = tables.image_quality(head, compat=False)
+        assert close(before, tables.image_quality(signed, compat=False), 1e-9) == []
 
     def test_mrqy_s_values_do_depend_on_the_unit(self, head):
-        before, after = iqms.image_quality(head), iqms.image_quality(head * 100)
+        before, after = tables.image_quality(head), tables.image_quality(head * 100)
         assert {"CV", "EFC", "SNR1"} & set(close(before, after, 0.01))
 
     def test_the_standardised_head_has_its_median_at_1000_and_10_mm_of_air(self, head):
@@ -212,15 +214,15 @@ class TestInvariance:
 
 class TestImageQuality:
     def test_it_returns_mrqy_s_fifteen_names(self, head):
-        assert tuple(iqms.image_quality(head)) == iqms.MEASURES
-        assert len(iqms.PAPER_MEASURES) == 13
+        assert tuple(tables.image_quality(head)) == slicemeasures.MEASURES
+        assert len(tables.PAPER_MEASURES) == 13
 
     def test_threads_do_not_change_a_bit(self, head):
-        assert iqms.image_quality(head, threads=3) == iqms.image_quality(head)
+        assert tables.image_quality(head, threads=3) == tables.image_quality(head)
 
     def test_tensors_and_channels_are_taken_and_left_alone(self, phantom):
         before = phantom.clone()
-        one, other = iqms.image_quality(phantom), iqms.image_quality(phantom[0].numpy())
+        one, other = tables.image_quality(phantom), tables.image_quality(phantom[0].numpy())
         assert close(one, other, 0) == []
         assert (phantom == before).all()
 
@@ -236,16 +238,16 @@ class TestImageQuality:
     )
     def test_a_volume_that_is_no_head_is_refused_in_one_sentence(self, volume, word):
         with pytest.raises(ValueError, match=word):
-            iqms.image_quality(volume)
+            tables.image_quality(volume)
 
     def test_a_constant_volume_is_refused_by_the_corrected_way_too(self):
         with pytest.raises(ValueError, match="no foreground"):
-            iqms.image_quality(np.zeros((8, 8, 8)), compat=False)
+            tables.image_quality(np.zeros((8, 8, 8)), compat=False)
 
     def test_a_stripped_brain_has_no_air_and_says_so(self, head):
         stripped = np.where(head > 100, head, 0)
-        quality = iqms.measure(stripped)
-        row = iqms.quality_row(quality)
+        quality = measures.measure(stripped)
+        row = tables.quality_row(quality)
         assert np.isnan(row["SNR4"])
         assert "SNR4 CNR" in row["reason"]
         assert np.isfinite(row["MEAN"])
@@ -263,11 +265,11 @@ class TestTable:
         return pd.DataFrame({"scan_id": list("abcde"), "path": paths})
 
     def test_every_scan_has_a_row_and_every_fault_a_reason(self, scans):
-        table = iqms.table(scans)
+        table = tables.table(scans)
         assert table.scan_id.tolist() == list("abcde")
         assert table.columns.tolist() == [
             "scan_id",
-            *iqms.MEASURES,
+            *slicemeasures.MEASURES,
             "slices",
             "slices_used",
             "reason",
@@ -277,14 +279,14 @@ class TestTable:
 
     def test_a_second_call_measures_nothing(self, scans, tmp_path, monkeypatch):
         cache = tmp_path / "cache.json"
-        first = iqms.table(scans, cache=cache)
-        monkeypatch.setattr(iqms, "_measure_file", lambda item: pytest.fail("measured again"))
-        pd.testing.assert_frame_equal(iqms.table(scans, cache=cache), first)
+        first = tables.table(scans, cache=cache)
+        monkeypatch.setattr(tables, "_measure_file", lambda item: pytest.fail("measured again"))
+        pd.testing.assert_frame_equal(tables.table(scans, cache=cache), first)
 
     def test_a_changed_file_is_measured_again(self, scans, tmp_path, head):
-        first = iqms.table(scans, cache=tmp_path / "cache.json")
+        first = tables.table(scans, cache=tmp_path / "cache.json")
         np.save(scans.path[0], (2 * head).astype(np.float16))
-        second = iqms.table(scans, cache=tmp_path / "cache.json")
+        second = tables.table(scans, cache=tmp_path / "cache.json")
         assert second.MEAN[0] != first.MEAN[0]
         assert second.MEAN[1] == first.MEAN[1]
 
@@ -292,18 +294,18 @@ class TestTable:
         image = nib.Nifti1Image(head, np.eye(4))
         image.set_data_dtype(np.uint8)
         nib.save(image, tmp_path / "scaled.nii")
-        assert iqms.read_stored(tmp_path / "scaled.nii")[0].dtype == np.float32
+        assert tables.read_stored(tmp_path / "scaled.nii")[0].dtype == np.float32
 
 
 class TestFragility:
     def test_harmless_changes_move_mrqy_and_leave_the_corrected_measures(self, head):
-        table = fragility.fragility(head, np.eye(4))
+        table = robustness.fragility(head, np.eye(4))
         wild = table[table.change.isin(["intensities × 10", "8 voxels of zeros around"])]
         largest = wild.percent.abs().groupby(wild.definitions).max()
         assert largest["MRQy"] > 50
         assert largest["corrected"] < 1e-3
 
     def test_figures_are_drawn(self, head):
-        table = fragility.fragility(head, np.eye(4), moved=head[::-1].copy())
-        assert len(fragility.plot_fragility(table).axes) == 3
-        assert len(fragility.show_foreground(iqms.measure(head), n_slices=3).axes) == 3
+        table = robustness.fragility(head, np.eye(4), moved=head[::-1].copy())
+        assert len(robustness.plot_fragility(table).axes) == 3
+        assert len(robustness.show_foreground(measures.measure(head), n_slices=3).axes) == 3

@@ -2,7 +2,7 @@
 
 import pytest
 
-from motionlib import leakage
+from motionlib.experiments import checks
 
 
 @pytest.fixture
@@ -15,11 +15,11 @@ def visits(rng):
 
 class TestCoinLesson:
     def test_splitting_by_image_finds_what_is_not_there_and_by_patient_does_not(self, visits):
-        table = leakage.coin_lesson(*visits, n_repeats=10, n_folds=4)
+        table = checks.coin_lesson(*visits, n_repeats=10, n_folds=4)
         mean = table.groupby("split").accuracy.mean()
         assert mean["by image"] > 0.9
         assert 0.3 < mean["by patient"] < 0.65
 
     def test_one_scan_a_patient_is_refused(self, visits):
         with pytest.raises(ValueError, match="several visits"):
-            leakage.coin_lesson(visits[0][::3], [f"p{i}" for i in range(12)])
+            checks.coin_lesson(visits[0][::3], [f"p{i}" for i in range(12)])

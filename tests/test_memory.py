@@ -6,7 +6,7 @@ import resource
 import numpy as np
 import pytest
 
-from motionlib.memory import keep_memory
+from motionlib.compute.memory import keep_memory
 
 
 class TestKeepMemory:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from motionlib import missed
+from motionlib.experiments import missed
 
 
 def test_each_rung_is_averaged_over_scans_and_folds(monkeypatch):

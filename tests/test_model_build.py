@@ -10,15 +10,15 @@ import pytest
 import torch
 
 from motionlib.cli import main
-from motionlib.imagefiles import read_array
-from motionlib.modelbuild import SHAPE, TESTED, still_heads
-from motionlib.modelcard import balanced_accuracy, shares, ship
-from motionlib.modelchoice import STILL_CALLED, calibrated, choose, compared
-from motionlib.modelcopies import CopyRecipe, make_copies, make_copy
-from motionlib.modelinput import slab_grid
-from motionlib.modeltests import _copy
-from motionlib.shipped import default_model
-from motionlib.volumes import phantom, save_volume
+from motionlib.preprocess.images import read_array
+from motionlib.preprocess.volumes import phantom, save_volume
+from motionlib.scoring.build import SHAPE, TESTED, still_heads
+from motionlib.scoring.build_copies import CopyRecipe, make_copies, make_copy
+from motionlib.scoring.modelcard import balanced_accuracy, shares, ship
+from motionlib.scoring.modelchoice import STILL_CALLED, calibrated, choose, compared
+from motionlib.scoring.modelinput import slab_grid
+from motionlib.scoring.modeltests import _copy
+from motionlib.scoring.shipped import default_model
 
 MEGABYTES = 6
 EVERYTHING = CopyRecipe(acquired=True, nuisance=True, stripped=0.5)

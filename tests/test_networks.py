@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from motionlib.networks import NETWORKS, PAPER_SHAPE, build_network, normpool
-from motionlib.networks.normpool import NormPool, padded_max_pool
+from motionlib.networks import NETWORKS, PAPER_SHAPE, build_network, pooling
+from motionlib.networks.pooling import NormPool, padded_max_pool
 from motionlib.networks.resnet3d import Shortcut
 from motionlib.networks.vit3d import ViT3D, default_patch
 
@@ -237,7 +237,7 @@ class TestGpuDispatch:
             NormPoolGpu=taken("pool"),
         )
         monkeypatch.setitem(sys.modules, "motionlib.networks.gpublock", stand_in)
-        monkeypatch.setattr(normpool, "kernels_at_hand", lambda: True)
+        monkeypatch.setattr(pooling, "kernels_at_hand", lambda: True)
         return stand_in
 
     @pytest.fixture
@@ -260,6 +260,6 @@ class TestGpuDispatch:
             build_network("Conv5FC3", (8, 8, 8)).block1(x)
 
     def test_without_triton_torch_does_it(self, kernels, x, monkeypatch):
-        monkeypatch.setattr(normpool, "kernels_at_hand", lambda: False)
+        monkeypatch.setattr(pooling, "kernels_at_hand", lambda: False)
         with pytest.raises(TypeError):
             build_network("Conv5FC3", (8, 8, 8)).block1(x)

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from motionlib.paper import PUBLISHED, in_text, printed, published, published_aucs
+from motionlib.paper.transcription import PUBLISHED, in_text, printed, published, published_aucs
 
 SIZES = {"table_1": 4, "table_2": 6, "table_3": 4, "table_4": 12, "table_a1": 6, "table_a2": 9}
 SIZES |= {"table_a3": 4, "table_a4": 2, "in_text": 49}

@@ -13,18 +13,19 @@ import pandas as pd
 import pytest
 from scipy.spatial.transform import Rotation
 
-from motionlib import caps_writer, preprocess
-from motionlib.caps_names import caps_names, entities_of
-from motionlib.caps_writer import preprocess_manifest
 from motionlib.cli import main as cli
 from motionlib.cohorts import read_cohort
-from motionlib.grids import Grid, resample, study_grid
-from motionlib.imagefiles import read_array
 from motionlib.manifest import ManifestError, read_manifest
-from motionlib.preprocess import Quality, t1_linear
-from motionlib.registration import information, itk_affine, ras_matrix, register, to_itk
-from motionlib.targets import load_target
-from motionlib.volumes import save_volume
+from motionlib.preprocess import caps
+from motionlib.preprocess import linear as preprocess
+from motionlib.preprocess.caps import preprocess_manifest
+from motionlib.preprocess.caps_names import caps_names, entities_of
+from motionlib.preprocess.grid import Grid, resample, study_grid
+from motionlib.preprocess.images import read_array
+from motionlib.preprocess.linear import Quality, t1_linear
+from motionlib.preprocess.registration import information, itk_affine, ras_matrix, register, to_itk
+from motionlib.preprocess.targets import load_target
+from motionlib.preprocess.volumes import save_volume
 
 
 def turned(angles_deg=(6, -5, 8), size=(1.04, 0.96, 1.0), shift_mm=(5, -8, 6)):
@@ -263,8 +264,8 @@ def quick(monkeypatch):
         quality = {"target": "whole-head", "information": 0.5, "matrix": np.eye(4).tolist()}
         return out, study_grid(1.0).matrix, quality
 
-    monkeypatch.setattr(caps_writer, "t1_linear", stand_in)
-    monkeypatch.setattr(caps_writer, "qc_picture", lambda volume, path: None)
+    monkeypatch.setattr(caps, "t1_linear", stand_in)
+    monkeypatch.setattr(caps, "qc_picture", lambda volume, path: None)
 
 
 def table_of(rows, folder):
@@ -401,8 +402,8 @@ class TestPreprocessManifest:
             raise RuntimeError("killed")
 
         with monkeypatch.context() as patch:
-            patch.setattr(caps_writer, "save_volume", die)
-            patch.setattr(caps_writer, "sweep", lambda paths: None)
+            patch.setattr(caps, "save_volume", die)
+            patch.setattr(caps, "sweep", lambda paths: None)
             preprocess_manifest(manifest, out, template="other.nii")
         assert list(preprocess_manifest(manifest, out)["status"]) == ["done"]
         assert [path.name for path in image.parent.glob("*_T1w.nii.gz")] == [image.name]
@@ -470,7 +471,7 @@ class TestPreprocessManifest:
         def die(*args, **options):
             raise RuntimeError("out of memory")
 
-        monkeypatch.setattr(caps_writer, "t1_linear", die)
+        monkeypatch.setattr(caps, "t1_linear", die)
         outcome = preprocess_manifest(
             table_of([("sub-1_T1w", "a.nii.gz")], tmp_path), tmp_path / "out"
         )

@@ -6,7 +6,7 @@ from scipy.special import expit
 from scipy.special import logit as log_odds
 from scipy.stats import norm
 
-from motionlib.priorshift import estimate_prior, match_quantiles
+from motionlib.stats.prior_shift import estimate_prior, match_quantiles
 
 APART, SOURCE = 2.5, 0.3
 

@@ -4,9 +4,9 @@ import sys
 
 import pytest
 
-from motionlib import progress
-from motionlib.compute import submit
-from motionlib.progress import in_lab, progress_of, text_progress
+from motionlib.compute import progress
+from motionlib.compute.engines import submit
+from motionlib.compute.progress import in_lab, progress_of, text_progress
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ class TestInLab:
         assert in_lab()
 
     def test_a_kernel_of_the_command_line_has_none(self, lab, monkeypatch, tmp_path):
-        from motionlib.execute import kernel_environment
+        from motionlib.study.execute import kernel_environment
 
         with kernel_environment(tmp_path, {}):
             assert not in_lab()

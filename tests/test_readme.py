@@ -2,8 +2,8 @@
 
 import pytest
 
-from motionlib.provenance import repository
-from motionlib.readme import END, START, headline_lines, insert, is_current
+from motionlib.study.provenance import repository
+from motionlib.study.readme import END, START, headline_lines, insert, is_current
 
 
 class TestReadme:

@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from motionlib.report import build
-from motionlib.reportboard import answer, in_short, lines
-from motionlib.reportpages import formula, with_formulas
 from motionlib.reportstyle import STYLE
 from motionlib.reporttables import leaves, number, table_html
-from motionlib.runs import Run
+from motionlib.study.report import build
+from motionlib.study.reportboard import answer, in_short, lines
+from motionlib.study.reportpages import formula, with_formulas
+from motionlib.study.run import Run
 
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR4nGNg"
 PIXEL += "YGBgAAAABQABpfZFQAAAAABJRU5ErkJggg=="

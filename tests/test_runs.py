@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from motionlib.predictions import PREDICTION_COLUMNS, load_predictions
-from motionlib.provenance import collect_provenance, headline, runs_root
-from motionlib.runs import MAKERS, Run
+from motionlib.study.provenance import collect_provenance, headline, runs_root
+from motionlib.study.run import MAKERS, Run
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ class TestRun:
             Run("01_data", profile, 20, tmp_path)
 
     def test_importing_it_leaves_torch_alone(self):
-        code = "import sys, motionlib.runs; sys.exit('torch' in sys.modules)"
+        code = "import sys, motionlib.study.run; sys.exit('torch' in sys.modules)"
         assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
     def test_runs_root_prefers_argument_then_environment(self, tmp_path, monkeypatch):

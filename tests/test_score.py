@@ -12,15 +12,15 @@ import pandas as pd
 import pytest
 from scoring_set import HEAD_MM, head, write_broken, write_heads, write_model
 
-from motionlib import scoring
 from motionlib.cli import main
-from motionlib.decisions import read_judge
-from motionlib.journal import Journal, file_key
-from motionlib.modelinput import model_input, standardised
-from motionlib.scancheck import check_scan
-from motionlib.scoring import COLUMNS, examine, score_scans
-from motionlib.scoringreport import SHOWN
-from motionlib.volumes import save_volume
+from motionlib.preprocess.volumes import save_volume
+from motionlib.scoring import score
+from motionlib.scoring.check import check_scan
+from motionlib.scoring.journal import Journal, file_key
+from motionlib.scoring.model import read_judge
+from motionlib.scoring.modelinput import model_input, standardised
+from motionlib.scoring.reports import SHOWN
+from motionlib.scoring.score import COLUMNS, examine, score_scans
 
 
 def run(*words) -> int:
@@ -74,12 +74,12 @@ class TestTable:
     def test_a_score_is_the_networks_probability_for_the_training_input(self, scored, model):
         import torch
 
-        from motionlib.checkpoints import load_network
+        from motionlib.training.checkpoints import load_network
 
         array, affine = head(2)
         path = scored[1].parent / "again.nii.gz"
         save_volume(array, affine, path, dtype="int16")
-        from motionlib.imagefiles import read_array
+        from motionlib.preprocess.images import read_array
 
         x = standardised(model_input(*read_array(path), 16.0))[None, None]
         with torch.inference_mode():
@@ -119,7 +119,7 @@ class TestFolders:
         assert set(table(tmp_path / "s.tsv").index) == set(names)
 
     def test_a_caps_folder_gives_the_cropped_images(self, model, tmp_path):
-        from motionlib.caps_names import caps_names
+        from motionlib.preprocess.caps_names import caps_names
 
         names = caps_names("sub-1", "ses-M000")
         array, affine = head(0)
@@ -144,7 +144,7 @@ class TestResume:
         assert run(*words) == 1
         before = out.read_bytes()
         out.unlink()
-        monkeypatch.setattr(scoring, "read_array", lambda path: pytest.fail(f"read {path}"))
+        monkeypatch.setattr(score, "read_array", lambda path: pytest.fail(f"read {path}"))
         assert run(*words) == 1
         assert out.read_bytes() == before
 
@@ -236,7 +236,7 @@ class TestChecks:
         assert "voxel size" in self.check(array, affine @ np.diag([0.5, 0.5, 0.5, 1])).fault
 
     def test_a_stripped_brain_is_a_remark_unless_the_model_knows_such(self):
-        from motionlib.targets import load_target
+        from motionlib.preprocess.targets import load_target
 
         brain = load_target("stripped")
         known = self.check(brain.array, brain.affine)
@@ -246,7 +246,7 @@ class TestChecks:
         assert "skull" not in known.note
 
     def test_none_of_the_real_heads_is_refused(self, data_root):
-        from motionlib.imagefiles import read_array
+        from motionlib.preprocess.images import read_array
 
         paths = sorted(data_root.glob("*/sub-*/anat/*_T1w.nii.gz"))[::12]
         assert len(paths) >= 12
@@ -256,8 +256,8 @@ class TestChecks:
 
 class TestInput:
     def test_it_is_to_the_bit_what_the_study_prepares(self, tmp_path):
-        from motionlib.datasets import VolumeStore
-        from motionlib.studycohort import _centre_one
+        from motionlib.experiments.cohort import _centre_one
+        from motionlib.training.data import VolumeStore
 
         array, affine = head(3)
         path = save_volume(array, affine, tmp_path / "head.nii.gz")
@@ -336,7 +336,7 @@ class TestWrongCalls:
         assert "pickles are not read" in capsys.readouterr().err
 
     def test_no_shipped_model_is_one_sentence(self, monkeypatch, tmp_path, capsys):
-        monkeypatch.setattr("motionlib.shipped.FOLDER", "no-such-folder")
+        monkeypatch.setattr("motionlib.scoring.shipped.FOLDER", "no-such-folder")
         paths = write_heads(tmp_path, 1)
         assert run("score", *paths, "--out", tmp_path / "s.tsv") == 2
         assert "no shipped model" in capsys.readouterr().err
@@ -383,7 +383,7 @@ class TestReport:
             assert name in text
 
     def test_a_picture_shows_the_head_in_proportion(self):
-        from motionlib.scanpicture import middle_slices, png
+        from motionlib.scoring.scanpicture import middle_slices, png
 
         array, affine = head(0)
         tall = middle_slices(array, affine)

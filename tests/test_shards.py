@@ -8,21 +8,21 @@ from pathlib import Path
 
 import pytest
 
-from motionlib import study as study_module
-from motionlib import trainings
 from motionlib.cli import main
-from motionlib.locks import only_one
-from motionlib.notebooks import read_notebook
-from motionlib.provenance import repository
-from motionlib.shards import shared_cells
-from motionlib.study import check_writable
+from motionlib.experiments import trainings
+from motionlib.study import runner
+from motionlib.study.locks import only_one
+from motionlib.study.notebooks import read_notebook
+from motionlib.study.provenance import repository
+from motionlib.study.runner import check_writable
+from motionlib.study.shards import shared_cells
 
 PARAMETERS = """profile: str = "smoke"  # scale of the run
 seed: int = 20  # master seed
 engine: str = "inline"  # where it trains
 n: int = 5  # number of trainings
 """
-OPEN = """from motionlib.runs import Run
+OPEN = """from motionlib.study.run import Run
 run = Run("{stem}", profile, seed)
 """
 TRAIN = """from test_shards import Pretended
@@ -92,8 +92,8 @@ def call(tmp_path, monkeypatch, capsys):
     for name in ("notebooks/profiles", "data_manifests", "package"):
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "notebooks" / "profiles" / "smoke.yml").write_text("description: tiny\n")
-    plan = study_module.plan
-    for module in (study_module, "motionlib.shards"):
+    plan = runner.plan
+    for module in (runner, "motionlib.study.shards"):
         name = module if isinstance(module, str) else module.__name__
         monkeypatch.setattr(f"{name}.plan", lambda one: plan(one, package=tmp_path / "package"))
     write_notebook(tmp_path / "notebooks", "01_first")

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from motionlib.blocks import combine_poses, partial_dft, waves
-from motionlib.nufft import type_2_torch
-from motionlib.poses import Trajectory, rotation_matrices
-from motionlib.resampling import fine_grid, resample
-from motionlib.simulate import image_motion, kspace_motion, recentre, resample_once
-from motionlib.trajectories import sample_segments, sample_time_course
-from motionlib.voxelmaps import sampling_maps
+from motionlib.motion.blocks import combine_poses, partial_dft, waves
+from motionlib.motion.image_based import image_motion, kspace_motion, recentre, resample_once
+from motionlib.motion.kspace_based import type_2_torch
+from motionlib.motion.resampling import fine_grid, resample
+from motionlib.motion.sampling import sample_segments, sample_time_course
+from motionlib.motion.trajectory import Trajectory, rotation_matrices
+from motionlib.motion.voxelmaps import sampling_maps
 
 ROUNDING, NUFFT, NUFFT_NOISE = 1e-6, 3e-4, 1e-3
 TORCHIO = {"axis": 2, "center": "world", "direction": "pull", "output": "real"}
@@ -241,7 +241,7 @@ class TestResample:
         assert torch.equal(one, three)
 
     def test_torch_route_has_the_same_rule(self, texture):
-        from motionlib.resampling import _resample_torch
+        from motionlib.motion.resampling import _resample_torch
 
         matrix = sampling_maps(
             np.array([[1.2, -2.3, 0.4]]), np.array([[9.0, -4.0, 6.0]]), np.eye(4), texture.shape
@@ -252,7 +252,7 @@ class TestResample:
 
     def test_compiled_and_torch_routes_agree_on_any_map(self, rng):
         """Poses from none to far outside, odd shapes, output grids of another size."""
-        from motionlib.resampling import _resample_torch
+        from motionlib.motion.resampling import _resample_torch
 
         for trial in range(60):
             shape, out_shape = (tuple(rng.integers(2, 12, 3)) for _ in range(2))
@@ -333,7 +333,7 @@ class TestCombine:
         image_motion(phantom, sample_segments(16, rng=0), affine=np.eye(4), axis=1)
 
     def test_volumes_in_memory_do_not_grow_with_the_poses(self, phantom, monkeypatch):
-        import motionlib.resampling as resampling
+        import motionlib.motion.resampling as resampling
 
         written, original = set(), resampling.resample
 

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from motionlib import lessons, sites, sitetransfer
-from motionlib.classifiers import class_weights, fit_model, fit_shares
+from motionlib.iqms import lessons, sites, sitetransfer
+from motionlib.iqms.classifiers import class_weights, fit_model, fit_shares
 
 
 @pytest.fixture

@@ -15,25 +15,22 @@ from scipy.stats import t as student
 from sklearn.metrics import cohen_kappa_score, roc_auc_score
 from statsmodels.stats.contingency_tables import mcnemar as sm_mcnemar
 
-from motionlib.agreement import (
+from motionlib.stats.agreement import (
     grade_to_task,
     kappa_from_table,
     raters_against_consensus,
     raters_against_others,
-)
-from motionlib.draws import CodedSet, bca_limits, draw_patients, leave_out, metric_draws
-from motionlib.intervals import rate_called, summary_intervals
-from motionlib.power import auc_difference_p, hanley_mcneil_se, power_mcnemar, scans_needed
-from motionlib.stats import (
-    bootstrap_ci,
-    bootstrap_difference,
-    delong,
-    holm,
-    mcnemar,
-    mcnemar_by_class,
-    mcnemar_counts,
     weighted_kappa,
 )
+from motionlib.stats.draws import CodedSet, bca_limits, draw_patients, leave_out, metric_draws
+from motionlib.stats.intervals import (
+    bootstrap_ci,
+    bootstrap_difference,
+    rate_called,
+    summary_intervals,
+)
+from motionlib.stats.paired import delong, holm, mcnemar, mcnemar_by_class, mcnemar_counts
+from motionlib.stats.power import auc_difference_p, hanley_mcneil_se, power_mcnemar, scans_needed
 
 BITS = st.lists(st.tuples(*[st.integers(0, 1)] * 3), min_size=1, max_size=40)
 

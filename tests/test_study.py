@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from motionlib import study as study_module
 from motionlib.cli import main
-from motionlib.execute import Ticker, duration
-from motionlib.locks import only_one
-from motionlib.notebooks import Parameter, coerce, from_words, read_parameters
+from motionlib.study import runner
+from motionlib.study.execute import Ticker, duration
+from motionlib.study.locks import only_one
+from motionlib.study.notebooks import Parameter, coerce, from_words, read_parameters
 
 PARAMETERS = """profile: str = "smoke"  # scale of the run
 seed: int = 20  # master seed
@@ -26,7 +26,7 @@ rate: float = 0.5  # a rate
 OPEN = """import os
 import sys
 import pandas as pd
-from motionlib.runs import Run
+from motionlib.study.run import Run
 run = Run("{stem}", profile, seed)
 """
 TABLE = 'run.save_table(pd.DataFrame({{"row": range(n), "rate": rate}}), "table_{number}")'
@@ -73,8 +73,8 @@ def place(tmp_path, monkeypatch) -> Path:
     (notebooks / "profiles").mkdir(parents=True)
     (tmp_path / "data_manifests").mkdir()
     (tmp_path / "package").mkdir()  # stands for motionlib, which may change under a developer
-    plan = study_module.plan
-    monkeypatch.setattr(study_module, "plan", lambda one: plan(one, package=tmp_path / "package"))
+    plan = runner.plan
+    monkeypatch.setattr(runner, "plan", lambda one: plan(one, package=tmp_path / "package"))
     write_notebook(notebooks, "01_first", TABLE, 'run.note("rows", n)')
     write_notebook(notebooks, "02_second", TABLE)
     (notebooks / "profiles" / "smoke.yml").write_text("description: tiny\nall:\n  seed: 21\n")
@@ -248,7 +248,7 @@ class TestFailures:
 
     def test_a_lock_whose_holder_died_holds_nobody(self, place):
         folder = place / "runs" / "smoke"
-        code = "import os, sys, pathlib; from motionlib.locks import only_one\n"
+        code = "import os, sys, pathlib; from motionlib.study.locks import only_one\n"
         code += "with only_one(pathlib.Path(sys.argv[1])): os.kill(os.getpid(), 9)"
         subprocess.run([sys.executable, "-c", code, str(folder)], check=False)
         assert "process" in (folder / ".lock").read_text()

@@ -11,13 +11,14 @@ import pandas as pd
 import pytest
 from synthetic_study import write_study
 
-from motionlib import tables
-from motionlib.beside import KEYS, METRICS_OF, beside_paper, same_order
 from motionlib.files import write_table
-from motionlib.measured import Measured
 from motionlib.metrics import classification_metrics
-from motionlib.paper import published
-from motionlib.tables import TABLES, build, build_all, headline, to_html, to_latex, typeset_all
+from motionlib.paper import tables
+from motionlib.paper.beside import KEYS, METRICS_OF, beside_paper, same_order
+from motionlib.paper.run_summary import Measured
+from motionlib.paper.tables import TABLES, build, build_all, headline, typeset_all
+from motionlib.paper.transcription import published
+from motionlib.typeset import to_html, to_latex
 
 NAMES = "table_1 table_2 table_3 table_4 table_a1 table_a2 table_a3 table_a4 timing agreement"
 NAMES += " mcnemar scoreboard paper_audit"
@@ -310,7 +311,7 @@ class TestWithoutTorch:
             "        if name.split('.')[0] == 'torch':\n"
             "            raise ImportError('torch is not wanted here')\n"
             "sys.meta_path.insert(0, NoTorch())\n"
-            "from motionlib.tables import build_all\n"
+            "from motionlib.paper.tables import build_all\n"
             f"made = build_all({str(folder)!r})\n"
             "assert len(made) == 13 and 'torch' not in sys.modules\n"
         )

@@ -15,11 +15,14 @@ import pytest
 import torch
 from prepared_set import prepared_set
 
-from motionlib import files, loop
-from motionlib.checkpoints import load_network, read_weights
+from motionlib import files
+from motionlib.compute.engines import configure_cpu
 from motionlib.networks import NETWORKS, build_network
-from motionlib.prediction import predict_all
-from motionlib.training import TrainSpec, configure_cpu, ensemble, fit, predict
+from motionlib.training import loop
+from motionlib.training.checkpoints import load_network, read_weights
+from motionlib.training.fitting import fit
+from motionlib.training.prediction import ensemble, predict, predict_all
+from motionlib.training.spec import TrainSpec
 
 KILLS = 10
 
@@ -202,14 +205,14 @@ class TestResume:
         assert same_weights(fit(spec, tmp_path / "cut"), expected)
 
     def test_optimiser_state_that_could_execute_code_is_refused(self, spec, tmp_path, monkeypatch):
-        monkeypatch.setattr("motionlib.training.finish", lambda folder, *_: folder)
+        monkeypatch.setattr("motionlib.training.fitting.finish", lambda folder, *_: folder)
         run = fit(spec, tmp_path)
         torch.save({"state": print}, run / "last" / "epoch_3.pt")
         with pytest.raises(ValueError, match=r"epoch_3\.pt .* is damaged or not ours"):
             fit(spec, tmp_path)
 
     def test_only_the_last_and_the_best_epoch_stay_on_disk(self, spec, tmp_path, monkeypatch):
-        monkeypatch.setattr("motionlib.training.finish", lambda folder, *_: folder)
+        monkeypatch.setattr("motionlib.training.fitting.finish", lambda folder, *_: folder)
         run = fit(spec, tmp_path)
         best = json.loads((run / "last" / "state.json").read_text())["best_epoch"]
         expected = {f"epoch_{n}.safetensors" for n in {3, best}} | {"epoch_3.pt", "state.json"}

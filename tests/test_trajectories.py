@@ -7,14 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from motionlib.courses import drift, sudden_steps, swallows
-from motionlib.poses import Trajectory, pose_distance_mm, rotation_matrices
-from motionlib.trajectories import (
-    displacement,
-    sample_realistic,
-    sample_segments,
-    sample_time_course,
-)
+from motionlib.motion.courses import drift, sudden_steps, swallows
+from motionlib.motion.sampling import sample_realistic, sample_segments, sample_time_course
+from motionlib.motion.severity import displacement
+from motionlib.motion.trajectory import Trajectory, pose_distance_mm, rotation_matrices
 
 SEEDS = range(20)
 

@@ -9,12 +9,14 @@ import pytest
 import torch
 from prepared_set import prepared_set
 
-from motionlib import datasets, transfer
-from motionlib.checkpoints import read_weights
 from motionlib.files import write_json
 from motionlib.networks import NETWORKS, PAPER_SHAPE, build_network
-from motionlib.training import TrainSpec, fit, predict
-from motionlib.transfer import fine_tune, freeze_except, frozen_prefix, named_blocks
+from motionlib.training import data, transfer
+from motionlib.training.checkpoints import read_weights
+from motionlib.training.fitting import fit
+from motionlib.training.prediction import predict
+from motionlib.training.spec import TrainSpec
+from motionlib.training.transfer import fine_tune, freeze_except, frozen_prefix, named_blocks
 
 
 @pytest.fixture(scope="module")
@@ -61,13 +63,13 @@ class TestFineTune:
         assert np.abs(scores[0] - scores[1]).max() < 1e-5
 
     def test_prefix_is_computed_once_for_all_epochs(self, sources, manifest, tmp_path, monkeypatch):
-        counted, batch = [0], datasets.VolumeStore.batch
+        counted, batch = [0], data.VolumeStore.batch
 
         def count(self, indices, *more):
             counted[0] += len(indices)
             return batch(self, indices, *more)
 
-        monkeypatch.setattr(datasets.VolumeStore, "batch", count)
+        monkeypatch.setattr(data.VolumeStore, "batch", count)
         fine_tune(sources["Conv5FC3"], tuning(manifest, epochs=5), tmp_path)
         assert counted[0] == 20  # the scans that train or validate, each once
 

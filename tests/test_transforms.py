@@ -10,14 +10,10 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import torchio as tio
 
-from motionlib.poses import Trajectory
-from motionlib.simulate import image_motion
-from motionlib.transforms import (
-    ImageMotion,
-    KSpaceMotion,
-    RandomImageMotion,
-    RandomKSpaceMotion,
-)
+from motionlib.motion.image_based import image_motion
+from motionlib.motion.replays import ImageMotion, KSpaceMotion
+from motionlib.motion.trajectory import Trajectory
+from motionlib.motion.transforms import RandomImageMotion, RandomKSpaceMotion
 
 AFFINE = np.array([[2.0, 0, 0, -20], [0, 2, 0, -31], [0, 0, 2, 5], [0, 0, 0, 1]])
 RANDOM = [RandomImageMotion, RandomKSpaceMotion, RandomImageMotion.paper, RandomKSpaceMotion.paper]

@@ -6,8 +6,9 @@ import pytest
 from scipy.special import expit
 from scipy.special import logit as log_odds
 
-from motionlib import figures, trust, trustfigures
-from motionlib.calibrators import fit_calibrator
+from motionlib.experiments import trust
+from motionlib.figures import results, trustfigures
+from motionlib.stats.calibrators import fit_calibrator
 
 APART, SHARE, FOLDS = 2.0, 0.2, 3
 
@@ -80,7 +81,7 @@ class TestCalibrated:
         both = trust.before_and_after(validation, tested)
         assert both["experiment"].unique().tolist() == ["score as it is", "calibrated (platt)"]
         assert trust.before_and_after(validation.head(8), tested)["experiment"].nunique() == 1
-        assert figures.plot_calibration(both.assign(task="mov01vs2", model="Conv5FC3"))
+        assert results.plot_calibration(both.assign(task="mov01vs2", model="Conv5FC3"))
 
 
 class TestPromisedCoverage:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from motionlib.variants import CONTROLS, LADDER, bounds, make_variant
+from motionlib.motion.recipes import CONTROLS, LADDER, bounds, make_variant
 
 AFFINE = np.diag([6.0, 6.0, 6.0, 1.0])
 RECIPES = [f"{s}_2-4_{r}" for s in ("image", "kspace") for r in ("paper", "recommended")]

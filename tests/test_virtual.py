@@ -1,4 +1,4 @@
-"""Tests of `motionlib.cohorts.virtual`, its plans and its store."""
+"""Tests of `motionlib.cohorts.virtual.cohort`, its plans and its store."""
 
 import json
 
@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from motionlib.cohorts import plans, store, virtual
+from motionlib.cohorts.virtual import cohort as virtual
+from motionlib.cohorts.virtual import plans, store
 from motionlib.files import sha256_file
 from motionlib.manifest import COLUMNS, read_manifest
 

@@ -7,18 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from motionlib.headfinder import find_head
-from motionlib.volumes import (
-    Grid,
-    centre_on_grid,
-    load_volume,
-    phantom,
-    read_array,
-    resample,
-    save_volume,
-    study_grid,
-    zscore,
-)
+from motionlib.preprocess.grid import Grid, centre_on_grid, resample, study_grid
+from motionlib.preprocess.head import find_head
+from motionlib.preprocess.images import read_array
+from motionlib.preprocess.volumes import load_volume, phantom, save_volume, zscore
 
 
 @pytest.fixture

@@ -1,14 +1,14 @@
-"""Tests of `motionlib.cohorts.warehouse`, its scanners, raters, motion and rejects."""
+"""Tests of `motionlib.cohorts.virtual.warehouse`, its scanners, raters, motion and rejects."""
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from motionlib.acquisition import Acquisition
-from motionlib.cohorts import moving, plans, raters, rejects, scanners, warehouse
-from motionlib.cohorts.scanners import sample_scanner
-from motionlib.poses import Trajectory
-from motionlib.volumes import save_volume
+from motionlib.cohorts.virtual import moving, plans, raters, rejects, scanners, warehouse
+from motionlib.cohorts.virtual.scanners import sample_scanner
+from motionlib.motion.protocols import Acquisition
+from motionlib.motion.trajectory import Trajectory
+from motionlib.preprocess.volumes import save_volume
 
 AFFINE = np.diag([6.0, 6.0, 6.0, 1.0])
 AFFINE[:3, 3] = (-69, -81, -69)
@@ -78,7 +78,7 @@ class TestScanners:
         assert len(scanners.hospitals()) == 39
 
     def test_every_drawn_protocol_gives_a_t1w_contrast(self):
-        from motionlib.cohorts.protocols import tissue_signal
+        from motionlib.cohorts.virtual.signal import tissue_signal
 
         rng = np.random.default_rng(1)
         for _ in range(200):
@@ -148,7 +148,7 @@ class TestMotion:
 class TestRejects:
     @pytest.mark.parametrize("kind", plans.REJECT_KINDS)
     def test_every_kind_gives_a_readable_volume(self, head, kind, tmp_path):
-        from motionlib.volumes import read_array
+        from motionlib.preprocess.images import read_array
 
         rng = np.random.default_rng(0)
         volume, affine = rejects.reject_scan(head, AFFINE, kind, quiet(rng), rng)

@@ -14,7 +14,7 @@ COHORTS = {
     "mr-art": "motionlib.cohorts.mr_art",
     "bids": "motionlib.cohorts.bids",
     "caps": "motionlib.cohorts.caps",
-    "virtual": "motionlib.cohorts.virtual",
+    "virtual": "motionlib.cohorts.virtual.cohort",
 }
 
 
@@ -45,7 +45,7 @@ def read_cohort(name: str, root: str | os.PathLike, **options):
     module = import_module(COHORTS[name])
     if name != "virtual":
         return module.read(root, **options)
-    from motionlib.selection import DROPPED_COLUMNS, Selection
+    from motionlib.cohorts.selection import DROPPED_COLUMNS, Selection
 
     manifest, flow = module.make_cohort(root, **options)
     import pandas as pd

@@ -10,7 +10,7 @@ import pandas as pd
 
 from motionlib.cohorts import sources
 from motionlib.cohorts.bids import sidecar_facts
-from motionlib.selection import Selection, Sieve
+from motionlib.cohorts.selection import Selection, Sieve
 
 CONVERSION = ("subject_id", "viscode", "series_id", "image_id", "field_strength")
 MOTION = re.compile(r"\b(motion|mov(e|ed|es|ing|ements?)|ghost\w*|rings?|ringing|blur\w*)\b", re.I)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from motionlib.cohorts import sources
-from motionlib.selection import Selection, Sieve
+from motionlib.cohorts.selection import Selection, Sieve
 
 GRADES = {f"{prefix}{grade}": grade for prefix in ("", "mov") for grade in (0, 1, 2)}
 FLAGS = {"1": 1, "yes": 1, "true": 1, "0": 0, "no": 0, "false": 0}

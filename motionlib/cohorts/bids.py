@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from motionlib.cohorts import sources
-from motionlib.selection import Selection, Sieve
+from motionlib.cohorts.selection import Selection, Sieve
 
 KNOWN = ("ds000011", "ds002748")
 FACTS = {"field_strength": "MagneticFieldStrength", "manufacturer": "Manufacturer"}

@@ -7,7 +7,7 @@ import os
 import pandas as pd
 
 from motionlib.cohorts import sources
-from motionlib.selection import Selection, Sieve
+from motionlib.cohorts.selection import Selection, Sieve
 
 PATIENTS = [number for number in range(1, 15) if number != 13]  # group 3 has no 13
 SESSIONS = {"preop": "preop_mri", "postop": "postop_mri"}

@@ -6,9 +6,9 @@ import os
 
 import pandas as pd
 
-from motionlib.caps_names import CROPPED
 from motionlib.cohorts import sources
-from motionlib.selection import Selection, Sieve
+from motionlib.cohorts.selection import Selection, Sieve
+from motionlib.preprocess.caps_names import CROPPED
 
 
 def read(

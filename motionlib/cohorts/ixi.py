@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from motionlib.cohorts import bids, sources
-from motionlib.selection import Selection, Sieve
+from motionlib.cohorts.selection import Selection, Sieve
 
 IMAGE = re.compile(r"IXI(?P<number>\d{3})-(?P<site>Guys|HH|IOP)-(?P<scan>\d{4})-T1\.nii(\.gz)?")
 SITES = {"Guys": ("Philips", 1.5), "HH": ("Philips", 3.0), "IOP": ("GE", 1.5)}

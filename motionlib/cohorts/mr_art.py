@@ -7,7 +7,7 @@ import os
 import pandas as pd
 
 from motionlib.cohorts import sources
-from motionlib.selection import Selection, Sieve
+from motionlib.cohorts.selection import Selection, Sieve
 
 GRADES = {"1": 0, "2": 1, "3": 2}  # score 1 / 2 / 3 is the paper's mov0 / mov1 / mov2
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from motionlib.cohorts import sources
-from motionlib.selection import Selection, Sieve
+from motionlib.cohorts.selection import Selection, Sieve
 
 IMAGE_NAMES = ("3DT1GADO.nii.gz", "3DT1GADO.nii")
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from motionlib.cohorts.selection import Sieve
 from motionlib.faults import ID_PATTERN
-from motionlib.imagefiles import check_header
-from motionlib.selection import Sieve
+from motionlib.preprocess.images import check_header
 
 IMAGE_SUFFIXES = (".nii.gz", ".nii")
 MISSING = ["", "n/a", "N/A", "NA", "nan", "-4"]  # ADNI writes -4 for "not done"

@@ -15,7 +15,7 @@ def main(args: argparse.Namespace) -> int:
     import json
     from dataclasses import asdict
 
-    from motionlib.doctor import BAD, examine
+    from motionlib.study.doctor import BAD, examine
 
     findings = examine()
     if args.json:

@@ -39,8 +39,8 @@ def main(args: argparse.Namespace) -> int:
         write_table(table, args.out)
         print(f"{len(table)} scans, {table.shape[1] - 1} measures of MRIQC", file=sys.stderr)
         return 0
-    from motionlib.iqms import COLUMNS, measure_files
-    from motionlib.scanlist import find_scans
+    from motionlib.iqms.tables import COLUMNS, measure_files
+    from motionlib.scoring.inputs import find_scans
 
     scans = find_scans(args.input)
     rows = measure_files(scans, engine=args.engine, cache=args.cache, compat=not args.corrected)
@@ -72,7 +72,8 @@ def _write_details(scans: list, args: argparse.Namespace) -> None:
     import pandas as pd
 
     from motionlib.files import atomic, write_table
-    from motionlib.iqms import measure, read_stored
+    from motionlib.iqms.measures import measure
+    from motionlib.iqms.tables import read_stored
 
     parts = []
     for scan_id, path in scans:
@@ -80,7 +81,7 @@ def _write_details(scans: list, args: argparse.Namespace) -> None:
         quality = measure(volume, compat=not args.corrected, affine=affine)
         parts.append(quality.table().assign(scan_id=scan_id))
         if args.overlay:
-            from motionlib.fragility import show_foreground
+            from motionlib.iqms.robustness import show_foreground
 
             with atomic(Path(args.overlay) / f"{scan_id}_foreground.png") as aside:
                 show_foreground(quality).savefig(aside, dpi=100)

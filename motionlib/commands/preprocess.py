@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Preprocess and print what became of every scan that failed."""
-    from motionlib.caps_writer import preprocess_manifest
+    from motionlib.preprocess.caps import preprocess_manifest
 
     if args.shard and args.engine != "inline":
         raise ValueError("--shard and --engine exclude each other; give one of them.")

@@ -33,11 +33,11 @@ def main(args: argparse.Namespace) -> int:
     """Score every scan; 0 if all have a probability, 1 if some have none (the reasons are told)."""
     if args.report and args.no_report:
         raise ValueError("--report and --no-report exclude each other; give one of them")
-    from motionlib.scanlist import IMAGES, find_scans
+    from motionlib.scoring.inputs import IMAGES, find_scans
 
     scans = find_scans(args.input, suffixes=IMAGES)
-    from motionlib.scoring import score_scans
-    from motionlib.shipped import default_model
+    from motionlib.scoring.score import score_scans
+    from motionlib.scoring.shipped import default_model
 
     model = Path(args.model) if args.model else default_model()
     rows = score_scans(
@@ -50,7 +50,7 @@ def main(args: argparse.Namespace) -> int:
         progress=lambda line: print(line, file=sys.stderr, flush=True),
     )
     if not args.no_report:
-        from motionlib.scoringreport import write_report
+        from motionlib.scoring.reports import write_report
 
         report = args.report or str(Path(args.out).with_suffix(".html"))
         print(f"report: {write_report(rows, model, report)}", file=sys.stderr)

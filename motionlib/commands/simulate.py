@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Simulate; 0 done, 1 some scans of a manifest failed; other faults are one sentence."""
-    from motionlib.corrupted import Motion, corrupt_file, corrupt_manifest
+    from motionlib.motion.on_disk import Motion, corrupt_file, corrupt_manifest
 
     motion = Motion(
         method=args.method,

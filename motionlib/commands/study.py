@@ -9,7 +9,7 @@ import signal
 import sys
 from pathlib import Path
 
-from motionlib.provenance import repository, runs_root
+from motionlib.study.provenance import repository, runs_root
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,10 +36,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Run the study; 0 done, 1 a notebook stopped."""
-    from motionlib.execute import NotebookFailed
-    from motionlib.profiles import read_study
-    from motionlib.shards import run_shard, shard_of, to_train
-    from motionlib.study import run_study
+    from motionlib.study.execute import NotebookFailed
+    from motionlib.study.profiles import read_study
+    from motionlib.study.runner import run_study
+    from motionlib.study.shards import run_shard, shard_of, to_train
 
     notebooks = Path(args.notebooks).resolve() if args.notebooks else repository() / "notebooks"
     study = read_study(
@@ -98,7 +98,7 @@ def _interrupt(*_) -> None:
 
 def _report(folder: Path) -> Path:
     """Build the report, which needs nbconvert only where it is built."""
-    from motionlib.report import build
+    from motionlib.study.report import build
 
     return build(folder)
 

@@ -25,7 +25,7 @@ from collections import OrderedDict
 
 from torch import nn
 
-from motionlib.networks.normpool import FirstBlock, NormPool
+from motionlib.networks.pooling import FirstBlock, NormPool
 
 CHANNELS = (8, 16, 32, 64, 128)
 HIDDEN = (1300, 50)

@@ -8,7 +8,7 @@ from functools import cache
 import torch
 from torch.autograd.function import once_differentiable
 
-from motionlib.networks import gpupool as kernels
+from motionlib.networks import gpupool
 
 HOW = {"num_warps": 4, "num_stages": 2}  # of the first block's programs
 MOST = 2**31  # values of a volume's batch that a kernel can count
@@ -21,7 +21,7 @@ def works(device: torch.device) -> bool:
     out = torch.empty(4, 4, 4, device=device, dtype=torch.bfloat16)
     try:
         with torch.cuda.device_of(x):
-            kernels.padded[(1,)](x, out, out.numel(), 2, 2, 2, BLOCK=64)
+            gpupool.padded[(1,)](x, out, out.numel(), 2, 2, 2, BLOCK=64)
         return float(out.sum()) == x.numel()
     except Exception as error:
         warnings.warn(
@@ -58,7 +58,7 @@ def _run(kernel, programs: int, *args, **options) -> None:
 def _launch(n: int, block: int) -> tuple[int, int]:
     """Programs of a summing kernel, and the turns that each takes."""
     blocks = -(-n // block)
-    turns = -(-blocks // kernels.PROGRAMS)
+    turns = -(-blocks // gpupool.PROGRAMS)
     return -(-blocks // turns), turns
 
 
@@ -99,7 +99,7 @@ def _coefficients(gradient, where, picked, scale, mean, inverse, count: int):
     programs, turns = _launch(n, block)
     out = torch.empty(programs, 2, channels, device=gradient.device)
     _run(
-        kernels.sums,
+        gpupool.sums,
         programs,
         *(gradient, where, picked, mean.float(), inverse.float(), out, n, turns),
         C=channels,
@@ -122,7 +122,7 @@ class NormPoolGpu(torch.autograd.Function):
         count, block = source.numel() // channels, _rows(channels)
         programs, turns = _launch(count, block)
         out = torch.empty(programs, 2, channels, device=x.device)
-        _run(kernels.moments, programs, source, out, count, turns, C=channels, BLOCK=block)
+        _run(gpupool.moments, programs, source, out, count, turns, C=channels, BLOCK=block)
         one, two = _two(out) / count
         mean, variance = one + source.reshape(-1, channels)[0].double(), two - one * one
         _track(norm, mean, variance, count)
@@ -132,7 +132,7 @@ class NormPoolGpu(torch.autograd.Function):
         where = torch.empty(shape, dtype=torch.uint8, device=x.device)
         n, cells = pooled.numel() // channels, _rows(channels) // 2
         _run(
-            kernels.pool,
+            gpupool.pool,
             -(-n // cells),
             *(source, scale.float(), shift.float(), pooled, where, picked, n, *sizes),
             C=channels,
@@ -156,7 +156,7 @@ class NormPoolGpu(torch.autograd.Function):
             given = torch.empty_like(source)
             n, cells = gradient.numel() // channels, _rows(channels) // 2
             _run(
-                kernels.spread,
+                gpupool.spread,
                 -(-n // cells),
                 *(source, gradient, where, scale.float(), slope.float(), base.float(), given, n),
                 *sizes,
@@ -200,11 +200,11 @@ class FirstBlockGpu(torch.autograd.Function):
             batch, *(2 * half + 2 for half in halves), dtype=torch.bfloat16, device=x.device
         )
         blocks, cells = -(-volumes.numel() // 1024), volumes.numel()
-        _run(kernels.padded, blocks, given, volumes, cells, *sizes, BLOCK=1024)
-        grid = {"C": channels, "BLOCK": kernels.CELLS} | HOW
-        programs, turns = _launch(n, kernels.CELLS)
+        _run(gpupool.padded, blocks, given, volumes, cells, *sizes, BLOCK=1024)
+        grid = {"C": channels, "BLOCK": gpupool.CELLS} | HOW
+        programs, turns = _launch(n, gpupool.CELLS)
         out = torch.empty(programs, 2, 8, channels, device=x.device)
-        _run(kernels.first_moments, programs, volumes, dense, out, n, *sizes, turns, **grid)
+        _run(gpupool.first_moments, programs, volumes, dense, out, n, *sizes, turns, **grid)
         one, two = _two(out).sum(1) / count
         mean, variance = one, two - one * one  # of the convolution without its bias
         added = 0.0 if kernel_bias is None else kernel_bias.detach().double()
@@ -216,8 +216,8 @@ class FirstBlockGpu(torch.autograd.Function):
         )
         where = torch.empty(shape, dtype=torch.uint8, device=x.device)
         _run(
-            kernels.first_pool,
-            -(-n // kernels.CELLS),
+            gpupool.first_pool,
+            -(-n // gpupool.CELLS),
             *(volumes, dense, scale.float(), shift.float(), pooled, where, picked, n, *sizes),
             **grid,
         )
@@ -236,15 +236,15 @@ class FirstBlockGpu(torch.autograd.Function):
             gradient, where, picked, scale, mean, inverse, ctx.count
         )
         n = gradient.numel() // channels
-        programs, turns = _launch(n, kernels.CELLS)
+        programs, turns = _launch(n, gpupool.CELLS)
         out = torch.empty(programs, 64, 8, channels, device=gradient.device)
         _run(
-            kernels.first_gradient,
+            gpupool.first_gradient,
             programs,
             *(volumes, dense, gradient, where, scale.float(), slope.float(), base.float()),
             *(out, n, *sizes, turns),
             C=channels,
-            BLOCK=kernels.CELLS,
+            BLOCK=gpupool.CELLS,
             **HOW,
         )
         found = out.sum(0, dtype=torch.float64)  # (64, 8, C)

@@ -1,0 +1,168 @@
+"""Numbers of patients and a seed go in; the list of scans to generate comes out."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from motionlib.cohorts.virtual.raters import severity_quantile
+from motionlib.cohorts.virtual.scanners import sample_scanner
+from motionlib.files import seed_from
+
+STRAIGHT_REJECTS = 1455 / 5500  # §III-A.2
+SCANS_PER_PATIENT = 5500 / 4177  # §III-A.2
+REJECT_KINDS = {"truncated": 0.5, "slab": 0.15, "not T1w": 0.25, "segmented": 0.1}
+RESEARCH = ("virtual-adni", "virtual-msseg", "virtual-bite")
+ADNI_VISITS = 1.6  # the paper has 16.3 images a patient, too much alike for a small cohort
+REAL_MOTION_MM = (2.5, 9.0)  # the scans of Fig. A.2 have the worst IPMOTION
+# Table I: mean, SD and range of age, share of women
+_PEOPLE = {
+    "virtual-adni": (74.31, 7.11, 55, 90, 0.4143),
+    "virtual-msseg": (45.42, 10.27, 24, 66, 0.7170),
+    "virtual-bite": (52.00, 17.70, 31, 76, 0.3571),
+    # the printed SD of 7.89 cannot give the printed range 18 to 95; 17 can
+    "virtual-warehouse": (55.15, 17.0, 18, 95, 0.5539),
+}
+
+
+def spread_scans(n_patients: int, n_scans: int, seed: int) -> list[int]:
+    """Spread scans over patients: one or more each, the surplus at random.
+
+    Parameters
+    ----------
+    n_patients, n_scans : int
+        If there are fewer scans than patients, the last patients get none.
+    seed : int
+        Of the surplus.
+
+    Returns
+    -------
+    list of int
+        Scans of each patient; sums to `n_scans`.
+    """
+    counts = np.zeros(n_patients, int)
+    counts[: min(n_patients, n_scans)] = 1
+    rng = np.random.default_rng(seed_from(seed, "visits", n_patients, n_scans))
+    extra = rng.integers(n_patients, size=max(0, n_scans - n_patients))
+    np.add.at(counts, extra, 1)
+    return counts.tolist()
+
+
+def assign_fates(items: list[dict], seed: int) -> None:
+    """Give every planned scan its severity or its reason for rejection, in place.
+
+    Parameters
+    ----------
+    items : list of dict
+        Receive ``severity_mm`` and ``reject`` (empty: none).
+    seed : int
+        Of the order.
+
+    Notes
+    -----
+    Severities are the quantiles of `raters.severity_quantile` in random order
+    and the rejects a fixed share, so that the published proportions hold at every size.
+    """
+    rng = np.random.default_rng(seed_from(seed, "fates", len(items)))
+    n_rejects = round(STRAIGHT_REJECTS * len(items))
+    for rank, index in enumerate(rng.permutation(len(items))):
+        item = items[index]
+        item["reject"], item["severity_mm"] = "", 0.0
+        if rank < n_rejects:
+            item["reject"] = str(rng.choice(list(REJECT_KINDS), p=list(REJECT_KINDS.values())))
+        else:
+            share = (rank - n_rejects + 0.5) / (len(items) - n_rejects)
+            item["severity_mm"] = float(severity_quantile(share))
+
+
+def plan_research(counts, seed) -> list[dict]:
+    """List the scans of the three research cohorts, as plain dictionaries."""
+    items = []
+    for cohort, count in zip(RESEARCH, counts, strict=True):
+        visits = [2 if cohort == "virtual-bite" else 1] * count
+        if cohort == "virtual-adni":
+            visits = spread_scans(count, round(ADNI_VISITS * count), seed)
+        for number, n_visits in enumerate(visits, start=1):
+            base = _patient(cohort, number, seed)
+            for visit in range(n_visits):
+                items.append(_visit(base, visit) | {"role": "research"})
+    return items
+
+
+def plan_real_motion(count, seed) -> list[dict]:
+    """List a moving and a still scan of every patient of the real-motion test."""
+    items = []
+    for number in range(1, count + 1):
+        base = _patient("virtual-adni", number, seed, prefix="VRM")
+        # every patient one quantile of the range, so that small tests have the same spread
+        share = (number - 0.5) / count
+        low, high = np.log(REAL_MOTION_MM)
+        for visit, severity in enumerate((float(np.exp(low + share * (high - low))), 0.0)):
+            item = _visit(base, visit) | {"role": "real_motion", "growth_mm": 0.0}
+            items.append(item | {"severity_mm": severity, "motion_grade": int(severity > 0)})
+    return items
+
+
+def plan_warehouse(count, seed) -> list[dict]:
+    """List the scans of the warehouse with their fates."""
+    cohort = "virtual-warehouse"
+    n_patients = round(count / SCANS_PER_PATIENT)
+    items = []
+    for number, n_visits in enumerate(spread_scans(n_patients, count, seed), start=1):
+        base = _patient(cohort, number, seed)
+        rng = np.random.default_rng(seed_from(seed, base["participant_id"], "hospital"))
+        first = sample_scanner(rng).hospital
+        for visit in range(n_visits):
+            stays = visit == 0 or rng.random() < 0.7
+            hospital = first if stays else sample_scanner(rng).hospital
+            items.append(_visit(base, visit) | {"hospital": hospital})
+    assign_fates(items, seed)
+    for item in items:
+        item["role"] = "excluded" if item["reject"] else "warehouse"
+    return items
+
+
+def _patient(cohort, number, seed, prefix=None) -> dict:
+    """Draw what the plan knows of a patient: identity, age, sex, pathology."""
+    prefix = prefix or {"virtual-adni": "VAD", "virtual-msseg": "VMS", "virtual-bite": "VBI"}.get(
+        cohort, "VWH"
+    )
+    participant = f"sub-{prefix}{number:04d}"
+    rng = np.random.default_rng(seed_from(seed, participant, "plan"))
+    mean, spread, low, high, women = _PEOPLE[cohort]
+    age = float(np.clip(rng.normal(mean, spread), low, high))
+    person = {"age": round(age, 1), "ventricle": 0.0, "lesions": 0, "enhancing": 0, "tumour": False}
+    if cohort == "virtual-adni":
+        person["ventricle"] = round(float(rng.gamma(1.5, 0.9)), 2)
+    elif cohort == "virtual-msseg":
+        person["lesions"] = int(rng.integers(6, 36))
+        person["enhancing"] = int(rng.integers(0, 4))
+    elif cohort == "virtual-bite":
+        person["tumour"] = True
+    else:
+        kind = rng.choice(4, p=(0.55, 0.2, 0.15, 0.1))  # none, lesions, tumour, atrophy
+        person["lesions"] = int(rng.integers(3, 25)) if kind == 1 else 0
+        person["tumour"] = bool(kind == 2)
+        person["ventricle"] = round(float(rng.gamma(2, 1.2)), 2) if kind == 3 else 0.0
+    return {
+        "cohort": cohort,
+        "participant_id": participant,
+        "source_participant_id": participant,
+        "age": person["age"],
+        "sex": "F" if rng.random() < women else "M",
+        "person": person,
+        "scanner": int(rng.integers(12)),
+        "resected": False,
+        "growth_mm": 0.0,
+        "hospital": 0,
+        "reject": "",
+        "severity_mm": 0.0,
+    }
+
+
+def _visit(base: dict, visit: int) -> dict:
+    """One visit of a patient: a session, a little more atrophy, or the operation."""
+    years = 0.5 * visit
+    item = base | {"session": f"ses-{visit + 1:02d}", "age": round(base["age"] + years, 1)}
+    if base["cohort"] == "virtual-bite":
+        return item | {"resected": visit == 1, "age": base["age"]}
+    return item | {"growth_mm": 0.35 * visit if base["cohort"] == "virtual-adni" else 0.0}

@@ -1,0 +1,216 @@
+"""A generator goes in; a hospital's scanner, with its sequence and its weaknesses, comes out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+
+from motionlib.cohorts.virtual.signal import Protocol
+from motionlib.files import seed_from
+
+# Images per vendor in the warehouse, §III-A.2; hospitals per vendor are ours, 39 in all.
+VENDOR_IMAGES = {"Siemens": 3752, "GE": 1710, "Philips": 33, "Toshiba": 5}
+VENDOR_HOSPITALS = {"Siemens": 24, "GE": 12, "Philips": 2, "Toshiba": 1}
+GADOLINIUM_SHARE = 0.4  # not stated in the paper
+REFORMAT_SHARE = 0.5  # not stated in the paper; see `console.reformat`
+_AXES = ((1, 1), (1, 0), (0, 0), (0, 2))  # sagittal, its partitions, axial, its partitions
+_MODELS = {
+    ("Siemens", 1.5): ("Avanto", "Aera", "Symphony"),
+    ("Siemens", 3.0): ("Skyra", "Verio", "Trio"),
+    ("GE", 1.5): ("Signa HDxt", "Optima MR450w"),
+    ("GE", 3.0): ("Discovery MR750", "Signa PET/MR"),
+    ("Philips", 1.5): ("Achieva",),
+    ("Philips", 3.0): ("Ingenia",),
+    ("Toshiba", 1.5): ("Vantage",),
+    ("Toshiba", 3.0): ("Titan",),
+}
+
+
+@dataclass(frozen=True)
+class Scanner:
+    """One scanner on one day.
+
+    Attributes
+    ----------
+    hospital : int
+        1 to 39.
+    protocol : Protocol
+        Sequence, field strength, vendor, voxel shape, noise.
+    phase_axis, slow_axis : int
+        Array axes of phase encoding and of the outer loop, along which motion acts.
+    order : str
+        Order of the phase-encoding steps: ``"linear"``, ``"centric"`` or ``"segmented"``.
+    partial_fourier : float
+        Share of the phase-encoding steps acquired.
+    blur_mm : float
+        Width (FWHM) of the reconstruction's smoothing, at a spacing of 3 mm.
+    gamma : float
+        Exponent of the grey scale after reconstruction.
+    bias : float
+        Strength of the coil's bias field.
+    noise_sd : float
+        Complex noise before the magnitude, as a fraction of the foreground mean.
+    floor : float
+        Offset added after the magnitude, as a fraction of the foreground mean.
+    gadolinium : float
+        Dose as a multiple of the usual one, 0 without contrast agent.
+    tilt_deg : tuple of float
+        Tilt about R, A and S of the reformat that is archived; zeros: the acquired planes are.
+    """
+
+    hospital: int
+    protocol: Protocol
+    phase_axis: int
+    slow_axis: int
+    order: str
+    partial_fourier: float
+    blur_mm: float
+    gamma: float
+    bias: float
+    noise_sd: float
+    floor: float
+    gadolinium: float
+    tilt_deg: tuple[float, float, float] = (0.0, 0.0, 0.0)
+
+
+@lru_cache(maxsize=1)
+def hospitals() -> tuple[tuple[str, float, float], ...]:
+    """Tell the 39 hospitals: vendor, size, usual quality.
+
+    Returns
+    -------
+    tuple of (str, float, float)
+        Size is relative within a vendor; quality is normal with mean 0 (negative: worse).
+    """
+    rng = np.random.default_rng(seed_from("motionlib hospitals"))
+    rows = []
+    for vendor, count in VENDOR_HOSPITALS.items():
+        sizes = rng.gamma(1.5, 1.0, count) + 0.2
+        rows += [(vendor, float(s / sizes.sum()), float(rng.normal())) for s in sizes]
+    return tuple(rows)
+
+
+def sample_scanner(rng: np.random.Generator, *, hospital: int | None = None) -> Scanner:
+    """Draw a scanner of the warehouse.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+        The scan's own.
+    hospital : int, optional
+        1 to 39, for a patient who returns; drawn if not given.
+
+    Returns
+    -------
+    Scanner
+        Vendors in the published shares (Siemens 3752, GE 1710, Philips 33, Toshiba 5 of 5500).
+
+    Notes
+    -----
+    Source: paper §III-A.2 for the vendors and the 39 hospitals. The rest is ours: "no
+    homogenisation on the acquisition parameters" is rendered by wide ranges of sequence timing,
+    field strength, voxel shape, smoothing, noise, bias field, grey scale and contrast agent, and
+    by reformats that are archived in place of the acquired planes.
+    """
+    table = hospitals()
+    if hospital is None:
+        shares = np.array([VENDOR_IMAGES[vendor] * size for vendor, size, _ in table])
+        hospital = int(rng.choice(len(table), p=shares / shares.sum())) + 1
+    if not 1 <= hospital <= len(table):
+        raise ValueError(f"Hospital {hospital} does not exist: give 1 to {len(table)}.")
+    vendor, _, quality = table[hospital - 1]
+    field_strength = float(rng.choice([1.5, 3.0], p=[0.6, 0.4]))
+    protocol = _protocol(rng, vendor, field_strength)
+    quality = 0.6 * quality + 0.8 * rng.normal()
+    phase_axis, slow_axis = _AXES[rng.choice(len(_AXES), p=(0.55, 0.15, 0.15, 0.15))]
+    order = {
+        "Siemens": ("linear", "linear", "linear", "linear"),
+        "GE": ("linear", "linear", "segmented", "centric"),
+        "Philips": ("linear", "centric", "segmented", "centric"),
+        "Toshiba": ("linear", "linear", "linear", "linear"),
+    }[vendor][rng.integers(4)]
+    gadolinium = rng.uniform(0.7, 1.3) if rng.random() < GADOLINIUM_SHARE else 0.0
+    tilt_deg = rng.normal((12.0, 0.0, 0.0), (7.0, 4.0, 4.0)) * (rng.random() < REFORMAT_SHARE)
+    return Scanner(
+        hospital=hospital,
+        protocol=protocol,
+        phase_axis=phase_axis,
+        slow_axis=slow_axis,
+        order=order,
+        partial_fourier=float(rng.choice([1.0, 0.875, 0.75], p=[0.6, 0.25, 0.15])),
+        blur_mm=float(np.clip(3.4 - 1.1 * quality + rng.normal(0, 1.3), 0.0, 7.0)),
+        gamma=float(np.exp(rng.normal(-0.1, 0.28))),
+        bias=float(min(0.4, np.exp(rng.normal(np.log(0.2), 0.4)))),
+        noise_sd=float(np.clip(0.045 * np.exp(-0.35 * quality + rng.normal(0, 0.5)), 0.008, 0.2)),
+        floor=float(max(0.0, rng.normal(0.0, 0.03))),
+        gadolinium=float(gadolinium),
+        tilt_deg=tuple(tilt_deg.tolist()),
+    )
+
+
+def research_scanner(
+    protocol: Protocol, rng: np.random.Generator, *, gadolinium: float = 0.0
+) -> Scanner:
+    """Draw the scanner of a study with a strict protocol: sharp, little noise, sagittal.
+
+    Parameters
+    ----------
+    protocol : Protocol
+        Of the study.
+    rng : numpy.random.Generator
+        The scan's own: coil loading and noise differ a little.
+    gadolinium : float, default=0
+        Dose as a multiple of the usual one.
+
+    Returns
+    -------
+    Scanner
+        Hospital 0, which is no hospital of the warehouse.
+    """
+    return Scanner(
+        hospital=0,
+        protocol=protocol,
+        phase_axis=1,
+        slow_axis=1,
+        order=protocol.order,
+        partial_fourier=1.0,
+        blur_mm=0.0,
+        gamma=1.0,
+        bias=float(rng.uniform(0.06, 0.16)),
+        noise_sd=protocol.noise_sd * float(rng.uniform(0.75, 1.25)),
+        floor=0.0,
+        gadolinium=float(gadolinium),
+    )
+
+
+def _protocol(rng, vendor, field_strength) -> Protocol:
+    """Sequence of a clinical routine scan: wide ranges around the usual."""
+    model = str(rng.choice(_MODELS[vendor, field_strength]))
+    thick = float(rng.choice([1.0, 1.2, 1.5, 2.0], p=[0.45, 0.25, 0.2, 0.1]))
+    ratio = [float(rng.uniform(0.95, 1.15))] * 3
+    ratio[int(rng.choice(3, p=[0.45, 0.1, 0.45]))] *= thick
+    base = Protocol(
+        f"{vendor.lower()}-routine",
+        vendor,
+        model,
+        field_strength,
+        "spgr",
+        tr_ms=float(rng.uniform(7, 26)),
+        te_ms=float(rng.uniform(2.2, 6.0)),
+        ti_ms=0.0,
+        flip_deg=float(rng.uniform(14, 32)),
+        voxel_ratio=tuple(ratio),
+    )
+    if rng.random() < {"Siemens": 0.75, "GE": 0.55, "Philips": 0.5, "Toshiba": 0.1}[vendor]:
+        return replace(
+            base,
+            sequence="mprage",
+            tr_ms=float(rng.uniform(1700, 2500)),
+            ti_ms=float(rng.uniform(800, 1100)),
+            flip_deg=float(rng.uniform(7, 15)),
+            te_ms=float(rng.uniform(2.2, 4.5)),
+            n_echoes=128,
+        )
+    return base

@@ -1,0 +1,286 @@
+"""A function and its items go in; results in the same order come out, from any engine."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from motionlib.compute.memory import keep_memory
+from motionlib.compute.progress import Meter
+
+ENGINES = "inline, local[:N], tcp://host:port, slurm:FILE.yaml or shard:I/N"
+ELSEWHERE = "Left to another shard"  # how the failures begin that are another job's work
+RETRIES = 2  # a task whose worker died is tried again this often
+
+_clients: dict[tuple, Any] = {}
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What became of an item whose function raised, or whose worker was lost.
+
+    Parameters
+    ----------
+    item : object
+        The item as it was given.
+    error : str
+        The exception's type and message, one line.
+    details : str
+        The traceback, for a person; not compared.
+    """
+
+    item: Any
+    error: str
+    details: str = field(default="", compare=False, repr=False)
+
+
+class LeftToOthers(RuntimeError):  # noqa: N818 - nothing went wrong
+    """A shard has done its items; the sentence says how many are left to the others."""
+
+
+def submit(
+    function: Callable,
+    items: Iterable,
+    *,
+    engine: str = "inline",
+    label: str = "",
+    resources: dict[str, float] | None = None,
+    batch: int = 1,
+    progress: Callable[[str], None] | None = None,
+) -> list:
+    """Apply a function to every item on an engine.
+
+    Parameters
+    ----------
+    function : callable
+        Takes one item. With another engine than ``inline`` it must be importable by the workers
+        and return something small, for instance the path of the file it wrote.
+    items : iterable
+        The arguments, one a call.
+    engine : str, default="inline"
+        ``inline`` (this process), ``local`` or ``local:N`` (N processes on this machine, bound to
+        127.0.0.1), ``tcp://host:port`` (a running Dask scheduler), ``slurm:FILE.yaml`` (jobs asked
+        of SLURM) or ``shard:I/N`` (this process does items I, I+N, ...: one job of a plain array).
+    label : str
+        Name of the work in progress lines.
+    resources : dict, optional
+        What one task occupies, for instance ``{"GPU": 1}``; ``inline`` and ``shard`` ignore it.
+    batch : int, default=1
+        Items a task; larger values spare the scheduler when items are many and short.
+    progress : callable, optional
+        Called with a line of text from time to time, and at the end.
+
+    Returns
+    -------
+    list
+        One result an item, in their order; a `Failure` where the function raised.
+
+    Raises
+    ------
+    ValueError
+        If the engine is not known, or no worker offers the resources.
+    """
+    items = list(items)
+    if batch < 1:
+        raise ValueError(f"batch is {batch}; a task needs at least one item.")
+    kind = _kind(engine)
+    total = len(shard(items, engine.partition(":")[2]) if kind == "shard" else items)
+    meter = Meter(label or getattr(function, "__name__", "work"), total, progress)
+    if kind == "inline":
+        return [_counted(meter, _guarded(function, item)) for item in items]
+    if kind == "shard":
+        mine = set(shard(range(len(items)), engine.partition(":")[2]))
+        left = f"{ELSEWHERE} than {engine}"
+        return [
+            _counted(meter, _guarded(function, item)) if i in mine else Failure(item, left)
+            for i, item in enumerate(items)
+        ]
+    return _over_dask(function, items, _client(engine, resources), resources, batch, meter)
+
+
+def shard(items: Sequence, which: str) -> list:
+    """Pick every N-th item from the I-th on (I from 0), for a plain array of jobs.
+
+    Parameters
+    ----------
+    items : sequence
+        All items, in the same order in every job.
+    which : str
+        ``"I/N"``, for instance ``"0/8"``.
+
+    Returns
+    -------
+    list
+        This job's items.
+    """
+    first, _, count = which.partition("/")
+    if not (first.isdigit() and count.isdigit() and int(first) < int(count)):
+        raise ValueError(f"Shard {which!r} is not of the form I/N with 0 <= I < N, such as 0/8.")
+    return list(items)[int(first) :: int(count)]
+
+
+def failures(results: Iterable) -> list[Failure]:
+    """Keep the failures among results."""
+    return [result for result in results if isinstance(result, Failure)]
+
+
+def raise_failures(results: list) -> list:
+    """Return results unchanged, or raise one sentence when some of them are failures.
+
+    Raises
+    ------
+    RuntimeError
+        Says how many failed and why the first one did.
+    LeftToOthers
+        If none failed, but some belong to other shards.
+    """
+    lost = failures(results)
+    own = [one for one in lost if not one.error.startswith(ELSEWHERE)]
+    if own:
+        raise RuntimeError(
+            f"{len(own)} of {len(results)} tasks failed, the first with {own[0].error}; "
+            "finished ones are kept, so correct the cause and run again."
+        )
+    if lost:
+        raise LeftToOthers(
+            f"{len(lost)} of {len(results)} tasks are left to other shards; when all shards have "
+            "ended, run again without a shard."
+        )
+    return results
+
+
+def close() -> None:
+    """Stop the clusters that this process started and forget its clients."""
+    while _clients:
+        _, (client, cluster) = _clients.popitem()
+        client.close()
+        if cluster is not None:
+            cluster.close()
+
+
+@contextmanager
+def configure_cpu(threads: int | None = None) -> Iterator[int]:
+    """Compute with a fixed number of threads, so that results do not depend on the engine.
+
+    Parameters
+    ----------
+    threads : int, optional
+        None reads ``MOTIONLIB_THREADS``, else 1: several runs side by side use several cores
+        better than one run with several threads does.
+
+    Yields
+    ------
+    int
+        The number of threads.
+    """
+    import torch
+
+    keep_memory()
+    count = threads or int(os.environ.get("MOTIONLIB_THREADS", "1"))
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield count
+    finally:
+        torch.set_num_threads(before)
+
+
+def _kind(engine: str) -> str:
+    """Name the engine's family, or raise."""
+    head, _, tail = engine.partition(":")
+    if engine in ("inline", "local") or (head == "local" and tail.isdigit() and int(tail) > 0):
+        return head
+    if (head in ("slurm", "shard") and tail) or engine.startswith("tcp://"):
+        return head
+    raise ValueError(f"Engine {engine!r} is not known; use {ENGINES}.")
+
+
+def _client(engine: str, resources: dict[str, float] | None):
+    """Connect to the engine once a process and resource; later calls find it running."""
+    from motionlib.compute.clusters import connect
+
+    key = (engine, tuple(sorted((resources or {}).items())))
+    if key in _clients and _clients[key][0].status == "running":
+        return _clients[key][0]
+    if not _clients:
+        atexit.register(close)
+    _clients[key] = connect(_kind(engine), engine, resources)
+    return _clients[key][0]
+
+
+def _over_dask(function, items, client, resources, batch, meter) -> list:
+    """Send the items in batches, gather in order; a lost batch becomes failures."""
+    from distributed import as_completed
+
+    parts = [items[i : i + batch] for i in range(0, len(items), batch)]
+    futures = client.map(
+        _guarded_batch,
+        [(function, part) for part in parts],
+        pure=False,
+        retries=RETRIES,
+        resources=resources or None,
+    )
+    place = {future: i for i, future in enumerate(futures)}
+    results: list = [None] * len(parts)
+    waiting = as_completed(futures, loop=client.loop, raise_errors=False)
+    futures.clear()
+    for finished in waiting.batches():
+        for future, found in zip(finished, _gather(client, finished), strict=True):
+            i = place.pop(future)
+            lost = isinstance(found, str)
+            results[i] = [Failure(item, found) for item in parts[i]] if lost else found
+            for result in results[i]:
+                _counted(meter, result)
+    return [result for part in results for result in part]
+
+
+def _gather(client, futures) -> list:
+    """Fetch results at one go and let go of them; a lost one becomes the reason.
+
+    A result that is still held when its worker dies is computed again.
+    """
+    try:
+        found = client.gather(futures)
+    except Exception:
+        found = [_result_or_reason(future) for future in futures]
+    for future in futures:
+        future.release()
+    return found
+
+
+def _result_or_reason(future) -> list | str:
+    """Fetch one result, or say why there is none."""
+    try:
+        return future.result()
+    except Exception as error:  # the worker or the scheduler died: still a value
+        return _one_line(error)
+
+
+def _one_line(error: Exception) -> str:
+    """Type and message of an exception."""
+    return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
+def _guarded_batch(task: tuple) -> list:
+    """Run a task's items one after the other."""
+    function, part = task
+    return [_guarded(function, item) for item in part]
+
+
+def _guarded(function: Callable, item: Any) -> Any:
+    """Call the function; an exception becomes a value, an interrupt stays one."""
+    keep_memory()
+    try:
+        return function(item)
+    except Exception as error:
+        return Failure(item, _one_line(error), traceback.format_exc())
+
+
+def _counted(meter: Meter, result: Any) -> Any:
+    """Note one result and hand it on."""
+    return meter.count(result, failed=isinstance(result, Failure))

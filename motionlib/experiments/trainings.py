@@ -1,0 +1,174 @@
+"""Trainings that belong together go in; their folders come out, from any engine or by shards.
+
+Every training is an idempotent task: its specification names its folder, so that a rerun trains
+nothing twice and a killed run goes on where it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from motionlib import compute
+from motionlib.compute import engines
+from motionlib.compute.progress import progress_of
+from motionlib.experiments.budget import Budget
+from motionlib.files import read_json, sha256_file, write_json
+from motionlib.training.checkpoints import is_done
+from motionlib.training.fitting import fit
+from motionlib.training.spec import TrainSpec
+from motionlib.training.transfer import fine_tune, specify
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training: its specification, the models it starts from, the folder it goes to."""
+
+    spec: TrainSpec
+    models: str
+    device: str = "cpu"
+    source: str | None = None
+    trainable: tuple[str, ...] = ("all",)
+
+    @property
+    def folder(self) -> Path:
+        """Where the training goes, known before it is made."""
+        if self.source is None:
+            return self.spec.folder(self.models)
+        return specify(self.source, self.spec, trainable=self.trainable).folder(self.models)
+
+
+class ShareDone(engines.LeftToOthers):
+    """A shard has done its share of some trainings.
+
+    Parameters
+    ----------
+    trained : int
+        Trainings that this shard has just made.
+    found : int
+        Trainings of its share that were there before.
+    left : int
+        Trainings of other shards that are not there yet.
+    """
+
+    def __init__(self, trained: int, found: int, left: int):
+        self.trained, self.found, self.left = trained, found, left
+        super().__init__(
+            f"{trained + found} trainings of this shard are done, {left} are left to other shards"
+        )
+
+
+def is_shard(engine: str) -> bool:
+    """Tell whether an engine does only its share of the work."""
+    return engine.startswith("shard:")
+
+
+def spec_for(run, manifest: Path, fold: int, budget: Budget, *, network="Conv5FC3", **more):
+    """Specify one training on one fold of a prepared manifest."""
+    return TrainSpec(
+        network=network,
+        manifest=str(manifest),
+        manifest_sha256=sha256_file(manifest),
+        fold=fold,
+        epochs=budget.epochs,
+        batch_size=budget.batch_size,
+        learning_rate=budget.learning_rate,
+        precision=budget.precision,
+        seed=run.seed,
+        **more,
+    )
+
+
+def train(jobs: Iterable[Job], *, engine: str, label: str) -> list[Path]:
+    """Make trainings on an engine and return their folders, in order; equal ones are made once.
+
+    A training on a GPU occupies one of the workers' GPUs.  Progress is a bar in JupyterLab, else a
+    line at most every 15 seconds: of epochs where this process trains, of finished trainings
+    elsewhere.
+
+    Raises
+    ------
+    RuntimeError
+        If any failed; those that finished are kept and the next call goes on with the rest.
+    ShareDone
+        Always on a shard, whose folders are not all there or not its own: nothing is to be read
+        from them until the shards have ended.
+    """
+    jobs = list(jobs)
+    unique = list(dict.fromkeys(jobs))
+    mine = engines.shard(unique, engine.partition(":")[2]) if is_shard(engine) else unique
+    before = sum(is_done(job.folder) for job in mine) if is_shard(engine) else 0
+    here = is_shard(engine) or engine == "inline"
+    with progress_of(label, len(mine)) as say:
+        folders = compute.submit(
+            partial(_train_one, progress=say) if here else _train_one,
+            mine,
+            engine="inline" if here else engine,
+            label=label,
+            resources={"GPU": 1} if any(job.device.startswith("cuda") for job in jobs) else None,
+            progress=say,
+        )
+    compute.raise_failures(folders)
+    if is_shard(engine):
+        left = sum(not is_done(job.folder) for job in unique)
+        raise ShareDone(len(mine) - before, before, left)
+    made = {job: Path(folder) for job, folder in zip(unique, folders, strict=True)}
+    return [made[job] for job in jobs]
+
+
+def _train_one(job: Job, progress=None) -> str:
+    options = {"device": job.device, "progress": progress}
+    if job.source is None:
+        return str(fit(job.spec, job.models, **options))
+    spec = replace(job.spec, trainable=job.trainable)
+    return str(fine_tune(job.source, spec, job.models, trainable=job.trainable, **options))
+
+
+def prepare(make: Callable[..., Path], *, engine: str) -> Path:
+    """Prepare scans on an engine; a shard makes its share first, then what is still missing.
+
+    Every copy is written aside and renamed, and its bits depend on the scan alone: shards that
+    make the same one do no harm.
+
+    Parameters
+    ----------
+    make : callable
+        One of `studydata`, all but its engine given.
+    engine : str
+        Where copies are made.
+
+    Returns
+    -------
+    Path
+        The prepared manifest.
+    """
+    if not is_shard(engine):
+        return make(engine=engine)
+    try:
+        return make(engine=engine)
+    except engines.LeftToOthers:
+        return make(engine="inline")
+
+
+def note_folds(run, name: str, jobs: Iterable[Job]) -> None:
+    """Write down which folders are the folds of a model, before or after they are trained."""
+    write_json(run.models / f"{name}.json", [job.folder.name for job in jobs])
+
+
+def folds_of(run, name: str, *, notebook: str | None = None) -> list[Path]:
+    """Folders of the trained folds of a model.
+
+    Raises
+    ------
+    FileNotFoundError
+        If one of them is not trained yet; says which notebook does it.
+    """
+    folders = [
+        run.models / one for one in read_json(run.need(f"models/{name}.json", notebook=notebook))
+    ]
+    for folder in folders:
+        if not is_done(folder):
+            run.need(f"models/{folder.name}/DONE", notebook=notebook)
+    return folders

@@ -1,0 +1,217 @@
+"""A volume goes in; how far harmless changes move each measure, and pictures of it, come out."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from motionlib.figures.theme import new_figure
+from motionlib.iqms.measures import Quality, measure
+from motionlib.iqms.slicemeasures import MEASURES
+
+DEFINITIONS = {"MRQy": True, "corrected": False}
+
+
+def noisy_template(*, spacing_mm: int = 3, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Make a head-like volume without any download: MNI152 brain, Rician noise in the air.
+
+    Parameters
+    ----------
+    spacing_mm : int, default=3
+        Voxel size.
+    seed : int
+        Of the noise.
+
+    Returns
+    -------
+    volume : ndarray of float32, shape (I, J, K)
+        Brain up to about 1000, noise 20.
+    affine : ndarray, shape (4, 4)
+        Voxel to world, RAS.
+    """
+    from nilearn.datasets import load_mni152_template
+
+    image = load_mni152_template(resolution=spacing_mm)
+    clean = np.asarray(image.dataobj, dtype=np.float64)
+    clean = np.where(clean > 1e-4, clean * 1000 / clean.max(), 0)
+    rng = np.random.default_rng(seed)
+    real, imaginary = rng.normal(0, 20, (2, *clean.shape))
+    return np.hypot(clean + real, imaginary).astype(np.float32), np.asarray(image.affine)
+
+
+def move(volume: np.ndarray, affine: np.ndarray, *, seed: int) -> np.ndarray:
+    """Give a volume the paper's image-based motion of 2 to 4 mm and degrees, four positions."""
+    import torch
+
+    from motionlib.motion.image_based import image_motion
+    from motionlib.motion.sampling import sample_segments
+
+    trajectory = sample_segments(rng=np.random.default_rng(seed))
+    moved = image_motion(torch.from_numpy(volume), trajectory, affine=affine, axis=1)
+    return moved.numpy().reshape(volume.shape)
+
+
+def harmless_changes(volume: np.ndarray, affine: np.ndarray) -> dict:
+    """List changes that say nothing about motion.
+
+    Parameters
+    ----------
+    volume : ndarray of float32, shape (I, J, K)
+        Non-negative.
+    affine : ndarray, shape (4, 4)
+        Voxel to world.
+
+    Returns
+    -------
+    dict of str to (ndarray, ndarray)
+        Name of the change: volume and affine.
+    """
+    crop = tuple(slice(n // 12, n - n // 12) for n in volume.shape)
+    cropped = affine.copy()
+    cropped[:3, 3] += affine[:3, :3] @ [s.start for s in crop]
+    padded = affine.copy()
+    padded[:3, 3] -= affine[:3, :3] @ [8, 8, 8]
+    turned = affine[:, [1, 2, 0, 3]]
+    return {
+        "intensities × 10": (volume * np.float32(10), affine),
+        "intensities × 0.001": (volume * np.float32(1e-3), affine),
+        "z-scored (as the networks' input)": ((volume - volume.mean()) / volume.std(), affine),
+        "1/12 cropped off each side": (volume[crop], cropped),
+        "8 voxels of zeros around": (np.pad(volume, 8), padded),
+        "sagittal slices stored last": (np.ascontiguousarray(volume.transpose(1, 2, 0)), turned),
+        "stored as int16": (np.round(volume).astype(np.int16), affine),
+    }
+
+
+def fragility(volume: np.ndarray, affine: np.ndarray, *, moved=None) -> pd.DataFrame:
+    """Measure a volume before and after each harmless change.
+
+    Parameters
+    ----------
+    volume : ndarray of float32, shape (I, J, K)
+        Non-negative.
+    affine : ndarray, shape (4, 4)
+        Voxel to world.
+    moved : ndarray, shape (I, J, K), optional
+        The same head with motion: the change that a measure should show.
+
+    Returns
+    -------
+    DataFrame
+        ``definitions`` (MRQy, corrected), ``change``, ``measure``, ``before``, ``after``,
+        ``percent`` (NaN where one of them is undefined or zero).
+    """
+    changes = harmless_changes(volume, affine)
+    if moved is not None:
+        changes["simulated motion"] = (np.asarray(moved), affine)
+    rows = []
+    for name, compat in DEFINITIONS.items():
+        before = measure(volume, compat=compat, affine=affine).values
+        for change, (changed, at) in changes.items():
+            after = measure(changed, compat=compat, affine=at).values
+            rows += [
+                {"definitions": name, "change": change, "measure": m, "before": before[m],
+                 "after": after[m], "percent": _percent(before[m], after[m])}
+                for m in MEASURES
+            ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _percent(before: float, after: float) -> float:
+    if not np.isfinite([before, after]).all() or abs(before) < 1e-9:
+        return np.nan
+    return 100 * (after - before) / abs(before)
+
+
+def plot_fragility(table: pd.DataFrame):
+    """Draw the changes in percent: one panel per set of definitions.
+
+    Parameters
+    ----------
+    table : DataFrame
+        From :func:`fragility`.
+
+    Returns
+    -------
+    matplotlib Figure
+        Colour stops at 100 %; grey means undefined.
+    """
+    changes = list(dict.fromkeys(table["change"]))
+    names = list(dict.fromkeys(table["definitions"]))
+    height = 1.3 + 0.36 * len(changes) * len(names)
+    figure, axes = new_figure(11, height, 1, len(names), sharex=True)
+    axes = axes[:, 0]
+    for axis, name in zip(axes, names, strict=True):
+        part = table[table["definitions"] == name]
+        grid = part.pivot(index="change", columns="measure", values="percent")
+        grid = grid.reindex(index=changes, columns=list(MEASURES))
+        axis.set_facecolor("lightgrey")
+        values = np.ma.masked_invalid(grid.to_numpy())
+        image = axis.imshow(values, cmap="PuOr", vmin=-100, vmax=100, aspect="auto")
+        for (row, column), value in np.ndenumerate(grid.to_numpy()):
+            if np.isfinite(value):
+                text = f"{round(value)}" if abs(value) < 1000 else ">1000"
+                tone = "white" if abs(value) > 70 else "black"
+                axis.text(column, row, text, ha="center", va="center", fontsize=7, color=tone)
+        axis.set_yticks(range(len(changes)), changes, fontsize=8)
+        axis.set_xticks(range(len(MEASURES)), MEASURES, fontsize=8)
+        axis.set_ylabel(name)
+    figure.colorbar(image, ax=axes.tolist(), label="change of the measure, %")
+    return figure
+
+
+def plot_importance(table: pd.DataFrame, *, n: int = 15):
+    """Draw the measures whose shuffling costs most AUC, with their intervals.
+
+    Parameters
+    ----------
+    table : DataFrame
+        From :func:`forest.importance`.
+    n : int, default=15
+        How many.
+
+    Returns
+    -------
+    matplotlib Figure
+        Points and 95 % ranges.
+    """
+    top = table.head(n).iloc[::-1]
+    figure, axes = new_figure(6, 0.6 + 0.28 * len(top))
+    axis = axes[0, 0]
+    for row, (low, high) in enumerate(zip(top["low"], top["high"], strict=True)):
+        axis.plot([low, high], [row, row], color="0.6", lw=2)
+    axis.plot(top["auc_loss"], range(len(top)), "o", color="tab:blue")
+    axis.axvline(0, color="black", lw=0.8)
+    axis.set_yticks(range(len(top)), top["measure"])
+    axis.set_xlabel("loss of AUC when shuffled (95 % of folds and shuffles)")
+    return figure
+
+
+def show_foreground(quality: Quality, *, n_slices: int = 5):
+    """Draw the foreground's outline on evenly spaced slices of the measured array.
+
+    Parameters
+    ----------
+    quality : Quality
+        From :func:`measures.measure`.
+    n_slices : int, default=5
+        Slices shown, along the last axis.
+
+    Returns
+    -------
+    matplotlib Figure
+        First axis to the right, second up; the slice index over each panel.
+    """
+    index = quality.slice_index
+    shown = index[np.linspace(0, len(index) - 1, n_slices + 2).round().astype(int)[1:-1]]
+    figure, axes = new_figure(2.2 * n_slices, 2.6, n_slices)
+    for axis, k in zip(axes[0], shown, strict=True):
+        image = quality.volume[:, :, k].T.astype(float)
+        ceiling = max(np.percentile(image, 99.5), image.min() + 1e-9)
+        axis.imshow(image, cmap="gray", origin="lower", vmin=image.min(), vmax=ceiling)
+        mask = quality.mask[:, :, k].T
+        if mask.any() and not mask.all():
+            axis.contour(mask, levels=[0.5], colors="tab:orange", linewidths=1.2)
+        axis.set_title(f"slice {k}", fontsize=9)
+        axis.set_axis_off()
+    return figure

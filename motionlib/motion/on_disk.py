@@ -1,0 +1,277 @@
+"""Scans on disk come in; copies corrupted by motion, each with its trajectory beside it, go out."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from motionlib import compute
+from motionlib.compute import engines
+from motionlib.files import (
+    atomic,
+    content_key,
+    gzipped,
+    read_json,
+    seed_from,
+    sha256_file,
+    sweep,
+    write_json,
+    write_table,
+)
+from motionlib.manifest import complete, locate
+from motionlib.preprocess.caps import failed_row, identity, outcome_row, usable_rows
+
+VERSION = 1  # raise it when the same scan would come out differently
+UNSAFE = set("/\\\0")  # in a scan's id, which becomes the name of a file
+
+
+@dataclass(frozen=True)
+class Motion:
+    """How scans are to be moved.
+
+    Attributes
+    ----------
+    method : {"image", "kspace"}
+        The simulator.
+    translation_mm, rotation_deg : tuple of 2 float
+        Ranges of the motion.
+    axis : {0, 1, 2}
+        Anatomical axis of phase encoding: right, anterior, superior.
+    seed : int
+        Of the trajectory; over a manifest each scan's own follows from it and the scan's id.
+    positions, points : int
+        Positions of method ``image``, points of method ``kspace``.
+    positive, realistic : bool
+        Positive components only; drift, nods, steps and coughs instead of the paper's.
+    part : {"magnitude", "real"}
+        Of the complex image.
+    trajectory : str, optional
+        JSON file to replay.
+    """
+
+    method: str = "image"
+    translation_mm: tuple[float, float] = (2.0, 4.0)
+    rotation_deg: tuple[float, float] = (2.0, 4.0)
+    axis: int = 1
+    seed: int = 0
+    positions: int = 4
+    points: int = 200
+    positive: bool = False
+    realistic: bool = False
+    part: str = "magnitude"
+    trajectory: str | None = None
+
+
+def corrupt_file(
+    source: str | os.PathLike, target: str | os.PathLike, motion: Motion, **facts: Any
+) -> None:
+    """Move one scan and write it, and what was done as JSON beside it.
+
+    Parameters
+    ----------
+    source, target : path-like
+        NIfTI images; the header, type and scaling of the first are kept.
+    motion : Motion
+        How.
+    **facts
+        More entries of the JSON file.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If the scan cannot be used, or the names or ranges are wrong.
+    """
+    import torch
+
+    from motionlib.motion.image_based import image_motion, kspace_motion
+    from motionlib.motion.severity import displacement
+
+    source, target = Path(source), Path(target)
+    _check_names(source, target)
+    image, values = _read(source)
+    trajectory = _trajectory(motion)
+    axis = _array_axis(image.affine, motion.axis)
+    simulate = image_motion if motion.method == "image" else kspace_motion
+    moved = simulate(
+        torch.from_numpy(values), trajectory, affine=image.affine, axis=axis, output=motion.part
+    ).numpy()
+    content = _like(image, moved).to_bytes()
+    if target.name.endswith(".gz"):
+        content = gzipped(content)
+    with atomic(target) as aside:
+        aside.write_bytes(content)
+    drawn = motion.trajectory is None
+    record: dict[str, Any] = {
+        **trajectory.to_dict(),
+        "method": motion.method,
+        "seed": motion.seed if drawn else None,
+        "translation_range_mm": list(motion.translation_mm) if drawn else None,
+        "rotation_range_deg": list(motion.rotation_deg) if drawn else None,
+        "phase_encoding_axis": "RAS"[motion.axis],
+        "array_axis": axis,
+        "part": motion.part,
+        "severity": displacement(trajectory) if trajectory.frame == "ras" else None,
+        "input": source.name,
+        "input_sha256": sha256_file(source),
+    }
+    write_json(_beside(target), record | facts)
+
+
+def corrupt_manifest(
+    manifest: str | os.PathLike,
+    out: str | os.PathLike,
+    motion: Motion,
+    *,
+    engine: str = "inline",
+    progress=None,
+) -> pd.DataFrame:
+    """Move every scan of a manifest, each by a trajectory of its own.
+
+    Parameters
+    ----------
+    manifest : path-like
+        Rows whose id or path is faulty become failed rows; other faults refuse the call.
+    out : path-like
+        Folder to write ``<scan_id>.nii.gz`` to. What it already holds of the same scan and
+        settings is kept.
+    motion : Motion
+        How; the seed of a scan is made of `motion.seed` and its id.
+    engine : str, default="inline"
+        As for `motionlib.compute.engines.submit`; ``shard:I/N`` does every N-th scan.
+    progress : callable, optional
+        Called with lines of text.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per scan: ``scan_id status path reason``; status is ``done``, ``kept`` or
+        ``failed``. Also written as ``outcome.tsv`` (a shard's: ``outcome_I-of-N.tsv``), beside
+        ``manifest.tsv`` of the scans that are there.
+    """
+    manifest, out = Path(manifest), Path(out)
+    table, refused = usable_rows(manifest)
+    items = [
+        {
+            "scan_id": row["scan_id"],
+            "source": str(locate(row["path"], manifest.parent)),
+            "out": str(out),
+            "motion": asdict(replace(motion, seed=seed_from(motion.seed, row["scan_id"]))),
+        }
+        for row in table[~table["refused"]].to_dict("records")
+    ]
+    results = compute.submit(corrupt_one, items, engine=engine, label="simulate", progress=progress)
+    rows = [outcome_row(result) for result in results]
+    rows += [failed_row(row["scan_id"], row["fault"]) for row in refused.to_dict("records")]
+    rows = [row for row in rows if not row["reason"].startswith(engines.ELSEWHERE)]
+    outcome = pd.DataFrame(rows, columns=["scan_id", "status", "path", "reason"])
+    is_shard = engine.startswith("shard:")
+    name = engine.removeprefix("shard:").replace("/", "-of-")
+    write_table(outcome, out / (f"outcome_{name}.tsv" if is_shard else "outcome.tsv"))
+    if not is_shard:
+        sweep(out / f"{item['scan_id']}{end}" for item in items for end in (".nii.gz", ".json"))
+    there = outcome[outcome["status"] != "failed"].set_index("scan_id")["path"]
+    if len(there) and not is_shard:
+        kept = table[~table["refused"] & table["scan_id"].isin(there.index)]
+        kept = kept.drop(columns="refused").assign(path=kept["scan_id"].map(there), sha256=pd.NA)
+        write_table(complete(kept), out / "manifest.tsv")
+    return outcome
+
+
+def corrupt_one(item: dict) -> dict:
+    """Move one scan, or find it done; see `corrupt_manifest`."""
+    scan, source = item["scan_id"], Path(item["source"])
+    target = Path(item["out"]) / f"{scan}.nii.gz"
+    try:
+        if UNSAFE & set(scan):
+            raise ValueError("has an id that cannot name a file; leave out slashes.")
+        key = content_key(VERSION, item["motion"], identity(source))
+        record = _beside(target)
+        status = "kept"
+        if not (target.is_file() and record.is_file() and read_json(record).get("key") == key):
+            status = "done"
+            record.unlink(missing_ok=True)  # never beside an image that it does not describe
+            motion = {k: tuple(v) if isinstance(v, list) else v for k, v in item["motion"].items()}
+            corrupt_file(source, target, Motion(**motion), key=key)
+    except (ValueError, FileNotFoundError) as error:
+        return failed_row(scan, str(error))
+    return {"scan_id": scan, "status": status, "path": target.name, "reason": ""}
+
+
+def _check_names(source: Path, target: Path) -> None:
+    """Refuse what cannot be read or written."""
+    if not source.is_file():
+        raise FileNotFoundError(f"There is no file {source}; give a NIfTI image.")
+    if not target.name.endswith((".nii", ".nii.gz")):
+        raise ValueError(f"OUT is {target.name}; its name must end in .nii or .nii.gz.")
+    if target.resolve() == source.resolve():
+        raise ValueError("IN and OUT are the same file; choose another name for OUT.")
+
+
+def _beside(target: Path) -> Path:
+    """Name of the JSON file beside an image."""
+    return target.with_name(target.name.removesuffix(".gz").removesuffix(".nii") + ".json")
+
+
+def _read(source: Path):
+    """Return the image and its values, float32 (I, J, K)."""
+    import nibabel as nib
+
+    try:
+        image = nib.load(source)
+        values = np.asarray(image.dataobj, dtype=np.float32)
+    except (nib.filebasedimages.ImageFileError, EOFError, OSError) as fault:
+        raise ValueError(f"{source.name} cannot be read as an image ({fault}).") from fault
+    if not isinstance(image, nib.Nifti1Image):
+        raise ValueError(f"{source.name} is {type(image).__name__}; convert it to NIfTI first.")
+    if values.ndim == 4 and values.shape[3] == 1:
+        values = values[..., 0]
+    if values.ndim != 3:
+        raise ValueError(f"{source.name} has shape {image.shape}; give one 3-D scan.")
+    return image, np.ascontiguousarray(values)
+
+
+def _like(image: Any, values: np.ndarray) -> Any:
+    """Return an image with the header, affine, type on disk and scaling of `image`."""
+    header = image.header.copy()
+    dtype = header.get_data_dtype()
+    slope, inter = (image.dataobj.slope, image.dataobj.inter)
+    if np.issubdtype(dtype, np.integer):
+        limits = np.iinfo(dtype)
+        raw = np.clip(np.rint((values.astype(np.float64) - inter) / slope), limits.min, limits.max)
+    else:
+        raw = (values - inter) / slope
+    moved = type(image)(raw.astype(dtype).reshape(image.shape), image.affine, header)
+    moved.header.set_slope_inter(slope, inter)
+    return moved
+
+
+def _array_axis(affine: np.ndarray, ras_axis: int) -> int:
+    """Array axis that runs closest to an anatomical axis."""
+    import nibabel as nib
+
+    return int(np.flatnonzero(nib.io_orientation(affine)[:, 0] == ras_axis)[0])
+
+
+def _trajectory(motion: Motion):
+    """Draw, or read, the motion."""
+    from motionlib.motion.sampling import sample_realistic, sample_segments, sample_time_course
+    from motionlib.motion.trajectory import Trajectory
+
+    if motion.trajectory:
+        return Trajectory.from_dict(read_json(motion.trajectory))
+    ranges = {
+        "translation_mm": motion.translation_mm,
+        "rotation_deg": motion.rotation_deg,
+    }
+    if motion.realistic:
+        return sample_realistic(**ranges, rng=motion.seed)
+    if motion.method == "image":
+        return sample_segments(
+            motion.positions, **ranges, signed=not motion.positive, rng=motion.seed
+        )
+    return sample_time_course(motion.points, **ranges, rng=motion.seed)

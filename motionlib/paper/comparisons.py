@@ -1,0 +1,198 @@
+"""What a run measured goes in; agreement of the raters and paired tests come out as tables."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+
+from motionlib.metrics import METRICS
+from motionlib.pairing import pair_predictions
+from motionlib.paper.run_summary import RATERS, Measured
+from motionlib.paper.transcription import ARCHITECTURES, TASKS, in_text, published
+from motionlib.stats.agreement import grade_to_task, weighted_kappa
+from motionlib.stats.intervals import bootstrap_difference, summary_intervals
+from motionlib.stats.paired import delong, holm, mcnemar_by_class
+from motionlib.stats.power import scans_needed
+
+AGREEMENT_COLUMNS = ["quantity", "task", "paper", "ours", "difference", "low", "high", "n"]
+AGREEMENT_COLUMNS += ["cohort", "reason"]
+PAIRS = [
+    ("fine_tuned", "from_scratch"),
+    ("fine_tuned", "research_only"),
+    ("fine_tuned", "forest_clinical"),
+    ("fine_tuned", "forest_research"),
+    ("fine_tuned_recommended", "fine_tuned"),
+]
+PRINTED = {
+    ("mov01vs2", "fine_tuned", "from_scratch"): "McNemar p proposed vs scratch mov01vs2",
+    ("mov0vs1", "fine_tuned", "from_scratch"): "McNemar p proposed vs scratch mov0vs1",
+}
+
+
+def agreement(run: Measured) -> pd.DataFrame:
+    """Agreement of the two raters with each other, with the consensus, and left out of it.
+
+    Returns
+    -------
+    DataFrame
+        ``quantity task paper ours difference low high n cohort reason``, fractions.
+
+    Notes
+    -----
+    Source: paper §III-A.2 (kappa 0.68, weights not stated) and Table IV (annotators). The rows
+    "against the other rater" have no printed counterpart: they are what the consensus hides.
+    """
+    scans = run.graded
+    cohort = " + ".join(sorted(scans["cohort"].unique()))
+    rows = []
+    for weights in ("linear", "quadratic"):
+        paper = in_text("weighted Cohen kappa between annotators")
+        row: dict = {"quantity": f"weighted kappa, {weights}", "paper": paper}
+        if len(scans):
+            found = weighted_kappa(
+                *(scans[name] for name in RATERS),
+                weights=weights,
+                groups=scans["participant_id"],
+                n_boot=run.n_boot,
+                seed=run.seed,
+            )
+            row |= {"ours": found.estimate, "low": found.low, "high": found.high}
+            row |= {
+                "n": found.n,
+                "cohort": cohort,
+                "reason": "the paper does not state the weights",
+            }
+        else:
+            row["reason"] = "no scans graded by two raters in this run"
+        rows.append(row)
+    printed_ba = published("table_4").query("method == 'annotators'").set_index("task")
+    for task in TASKS:
+        found = run.summary("warehouse/annotators", task=task)
+        row = {"quantity": "balanced accuracy against the consensus", "task": task}
+        row["paper"] = printed_ba.loc[task, "balanced_accuracy"]
+        rows.append(row | _ba(found, "no rows warehouse/annotators in this run"))
+    for task in TASKS:
+        row = {"quantity": "balanced accuracy against the other rater", "task": task}
+        rows.append(row | _ba(_left_out(run, scans, task), "no such test scans in this run"))
+    table = pd.DataFrame(rows)
+    table = table.assign(difference=table.get("ours", np.nan) - table["paper"])
+    return table.reindex(columns=AGREEMENT_COLUMNS)
+
+
+def _ba(found: dict | None, reason: str) -> dict:
+    """Cells of a balanced accuracy, or why there are none."""
+    if found is None:
+        return {"reason": reason}
+    cells = {"ours": "mean", "low": "low", "high": "high"}
+    row = {name: found[f"balanced_accuracy_{part}"] for name, part in cells.items()}
+    return row | {"n": found["n"], "cohort": found["cohort"]}
+
+
+def _left_out(run: Measured, scans: pd.DataFrame, task: str) -> dict | None:
+    """Judge each rater by the other on the test scans, mean of the two."""
+    scans = scans[scans["role"].eq("test").fillna(False)]
+    parts = []
+    for rater, other in (RATERS, RATERS[::-1]):
+        truth = grade_to_task(scans[other], task)
+        part = scans[truth.notna()]
+        called = (part[rater] >= (2 if task == "mov01vs2" else 1)).astype(int)
+        truth = truth.dropna().astype(int)
+        if truth.nunique() < 2:
+            return None
+        parts.append(
+            part.assign(
+                model=rater, fold=-1, y_true=truth, score=called.astype(float), y_pred=called
+            )
+        )
+    rows = pd.concat(parts)
+    intervals = summary_intervals(rows, n_boot=run.n_boot, seed=run.seed)
+    found = {f"{name}_mean": intervals[name].estimate for name in METRICS}
+    found |= {f"{name}_low": intervals[name].low for name in METRICS}
+    found |= {f"{name}_high": intervals[name].high for name in METRICS}
+    return found | {"n": rows["scan_id"].nunique(), "cohort": " + ".join(rows["cohort"].unique())}
+
+
+def mcnemar_table(run: Measured) -> pd.DataFrame:
+    """Compare models on the same scans: McNemar, differences of BA and AUC, DeLong.
+
+    Returns
+    -------
+    DataFrame
+        One row a comparison: ``task first second p_paper``, counts ``b c n``, ``p_exact
+        p_corrected p_holm`` (over the comparisons of a task), ``p_positives p_negatives`` (Holm
+        over the two), ``ba_difference _low _high``, ``auc_difference _low _high p_delong``
+        (by patient), ``scans_for_80`` (scans that would show the seen disagreement in four of
+        five studies), ``same_verdict`` (both below 0.05, or neither), ``cohort reason``.
+
+    Notes
+    -----
+    Source: paper §V. Each scan counts once: the models of the folds are averaged by scan.
+    """
+    rows = []
+    for task in TASKS:
+        part = []
+        for first, second in PAIRS:
+            sides = [run.one_a_scan(f"warehouse/{name}", task=task) for name in (first, second)]
+            name = PRINTED.get((task, first, second))
+            row = {"task": task, "first": first, "second": second}
+            row["p_paper"] = in_text(name) if name else np.nan
+            part.append(row | _compare(run, *sides))
+        rows += _with_holm(part)
+    part = []
+    for first, second in combinations(ARCHITECTURES.values(), 2):
+        experiment = "pretrain/kspace/2-4/paper"
+        sides = [run.one_a_scan(experiment, task="synthetic", model=m) for m in (first, second)]
+        row = {"task": "synthetic", "first": first, "second": second, "p_paper": np.nan}
+        part.append(row | {"p_paper_text": "> 0.05"} | _compare(run, *sides))
+    table = pd.DataFrame(rows + _with_holm(part))
+    if "reason" not in table:  # every comparison could be made
+        table["reason"] = pd.NA
+    significant = (table["p_paper"] < 0.05).astype("boolean")
+    significant[table["p_paper"].isna() & (table["task"] != "synthetic")] = pd.NA
+    if "p_exact" not in table:
+        return table.assign(same_verdict=pd.NA)
+    ours = (table["p_exact"] < 0.05).astype("boolean").where(table["p_exact"].notna())
+    return table.assign(same_verdict=significant == ours)
+
+
+def _compare(run: Measured, first: pd.DataFrame, second: pd.DataFrame) -> dict:
+    """Every paired number of two models, or why there is none."""
+    if first.empty or second.empty:
+        return {"reason": "one of the two was not run"}
+    both = pair_predictions(first, second)
+    tests = mcnemar_by_class(both["y_true"], both["pred_a"], both["pred_b"]).set_index("scans")
+    whole = tests.loc["all"]
+    row = {"b": int(whole["b"]), "c": int(whole["c"]), "n": int(whole["n"])}
+    row |= {"p_exact": whole["p_value"], "p_corrected": whole["p_corrected"]}
+    for name in ("positives", "negatives"):
+        row[f"p_{name}"] = tests["p_holm"].get(name, np.nan)
+    row["scans_for_80"] = _scans_needed(row)
+    row["cohort"] = run.cohort_of(both)
+    if both["y_true"].nunique() < 2:
+        return row | {"reason": "one class only: no balanced accuracy, no AUC"}
+    found = bootstrap_difference(first, second, n_boot=run.n_boot, seed=run.seed)
+    row |= {"ba_difference": found.estimate, "ba_difference_low": found.low}
+    row["ba_difference_high"] = found.high
+    if min(both["y_true"].sum(), (1 - both["y_true"]).sum()) < 2:
+        return row | {"reason": "fewer than two scans of a class: no DeLong"}
+    areas = delong(both["y_true"], both["score_a"], both["score_b"], both["participant_id"])
+    row |= {"auc_difference": areas.difference, "auc_difference_low": areas.low}
+    return row | {"auc_difference_high": areas.high, "p_delong": areas.p_value}
+
+
+def _scans_needed(row: dict):
+    """Find how many scans would show the seen rates of disagreement; missing if none."""
+    if row["b"] == row["c"]:
+        return pd.NA
+    try:
+        return scans_needed(row["b"] / row["n"], row["c"] / row["n"], limit=50_000)
+    except ValueError:
+        return pd.NA
+
+
+def _with_holm(rows: list[dict]) -> list[dict]:
+    """Add Holm's correction over one family of comparisons."""
+    corrected = holm([row.get("p_exact", np.nan) for row in rows])
+    return [row | {"p_holm": value} for row, value in zip(rows, corrected, strict=True)]

@@ -1,0 +1,228 @@
+"""A T1-weighted scan comes in; it goes out bias-corrected in MNI space, 169x208x179 at 1 mm."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from motionlib.preprocess.grid import resample, study_grid
+from motionlib.preprocess.head import array3, head_mask
+from motionlib.preprocess.images import read_array
+from motionlib.preprocess.registration import first_guess, information, register, to_itk
+from motionlib.preprocess.targets import Target, load_target
+
+BACKENDS = ("simpleitk", "ants")
+# A registration that ends outside these has failed (see `_judge`).
+MIN_INFORMATION = {"whole-head": 0.30, "stripped": 0.50}
+SCALE_RANGE = (0.75, 1.40)
+MAX_SHEAR = 0.15
+MIN_OVERLAP = 0.80
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Numbers that tell a registration that worked from one that did not.
+
+    Attributes
+    ----------
+    target : str
+        ``whole-head``, ``stripped``, or the template file's name.
+    information : float
+        Mutual information with the target at the end.
+    scale_min, scale_max : float
+        Stretches of the scan on its way to MNI space.
+    shear : float
+        Largest shear, as the cosine between two axes after the stretch.
+    rotation_deg : float
+        Rotation of the head against the array's axes.
+    overlap : float
+        Dice of the registered head and the target's, where no face is (`_overlap`).
+    bias_range : float
+        95th over 5th percentile of the bias field inside the head.
+    cpu_s : float
+        Processor time.
+    """
+
+    target: str
+    information: float
+    scale_min: float
+    scale_max: float
+    shear: float
+    rotation_deg: float
+    overlap: float
+    bias_range: float
+    cpu_s: float
+
+
+def t1_linear(image, *, backend: str = "simpleitk", template: str | None = None):
+    """Correct the bias field, register to MNI space, resample to Clinica's crop.
+
+    Parameters
+    ----------
+    image : path-like, or tuple of (volume, affine)
+        A T1-weighted scan, with or without skull.
+    backend : {"simpleitk", "ants"}, default="simpleitk"
+        ``ants`` uses Clinica's exact parameters and needs antspyx (``pip install
+        motionlib[ants]``).
+    template : path-like, optional
+        A template in MNI152 space, for instance Clinica's. By default a whole head built from the
+        MNI152 maps; for brains that `head.find_head` finds stripped, the stripped
+        map.
+
+    Returns
+    -------
+    image : ndarray, shape (169, 208, 179), float32
+        1 mm. Not z-scored: simulation comes first, z-scoring when a scan is loaded for training.
+    affine : ndarray, shape (4, 4)
+        Voxel indices to MNI mm (RAS).
+    qc : dict
+        The fields of `Quality`, and ``matrix``: MNI mm to the scan's mm, 4x4 nested lists.
+
+    Raises
+    ------
+    ValueError
+        If the scan cannot be used, or the registration did not succeed; the sentence says why.
+
+    Notes
+    -----
+    Source: paper §III-B; Clinica t1-linear (N4, affine to MNI152NLin2009cSym, crop).
+    Departs from Clinica with ``simpleitk``: N4 on a shrunk image, SimpleITK's affine, the 2009a
+    map as target unless `template` is given.
+    """
+    if backend not in BACKENDS:
+        raise ValueError(f"backend is {backend!r}; expected one of {', '.join(BACKENDS)}.")
+    start = time.process_time()
+    array, affine = _open(image)
+    guess, stripped = first_guess(array, affine)
+    kind = str(template) if template else ("stripped" if stripped else "whole-head")
+    target = load_target(kind)
+    if backend == "ants":
+        from motionlib.preprocess.ants import correct_and_register
+
+        corrected, field, matrix = correct_and_register(array, affine, target, template)
+    else:
+        corrected, field = correct_bias(array, affine)
+        matrix = register(corrected, affine, target).matrix
+    grid = study_grid(1.0)
+    to_mni = np.linalg.inv(matrix)
+    out = np.clip(resample(corrected, to_mni @ affine, grid, antialias=False), 0, None)
+    scale, shear, rotation = _affine_parts(to_mni @ guess)
+    quality = Quality(
+        target=target.name,
+        information=round(information(corrected, affine, target, matrix), 4),
+        scale_min=round(float(scale.min()), 4),
+        scale_max=round(float(scale.max()), 4),
+        shear=round(shear, 4),
+        rotation_deg=round(rotation, 2),
+        overlap=round(_overlap(out, grid.matrix, target), 4),
+        bias_range=round(field, 3),
+        cpu_s=round(time.process_time() - start, 1),
+    )
+    _judge(quality)
+    return out, grid.matrix, asdict(quality) | {"matrix": matrix.tolist()}
+
+
+def _open(image) -> tuple[np.ndarray, np.ndarray]:
+    """Read a path, or unpack a volume and its affine."""
+    if isinstance(image, str | os.PathLike):
+        return read_array(Path(image))
+    volume, affine = image
+    return array3(volume).astype(np.float32), np.asarray(affine, dtype=np.float64)
+
+
+def correct_bias(array: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, float]:
+    """Divide by the bias field that N4 finds on a shrunk copy.
+
+    Parameters
+    ----------
+    array : ndarray, shape (I, J, K), float32
+    affine : ndarray, shape (4, 4)
+
+    Returns
+    -------
+    corrected : ndarray, shape (I, J, K), float32
+    bias_range : float
+        95th over 5th percentile of the field inside the head.
+
+    Notes
+    -----
+    Source: Clinica t1-linear (N4ITK, four levels of 50 iterations). Departs from Clinica: about
+    5 mm voxels, convergence at 1e-3, mesh of ANTs's default.
+    """
+    import SimpleITK as sitk  # noqa: N813
+
+    full = to_itk(array, affine)
+    factor = [max(1, math.ceil(4.5 / side - 0.01)) for side in full.GetSpacing()]
+    small = sitk.BinShrink(full, factor)
+    values = sitk.GetArrayViewFromImage(small).T
+    mask = head_mask(values, np.array(small.GetSpacing()))
+    label = sitk.GetImageFromArray(np.ascontiguousarray(mask.T.astype(np.uint8)))
+    label.CopyInformation(small)
+    n4 = sitk.N4BiasFieldCorrectionImageFilter()
+    n4.SetNumberOfThreads(1)
+    n4.SetMaximumNumberOfIterations([50] * 4)
+    n4.SetConvergenceThreshold(1e-3)
+    n4.Execute(small, label)
+    log_field = sitk.GetArrayFromImage(n4.GetLogBiasFieldAsImage(full)).T
+    field = np.exp(log_field - np.median(log_field)).astype(np.float32)
+    inside = field[:: factor[0], :: factor[1], :: factor[2]]
+    inside = inside[tuple(slice(0, n) for n in mask.shape)]
+    mask = mask[tuple(slice(0, n) for n in inside.shape)]
+    low, high = np.percentile(inside[mask], [5, 95])
+    return array / field, float(high / low)
+
+
+def _affine_parts(matrix: np.ndarray) -> tuple[np.ndarray, float, float]:
+    """Scales (3,), largest shear and rotation in degrees of an affine."""
+    linear = matrix[:3, :3]
+    left, scale, right = np.linalg.svd(linear)
+    turn = left @ right
+    angle = np.degrees(np.arccos(np.clip((np.trace(turn) - 1) / 2, -1, 1)))
+    columns = linear / np.linalg.norm(linear, axis=0)
+    products = columns.T @ columns
+    return scale, float(np.abs(products[np.triu_indices(3, 1)]).max()), float(angle)
+
+
+def _overlap(out: np.ndarray, affine: np.ndarray, target: Target) -> float:
+    """Dice of the two heads at 4 mm, where no face is: behind and above a slanted plane.
+
+    Counted are voxels above z = -25 mm (necks end anywhere) and above z = 0.75 y - 10 mm (faces are
+    cut away in front of that plane). It varies with the thickness of the scalp, so it only tells
+    gross errors of size; smaller ones, shifts and turns are told by the information.
+    """
+    grid = study_grid(4.0)
+    head = resample(out, affine, grid)
+    head = head_mask(head, np.full(3, 4.0))
+    other = head_mask(resample(target.array, target.affine, grid), np.full(3, 4.0))
+    front, height = (grid.matrix[n, 3] + 4.0 * np.arange(grid.shape[n]) for n in (1, 2))
+    counts = (height > -25) & (height > 0.75 * front[:, None] - 10)
+    head, other = head & counts, other & counts
+    return float(2 * (head & other).sum() / max(head.sum() + other.sum(), 1))
+
+
+def _judge(quality: Quality) -> None:
+    """Raise if the registration cannot be trusted.
+
+    Measured on the six heads of ds000011: information 0.47 to 0.57 over the brain, overlap 0.85 to
+    0.91; on the first forty of ixi-2mm: 0.33 (an old brain, in its place) to 0.50, overlap 0.87 to
+    0.94; two of these heads, their scalp on the brain's edge: 0.26. Sub-04 falls from 0.56 to at
+    most 0.12 when shifted by 15 mm, 0.21 when turned by 20 degrees, 0.16 when made a sixth too
+    small or too large.
+    """
+    least = MIN_INFORMATION.get(quality.target, 0.0)
+    low, high = SCALE_RANGE
+    faults = [
+        (quality.information < least, f"mutual information {quality.information} below {least}"),
+        (quality.scale_min < low, f"a scale of {quality.scale_min} below {low}"),
+        (quality.scale_max > high, f"a scale of {quality.scale_max} above {high}"),
+        (quality.shear > MAX_SHEAR, f"a shear of {quality.shear} above {MAX_SHEAR}"),
+        (quality.overlap < MIN_OVERLAP, f"an overlap of {quality.overlap} below {MIN_OVERLAP}"),
+    ]
+    said = [text for failed, text in faults if failed]
+    if said:
+        raise ValueError(f"The registration failed: it ended with {', '.join(said)}.")

@@ -1,0 +1,11 @@
+"""Scoring of scans with a model, fine-tuning on own grades, the shipped model."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "own_grades": ["fine_tune_own"],
+        "score": ["score_scans"],
+    },
+)

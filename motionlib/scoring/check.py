@@ -1,0 +1,185 @@
+"""A scan goes in; why it should not be scored, and what to know about its score, come out.
+
+The limits were set on the scans that they are judged on here: of 196 real heads (IXI, ds000011,
+ds002748) none is refused, nor are 15 of them moved by 6 to 8 mm; of the virtual warehouse's rejects
+all 126 cut, slab-like or segmented ones are, and 30 of 43 of another contrast (15 of 15 real heads
+with exchanged contrast). No real image of another contrast was at hand.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from motionlib.preprocess.grid import centre_on_grid, resample, study_grid
+from motionlib.preprocess.head import coarse, find_head, head_mask
+
+LEAST_EXTENT_MM = (110.0, 140.0, 115.0)  # real, stripped ones too: from 126, 156 and 120 mm
+LEAST_WHOLE_HEIGHT_MM = 140.0  # of heads with their skull; real: from 192 mm
+CUT_SHARE = 0.45  # of the widest section, in the field's outermost plane; real: up to 0.12
+CUT_SHARE_BELOW = 0.8  # where the neck leaves the field; real: up to 0.64
+FULL = 0.9  # of the widest section, in all six outermost planes: the mask has no shape
+LITRES = (1.5, 6.5)  # of whole heads; real: 2.3 to 4.1
+LEAST_LEVELS = 32  # distinct intensities; real, uint8: from 116; a map of tissues has a handful
+LEAST_BALANCE = -0.13  # best plus worst correlation with the template; real: from -0.07
+COARSEST = 2.0  # largest voxel in units of the model's; virtual warehouse: up to 1.7
+TEMPLATE_MM = 4.0
+LOCAL_MM = 20.0  # structure is what differs from the mean about it, so that bias does not count
+INSIDE_MM = 8.0  # of the brain's surface
+EVERY = 3  # voxels compared
+SHIFTS = list(itertools.product((-2, -1, 0, 1, 2), repeat=3))  # in template voxels
+
+
+@dataclass(frozen=True)
+class Check:
+    """What was found about a scan.
+
+    Attributes
+    ----------
+    fault : str
+        Why it should not be scored, one clause; empty if it can be.
+    note : str
+        What to know about its score; empty if nothing.
+    """
+
+    fault: str = ""
+    note: str = ""
+
+
+def check_scan(array: np.ndarray, affine, *, spacing_mm: float, knows_stripped: bool) -> Check:
+    """Look for what makes a score worthless: cut heads, other contrasts, maps, coarse voxels.
+
+    Parameters
+    ----------
+    array : ndarray, shape (I, J, K)
+        RAS intensities.
+    affine : array-like, shape (4, 4)
+        Voxel indices to mm.
+    spacing_mm : float
+        Voxel size of the model's grid.
+    knows_stripped : bool
+        Whether the model has seen heads without skull.
+
+    Returns
+    -------
+    Check
+    """
+    side = np.linalg.norm(np.asarray(affine, dtype=np.float64)[:3, :3], axis=0)
+    if side.max() > COARSEST * spacing_mm:
+        return Check(
+            f"its voxels of {side.max():.3g} mm are too coarse for the model's grid of "
+            f"{spacing_mm:g} mm"
+        )
+    levels = len(np.unique(array[::3, ::3, ::3]))
+    if levels < LEAST_LEVELS:
+        return Check(
+            f"it has {levels} distinct intensities, as a map of tissues has; expected a T1w image"
+        )
+    try:
+        found = find_head(array, affine)
+    except ValueError as error:
+        return Check(f"no head is found: {str(error)[0].lower()}{str(error)[1:].rstrip('.')}")
+    small, spacing, _ = coarse(array, side)
+    mask = head_mask(small, spacing)
+    litres = float(mask.sum() * spacing.prod() / 1e6)
+    cut = _cut(mask, spacing, litres, found.stripped)
+    if cut:
+        return Check(cut)
+    if not is_t1w(centre_on_grid(array, affine, study_grid(TEMPLATE_MM))):
+        return Check("its contrast is not that of a T1w head: bright and dark tissue are exchanged")
+    notes = []
+    if found.stripped and not knows_stripped:
+        notes.append("the skull is removed, and the model was not trained on such heads")
+    if litres > LITRES[1] or (litres < LITRES[0] and not found.stripped):
+        notes.append(
+            f"the head stands out poorly ({litres:.1f} litres found), so its place is uncertain"
+        )
+    return Check(note="; ".join(notes))
+
+
+def _cut(mask: np.ndarray, spacing: np.ndarray, litres: float, stripped: bool) -> str:
+    """Say where the field of view cuts the head, or nothing."""
+    least = list(LEAST_EXTENT_MM)
+    if not stripped:
+        least[2] = LEAST_WHOLE_HEIGHT_MM
+    sections = [mask.sum(axis=tuple(o for o in range(3) if o != axis)) for axis in range(3)]
+    if min(min(area[0], area[-1]) / max(area.max(), 1) for area in sections) > FULL:
+        return "no head stands out from its surroundings: the whole field of view is alike"
+    names = ("right to left", "front to back", "top to bottom")
+    ends = (("left", "right"), ("back", "front"), ("bottom", "top"))
+    for axis in range(3):
+        area = sections[axis]
+        inside = np.flatnonzero(area)
+        extent_mm = (inside[-1] - inside[0] + 1) * spacing[axis]
+        if extent_mm < least[axis]:
+            return (
+                f"the head measures {extent_mm:.0f} mm from {names[axis]}, expected at least "
+                f"{least[axis]:.0f} mm: it is cut by the field of view or its voxel size is wrong"
+            )
+        for end, name in zip((area[0], area[-1]), ends[axis], strict=True):
+            limit = CUT_SHARE_BELOW if name == "bottom" else CUT_SHARE
+            if end > limit * area.max() and (litres <= LITRES[1] or name == "bottom"):
+                share = end / area.max()
+                return (
+                    f"the field of view cuts the head at the {name}: {share:.0%} of its widest "
+                    "section lie in the outermost plane"
+                )
+    return ""
+
+
+def is_t1w(placed: np.ndarray) -> bool:
+    """Tell by the MNI152 map whether bright and dark tissue are where a T1w image has them.
+
+    Parameters
+    ----------
+    placed : ndarray
+        On ``study_grid(TEMPLATE_MM)``.
+
+    Returns
+    -------
+    bool
+        False only where it is plain; a contrast near to T1w passes.
+
+    Notes
+    -----
+    The head is only placed, so the template is moved by up to 8 mm each way. A T1w brain agrees
+    with it better somewhere than it disagrees anywhere.
+    """
+    index, brain, values = _template()
+    padded = np.pad(np.clip(_structure(placed, brain), -1, 1), 2)
+    correlations = []
+    for shift in SHIFTS:
+        seen = padded[tuple((index + 2 + np.array(shift)).T)]
+        spread = max(float(seen.std()), 1e-9)
+        correlations.append(float(((seen - seen.mean()) * values).mean()) / spread)
+    return max(correlations) + min(correlations) >= LEAST_BALANCE
+
+
+def _structure(array: np.ndarray, brain: np.ndarray) -> np.ndarray:
+    """How much each voxel differs from the mean of the brain about it, as a share."""
+    from scipy import ndimage
+
+    sigma = LOCAL_MM / TEMPLATE_MM
+    weight = ndimage.gaussian_filter(brain.astype(np.float32), sigma)
+    mean = ndimage.gaussian_filter(array * brain, sigma) / np.maximum(weight, 1e-3)
+    return array / np.maximum(mean, 1e-6) - 1
+
+
+@lru_cache(maxsize=1)
+def _template() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Voxels inside the template's brain, the brain, and the standardised structure there."""
+    from scipy import ndimage
+
+    from motionlib.preprocess.targets import load_target
+
+    grid = study_grid(TEMPLATE_MM)
+    target = load_target("whole-head")
+    head = resample(target.array, target.affine, grid)
+    brain = resample(target.brain.astype(np.float32), target.affine, grid) > 0.5
+    inside = ndimage.binary_erosion(brain, iterations=round(INSIDE_MM / TEMPLATE_MM))
+    values = _structure(head, brain)[inside]
+    values = np.clip((values - values.mean()) / values.std(), -3, 3)[::EVERY]
+    return np.argwhere(inside)[::EVERY], brain, values

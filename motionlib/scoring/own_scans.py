@@ -1,0 +1,201 @@
+"""A user's graded manifest goes in; labelled, split and prepared scans come out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from motionlib import compute
+from motionlib.experiments.copies import PREPARED, TASK_GRADES
+from motionlib.files import atomic, content_key, write_table
+from motionlib.manifest import complete, locate, read_text, validate
+from motionlib.preprocess.images import read_array
+from motionlib.scoring.check import check_scan
+from motionlib.scoring.journal import file_key
+from motionlib.scoring.modelinput import model_input
+from motionlib.splits import assign_splits, check_no_leakage
+
+PATIENT = "source_participant_id"
+PREPARED_COLUMNS = [*PREPARED, "y_true"]
+
+
+def read_graded(path: str | os.PathLike, task: str) -> pd.DataFrame:
+    """Read the scans of a manifest that a task uses, and label them.
+
+    Parameters
+    ----------
+    path : path-like
+        Needs ``scan_id``, ``participant_id``, ``path`` and ``motion_grade`` (0, 1 or 2); other
+        columns of a manifest are optional. ``role`` ``train`` and ``test`` are kept if given.
+    task : {"mov01vs2", "mov0vs1"}
+        Severe motion against the rest, or mild motion against none.
+
+    Returns
+    -------
+    DataFrame
+        The graded scans, without straight rejects, with ``y_true`` and whole paths.
+
+    Raises
+    ------
+    ManifestError, ValueError
+        If columns or grades are missing, or all grades of the task are alike.
+    """
+    if task not in TASK_GRADES:
+        raise ValueError(f"task is {task!r}; expected one of {', '.join(TASK_GRADES)}")
+    path = Path(path)
+    table = read_text(path)
+    needed = ("scan_id", "participant_id", "path", "motion_grade")
+    missing = [name for name in needed if name not in table]
+    if missing:
+        raise ValueError(
+            f"{path.name} lacks {', '.join(missing)}; expected {', '.join(needed)}, one row a scan"
+        )
+    if "cohort" not in table:
+        table["cohort"] = "bids"
+    table = validate(complete(table))
+    if table["motion_grade"].isna().all():
+        raise ValueError(f"{path.name} has no motion_grade in any row; expected 0, 1 or 2")
+    table = table[~(table["straight_reject"] == 1).fillna(False).to_numpy(bool)]
+    negative, positive = TASK_GRADES[task]
+    table = table[table["motion_grade"].isin([*negative, *positive])].reset_index(drop=True)
+    y_true = table["motion_grade"].isin(positive).astype(int)
+    if y_true.nunique() < 2:
+        grades = ", ".join(map(str, sorted(table["motion_grade"].unique()))) or "none"
+        raise ValueError(
+            f"the grades of {path.name} are constant for {task}: {len(table)} scans with grade "
+            f"{grades}; expected scans of grade {' or '.join(map(str, negative))} and of grade "
+            f"{' or '.join(map(str, positive))}"
+        )
+    paths = [str(locate(given, path.parent)) for given in table["path"]]
+    return table.assign(y_true=y_true, path=paths)
+
+
+def split_scans(
+    table: pd.DataFrame, *, test_fraction: float, n_folds: int, seed: int
+) -> pd.DataFrame:
+    """Split by patient into train and test, and the training patients into folds.
+
+    Roles ``train`` and ``test`` that the manifest gives are checked and kept; scans of other roles
+    are then left out.
+
+    Raises
+    ------
+    ValueError
+        If a patient is in train and test, a part lacks a class, or patients are too few.
+    """
+    if n_folds < 2:
+        raise ValueError(f"{n_folds} folds are too few; expected at least 2")
+    if not 0 < test_fraction < 1:
+        raise ValueError(f"the test fraction is {test_fraction}; expected above 0 and below 1")
+    given = table["role"].isin(["train", "test"])
+    if given.any():
+        table = table[given.to_numpy(bool)].reset_index(drop=True)
+        check_no_leakage(table.assign(fold=pd.NA))
+        train = table[(table["role"] == "train").to_numpy(bool)].assign(role=pd.NA)
+        folds = assign_splits(
+            train, test_fraction=0.0, n_folds=n_folds, seed=seed, stratify="y_true"
+        )
+        table["fold"] = folds["fold"].reindex(table.index)
+    else:
+        table = assign_splits(
+            table.assign(role=pd.NA),
+            test_fraction=test_fraction,
+            n_folds=n_folds,
+            seed=seed,
+            stratify="y_true",
+        )
+    for role in ("train", "test"):
+        classes = table.loc[table["role"] == role, "y_true"].nunique()
+        if classes < 2:
+            raise ValueError(
+                f"the {role} part has scans of {classes} classes; expected scans with and without "
+                "motion in both parts, so bring more graded patients"
+            )
+    return table
+
+
+def validation_fold(table: pd.DataFrame) -> int:
+    """Choose a fold that, like the rest of the training scans, has both classes.
+
+    Of several, the one with the most different grades, which limits for grades need; then the
+    first.
+
+    Raises
+    ------
+    ValueError
+        If there is none.
+    """
+    train, usable = table[table["role"] == "train"], {}
+    for fold in sorted(train["fold"].dropna().unique()):
+        held = train["fold"] == fold
+        if train.loc[held, "y_true"].nunique() == 2 == train.loc[~held, "y_true"].nunique():
+            usable[int(fold)] = train.loc[held, "motion_grade"].nunique()
+    if usable:
+        return max(usable, key=usable.get)
+    raise ValueError(
+        f"none of {train['fold'].nunique()} folds has scans with and without motion; ask for fewer "
+        "folds or bring more graded patients"
+    )
+
+
+def prepare_scans(
+    table: pd.DataFrame,
+    folder: Path,
+    *,
+    spacing_mm: float,
+    slab_mm: float | None = None,
+    engine: str = "inline",
+    progress: Callable[[str], None] | None = None,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Check the scans as `score` does and keep their arrays on the model's grid.
+
+    Returns
+    -------
+    prepared : DataFrame
+        Prepared manifest of the scans that can be used, and whether each is ``stripped``.
+    left_out : DataFrame
+        ``scan_id`` and ``reason`` of the others.
+    """
+    items = []
+    for scan, path in zip(table["scan_id"], table["path"], strict=True):
+        key = file_key(path, spacing_mm, slab_mm) or "unreadable"
+        name = content_key(scan, key)
+        grid = {"spacing_mm": spacing_mm, "slab_mm": slab_mm}
+        items.append({"path": path, "out": str(folder / f"{name}.npy")} | grid)
+    done = compute.submit(_prepare_one, items, engine=engine, label="prepare", progress=progress)
+    said, stripped = [], []
+    for one in done:
+        lost = isinstance(one, compute.Failure)
+        said.append(one.error.partition(": ")[2] or one.error if lost else one["fault"])
+        stripped.append(False if lost else one["stripped"])
+    bad = np.array([bool(reason) for reason in said])
+    left_out = table.loc[bad, ["scan_id"]].assign(reason=[r for r in said if r])
+    kept = table.assign(path=[item["out"] for item in items], stripped=stripped)[~bad]
+    return kept.reset_index(drop=True), left_out.reset_index(drop=True)
+
+
+def write_prepared(prepared: pd.DataFrame, path: Path) -> Path:
+    """Write the prepared manifest with paths relative to it."""
+    names = [os.path.relpath(one, path.parent) for one in prepared["path"]]
+    return write_table(prepared.assign(path=names)[PREPARED_COLUMNS], path)
+
+
+def _prepare_one(item: dict) -> dict:
+    """Check one scan and write its array, unless that was done before."""
+    from motionlib.scoring.score import anonymous
+
+    out = Path(item["out"])
+    try:
+        volume, affine = read_array(item["path"])
+        checked = check_scan(volume, affine, spacing_mm=item["spacing_mm"], knows_stripped=False)
+        if not checked.fault and not out.exists():
+            array = model_input(volume, affine, item["spacing_mm"], item["slab_mm"])
+            with atomic(out) as aside:
+                np.save(aside, array)
+    except (ValueError, FileNotFoundError, MemoryError) as error:
+        return {"fault": anonymous(error, item["path"]), "stripped": False}
+    return {"fault": checked.fault, "stripped": "skull is removed" in checked.note}

@@ -1,0 +1,299 @@
+"""Paired predictions of the same scans go in; tests, corrected p-values and sample sizes come out.
+
+McNemar's test compares accuracies, not balanced accuracies; for those see
+`intervals.bootstrap_difference`, which also knows that scans of one patient are not independent.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy import stats as sps
+
+from motionlib.pairing import check_labels
+from motionlib.stats.agreement import weighted_kappa
+from motionlib.stats.intervals import Interval, bootstrap_ci, bootstrap_difference
+from motionlib.stats.power import power_mcnemar, scans_needed
+
+__all__ = [
+    "DeLong",
+    "Interval",
+    "McNemar",
+    "bootstrap_ci",
+    "bootstrap_difference",
+    "delong",
+    "holm",
+    "mcnemar",
+    "mcnemar_by_class",
+    "mcnemar_counts",
+    "power_mcnemar",
+    "scans_needed",
+    "weighted_kappa",
+]
+
+
+@dataclass(frozen=True)
+class McNemar:
+    """Result of McNemar's test.
+
+    Attributes
+    ----------
+    both_right, b, c, both_wrong : int
+        The 2 x 2 table; `b` = only A right, `c` = only B right.
+    n : int
+        Scans.
+    statistic : float
+        min(b, c), whose exact distribution gives `p_value`.
+    p_value : float
+        Exact, two-sided (binomial).
+    chi2, p_corrected : float
+        ``max(|b - c| - 1, 0)**2 / (b + c)`` and its p; 0 and 1 without discordant pairs.
+    difference : float
+        Accuracy of A minus accuracy of B.
+    """
+
+    both_right: int
+    b: int
+    c: int
+    both_wrong: int
+    n: int
+    statistic: float
+    p_value: float
+    chi2: float
+    p_corrected: float
+    difference: float
+
+
+def mcnemar_counts(b: int, c: int) -> tuple[float, float, float]:
+    """Exact p, corrected chi-square and its p, from the discordant counts alone.
+
+    Parameters
+    ----------
+    b, c : int
+        Scans that only A, or only B, got right.
+
+    Returns
+    -------
+    tuple of float
+        ``p_exact, chi2, p_corrected``; 1, 0, 1 when b = c = 0.
+    """
+    if b + c == 0:
+        return 1.0, 0.0, 1.0
+    p_exact = min(1.0, 2 * float(sps.binom.cdf(min(b, c), b + c, 0.5)))
+    chi2 = max(abs(b - c) - 1, 0) ** 2 / (b + c)
+    return p_exact, chi2, float(sps.chi2.sf(chi2, 1))
+
+
+def mcnemar(y_true, pred_a, pred_b) -> McNemar:
+    """Ask whether two models are right equally often on the same scans.
+
+    Parameters
+    ----------
+    y_true, pred_a, pred_b : array-like of 0 and 1, shape (n,)
+        Truth and both models' decisions, in the same order of scans.
+
+    Returns
+    -------
+    McNemar
+        Defined also when the models never disagree (p = 1).
+
+    Raises
+    ------
+    ValueError
+        Unequal lengths, or values other than 0 and 1.
+
+    Notes
+    -----
+    Source: paper §V (p-values). The exact form is the binomial tail, also used by statsmodels.
+    Departs from the paper: which form it used, and on which model's predictions, is not stated.
+    """
+    arrays = [check_labels(x, both_classes=False)[0] for x in (y_true, pred_a, pred_b)]
+    if len({array.size for array in arrays}) != 1:
+        sizes = " and ".join(str(array.size) for array in arrays)
+        raise ValueError(
+            f"Found {sizes} labels and decisions, expected equal numbers: pair the two models' "
+            "predictions by scan_id first."
+        )
+    right_a, right_b = arrays[1] == arrays[0], arrays[2] == arrays[0]
+    b, c = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
+    p_exact, chi2, p_corrected = mcnemar_counts(b, c)
+    n = arrays[0].size
+    return McNemar(
+        both_right=int((right_a & right_b).sum()),
+        b=b,
+        c=c,
+        both_wrong=int((~right_a & ~right_b).sum()),
+        n=n,
+        statistic=float(min(b, c)),
+        p_value=p_exact,
+        chi2=chi2,
+        p_corrected=p_corrected,
+        difference=(b - c) / n,
+    )
+
+
+def holm(p_values) -> np.ndarray:
+    """Holm's step-down correction; NaN stay NaN and are not counted.
+
+    Parameters
+    ----------
+    p_values : array-like, shape (n,)
+        Uncorrected p-values.
+
+    Returns
+    -------
+    ndarray, shape (n,)
+        Corrected p-values.
+    """
+    from statsmodels.stats.multitest import multipletests
+
+    p_values = np.asarray(p_values, dtype=float)
+    corrected = np.full(p_values.shape, np.nan)
+    known = np.isfinite(p_values)
+    if known.any():
+        corrected[known] = multipletests(p_values[known], method="holm")[1]
+    return corrected
+
+
+def mcnemar_by_class(y_true, pred_a, pred_b) -> pd.DataFrame:
+    """Run McNemar on all scans, on those with motion (sensitivity) and without (specificity).
+
+    Parameters
+    ----------
+    y_true, pred_a, pred_b : array-like of 0 and 1, shape (n,)
+        As for `mcnemar`.
+
+    Returns
+    -------
+    DataFrame
+        Rows ``all positives negatives``; the fields of `McNemar` and ``p_holm`` (the two
+        classes are corrected for each other; the row ``all`` stands alone).
+    """
+    y_true, _ = check_labels(y_true, both_classes=False)
+    pred_a, pred_b = np.asarray(pred_a), np.asarray(pred_b)
+    rows = []
+    sets = {"all": y_true >= 0, "positives": y_true == 1, "negatives": y_true == 0}
+    for name, chosen in sets.items():
+        if chosen.any():
+            result = mcnemar(y_true[chosen], pred_a[chosen], pred_b[chosen])
+            rows.append({"scans": name, **vars(result)})
+    table = pd.DataFrame(rows)
+    classes = table["scans"] != "all"
+    table["p_holm"] = table["p_value"]
+    table.loc[classes, "p_holm"] = holm(table.loc[classes, "p_value"])
+    return table
+
+
+@dataclass(frozen=True)
+class DeLong:
+    """Result of DeLong's comparison of two AUCs on the same scans.
+
+    Attributes
+    ----------
+    auc_a, auc_b, difference : float
+        Areas and A minus B.
+    se, low, high : float
+        Standard error of the difference and its normal interval.
+    se_a, se_b, correlation : float
+        Standard errors of the areas and the correlation of the two.
+    z, p_value : float
+        Two-sided; z = 0 and p = 1 where the two scores rank the scans alike.
+    """
+
+    auc_a: float
+    auc_b: float
+    difference: float
+    se: float
+    low: float
+    high: float
+    se_a: float
+    se_b: float
+    correlation: float
+    z: float
+    p_value: float
+
+
+def _placements(y_true: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+    """DeLong's structural components by midranks: (n_positive,), (n_negative,), AUC."""
+    positive, negative = score[y_true == 1], score[y_true == 0]
+    ranks = sps.rankdata(np.concatenate([positive, negative]))
+    m, n = positive.size, negative.size
+    v10 = (ranks[:m] - sps.rankdata(positive)) / n
+    v01 = 1 - (ranks[m:] - sps.rankdata(negative)) / m
+    return v10, v01, float(v10.mean())
+
+
+def _covariance(y_true, components, groups) -> np.ndarray:
+    """Covariance (2, 2) of the areas, summing the components within patients (Obuchowski)."""
+    m, n = int((y_true == 1).sum()), int((y_true == 0).sum())
+    code, _ = pd.factorize(np.asarray(groups))
+    sums = []
+    for label, which in ((1, 0), (0, 1)):
+        rows = code[y_true == label]
+        centred = [c[which] - c[2] for c in components]
+        sums.append(np.stack([np.bincount(rows, x, minlength=code.max() + 1) for x in centred]))
+    n_groups = code.max() + 1
+    holds = [len(np.unique(code[y_true == label])) for label in (1, 0)]
+    within = [k / (k - 1) if k > 1 else np.nan for k in holds]
+    across = n_groups / (n_groups - 1) * (sums[0] @ sums[1].T)
+    own = within[0] * (sums[0] @ sums[0].T) / m**2 + within[1] * (sums[1] @ sums[1].T) / n**2
+    return own + (across + across.T) / (m * n)
+
+
+def delong(y_true, score_a, score_b, groups=None, *, level: float = 0.95) -> DeLong:
+    """Compare two AUCs measured on the same scans.
+
+    Parameters
+    ----------
+    y_true : array-like of 0 and 1, shape (n,)
+        1 is motion; at least two scans of each class.
+    score_a, score_b : array-like, shape (n,)
+        Both models' probabilities of motion.
+    groups : array-like, shape (n,), optional
+        Patient of each scan; scans of one patient are then not counted as independent
+        (Obuchowski 1997). Without it, DeLong, DeLong and Clarke-Pearson (1988).
+    level : float, default=0.95
+        Coverage of the interval of the difference.
+
+    Returns
+    -------
+    DeLong
+        Areas, difference, standard error and p.
+
+    Raises
+    ------
+    ValueError
+        One class only, fewer than two scans of a class, unequal lengths.
+    """
+    y_true, score_a = check_labels(y_true, score_a)
+    _, score_b = check_labels(y_true, score_b)
+    if min((y_true == 1).sum(), (y_true == 0).sum()) < 2:
+        raise ValueError(
+            f"Found {int(y_true.sum())} positives and {int((y_true == 0).sum())} negatives, "
+            "expected at least two of each: a variance needs two."
+        )
+    groups = np.arange(y_true.size) if groups is None else groups
+    components = [_placements(y_true, score) for score in (score_a, score_b)]
+    covariance = _covariance(y_true, components, groups)
+    auc_a, auc_b = components[0][2], components[1][2]
+    difference = auc_a - auc_b
+    variance = max(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1], 0.0)
+    se = float(np.sqrt(variance)) if variance > 1e-15 else 0.0
+    z = difference / se if se else 0.0
+    se_a, se_b = (float(np.sqrt(max(covariance[i, i], 0.0))) for i in (0, 1))
+    half = float(sps.norm.ppf((1 + level) / 2)) * se
+    return DeLong(
+        auc_a=auc_a,
+        auc_b=auc_b,
+        difference=difference,
+        se=se,
+        low=difference - half,
+        high=difference + half,
+        se_a=se_a,
+        se_b=se_b,
+        correlation=float(covariance[0, 1] / (se_a * se_b)) if se_a * se_b else float("nan"),
+        z=z,
+        p_value=2 * float(sps.norm.sf(abs(z))) if se else float(difference == 0),
+    )

@@ -1,0 +1,300 @@
+"""A notebook's name, profile and seed go in; tables, figures, predictions and provenance come out.
+
+Everything a run writes lies under ``runs/<profile>/``; notebooks share nothing but these files.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import pandas as pd
+
+from motionlib import files
+from motionlib.predictions import check_predictions, load_predictions, select
+from motionlib.study.provenance import NotYet, collect_provenance, describe, greeting, runs_root
+from motionlib.tableview import show_tables_readably
+
+__all__ = ["MAKERS", "Run", "load_predictions", "runs_root"]
+
+DURATION_COLUMNS = ("notebook", "step", "model", "fold", "n", "seconds", "device")
+DURATION_KEYS = ["step", "model", "fold", "device"]
+PARTS = ("tables", "figures", "predictions", "provenance", "notes", "durations")
+MAKERS = {  # artefact (pattern) -> number of the notebook that makes it
+    "models/warehouse*": "04", "models/*": "02", "table_1": "01", "table_a1": "01",
+    "table_a2": "01", "fig_a*": "01", "table_2": "02", "fig_1": "02", "fig_2": "02",
+    "table_3": "03", "table_a3": "03", "table_4": "04", "table_a4": "04", "fig_3": "04",
+    **dict.fromkeys(("agreement", "mcnemar", "scoreboard", "timing", "paper_audit"), "06"),
+}  # fmt: skip
+
+
+class Run:
+    """One notebook's place in a run of the study.
+
+    Parameters
+    ----------
+    name : str
+        Stem of the notebook, such as ``"03_architecture_benchmark"``.
+    profile : str
+        Scale of the study, such as ``smoke`` or ``demo``.
+    seed : int
+        Master seed of the run, recorded in the provenance.
+    runs : path-like, optional
+        Folder of all runs; see `runs_root`.
+    quiet : bool, default=False
+        Leave out the lines that describe computer, versions and manifest; leave tables alone.
+
+    Raises
+    ------
+    ValueError
+        If the name does not begin with two digits or the profile is not a plain word.
+    """
+
+    keeps_provenance = True  # a shard of trainings leaves it to the run of the whole notebook
+
+    def __init__(
+        self,
+        name: str,
+        profile: str,
+        seed: int,
+        runs: str | os.PathLike | None = None,
+        *,
+        quiet: bool = False,
+    ):
+        if not re.fullmatch(r"\d\d_\w+", name):
+            raise ValueError(f"run name is {name!r}; expected a notebook's stem, as '03_benchmark'")
+        if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", profile):
+            raise ValueError(f"profile is {profile!r}; expected one plain word, such as 'smoke'")
+        self.name, self.profile, self.seed = name, profile, int(seed)
+        self.folder = runs_root(runs) / profile
+        self._made: list[str] = []
+        self._started = datetime.now(UTC).isoformat(timespec="seconds")
+        for part in PARTS:
+            self._folder(part)
+        self._describe()
+        if not quiet:
+            show_tables_readably()
+            print("\n".join(greeting(name, profile, self.seed, self.manifest_sha256)))
+
+    def __repr__(self) -> str:
+        return f"Run({self.name!r}, profile={self.profile!r}, seed={self.seed})"
+
+    def _folder(self, part: str) -> Path:
+        """Make a sub-folder on first use."""
+        (self.folder / part).mkdir(parents=True, exist_ok=True)
+        return self.folder / part
+
+    @property
+    def cohort(self) -> Path:
+        """Folder of the cohort: ``manifest.tsv``, ``cohort.json`` and the scans it points at."""
+        return self._folder("cohort")
+
+    @property
+    def cache(self) -> Path:
+        """Folder of prepared manifests and their ``.npy`` volumes."""
+        return self._folder("cache")
+
+    @property
+    def models(self) -> Path:
+        """Folder of training runs, one sub-folder each."""
+        return self._folder("models")
+
+    def describe_cohort(self, caption: str, **facts) -> str:
+        """Record in one sentence which cohort the numbers come from, and plain facts about it."""
+        if not caption.strip():
+            raise ValueError("the cohort's caption is empty; expected one sentence")
+        files.write_json(self.cohort / "cohort.json", {"caption": caption.strip(), **facts})
+        self._describe()
+        return caption.strip()
+
+    @property
+    def cohort_caption(self) -> str:
+        """One sentence that tells which cohort the numbers are from, emulated or real."""
+        return files.read_json(self.need("cohort/cohort.json"))["caption"]
+
+    @property
+    def manifest_sha256(self) -> str | None:
+        """Checksum of the cohort's manifest, or None before notebook 01 has written it."""
+        path = self.folder / "cohort" / "manifest.tsv"
+        return files.sha256_file(path) if path.is_file() else None
+
+    def save_table(self, table: pd.DataFrame, name: str) -> pd.DataFrame:
+        """Write ``tables/<name>.csv`` and return the table."""
+        path = files.write_table(table, self.folder / "tables" / f"{_plain(name)}.csv")
+        self._record(path)
+        return table
+
+    def table(self, name: str) -> pd.DataFrame:
+        """Read a table that this run has written."""
+        return pd.read_csv(self.need(f"tables/{_plain(name)}.csv"))
+
+    def save_figure(self, figure, name: str, *, alt: str | None = None):
+        """Write ``figures/<name>.png`` (150 dpi) and ``.svg``, and return the figure.
+
+        The same figure gives the same bytes.  The figure is closed for pyplot, so that a notebook
+        shows it once, as the value of its cell.
+
+        Parameters
+        ----------
+        figure : matplotlib.figure.Figure
+            The figure; its size and layout are left alone.
+        name : str
+            The paper's label in lower case, such as ``"fig_3"``.
+        alt : str, optional
+            What a reader who cannot see the figure should know; the report shows it.
+        """
+        import matplotlib
+
+        stem = self.folder / "figures" / _plain(name)
+        with matplotlib.rc_context({"svg.hashsalt": name, "svg.fonttype": "path"}):
+            for suffix, facts in ((".png", {"Software": None}), (".svg", {"Date": None})):
+                with files.atomic(stem.with_suffix(suffix)) as aside:
+                    figure.savefig(aside, dpi=150, metadata=facts)
+                self._record(stem.with_suffix(suffix))
+        if alt:
+            files.write_text(stem.with_suffix(".txt"), " ".join(alt.split()) + "\n")
+        if "matplotlib.pyplot" in sys.modules:
+            sys.modules["matplotlib.pyplot"].close(figure)
+        return figure
+
+    def save_predictions(self, predictions: pd.DataFrame) -> pd.DataFrame:
+        """Write ``predictions/<notebook>.csv``, rebuild ``predictions.csv``, return the rows."""
+        rows = check_predictions(predictions)
+        self._record(files.write_table(rows, self.folder / "predictions" / f"{self.name}.csv"))
+        self._join("predictions")
+        return rows
+
+    def predictions(self, experiment: str = "*", *, task: str = "*", model: str = "*"):
+        """Rows of ``predictions.csv`` whose keys match patterns such as ``"warehouse/*"``."""
+        rows = load_predictions(self.need("predictions.csv").parent)
+        return select(rows, experiment, task=task, model=model)
+
+    def need(self, what: str | os.PathLike, *, notebook: str | None = None) -> Path:
+        """Path of a file of this run, or a sentence that says which notebook to run first.
+
+        Parameters
+        ----------
+        what : str
+            A path within the run (``"cohort/manifest.tsv"``), an artefact's name (``"table_2"``)
+            or a notebook's number (``"02"``).
+        notebook : str, optional
+            Number of the notebook that makes it, where the name alone does not tell.
+        """
+        inside = Path(what).is_relative_to(self.folder)
+        text = Path(what).relative_to(self.folder).as_posix() if inside else str(what)
+        number = re.fullmatch(r"(\d\d)(_\w+)?", text)
+        places = [self.folder / part / text for part in ("", "tables", "figures", "predictions")]
+        places += [
+            place.with_name(place.name + end) for place in places for end in (".csv", ".png")
+        ]
+        if number:
+            places = sorted((self.folder / "provenance").glob(f"{number[1]}_*.json"))
+        for place in places:
+            if place.exists():
+                return place
+        stem = Path(text).stem
+        makers = [m for key, m in MAKERS.items() if any(fnmatchcase(n, key) for n in (stem, text))]
+        digits = re.match(r"\d\d", stem)
+        maker = notebook or (digits[0] if digits else (makers or ["01"])[0])
+        option = "" if self.profile == "smoke" else f" PROFILE={self.profile}"
+        raise NotYet(
+            f"profile {self.profile} has no {text} yet. "
+            f"Run {maker} first: make nb NB={maker}{option}"
+        )
+
+    def note(self, key: str, value) -> None:
+        """Keep a headline number, shown at the end of the study and on top of the report."""
+        path = self.folder / "notes" / f"{self.name}.json"
+        notes = dict(files.read_json(path)) if path.is_file() else {}
+        value = value.item() if hasattr(value, "item") else value
+        files.write_json(path, [*{**notes, key: value}.items()])  # pairs keep their order
+
+    @contextmanager
+    def timed(self, step: str, **keys) -> Iterator[None]:
+        """Measure a step and record its duration; keywords as in `duration`."""
+        start = time.perf_counter()
+        yield
+        self.duration(step, time.perf_counter() - start, **keys)
+
+    def duration(
+        self,
+        step: str,
+        seconds: float,
+        *,
+        model: str = "",
+        fold: int | None = None,
+        n: int = 1,
+        device: str = "cpu",
+    ) -> None:
+        """Record how long a step took; a step recorded again replaces its former row.
+
+        Parameters
+        ----------
+        step : str
+            What was done, such as ``"train"`` or ``"simulate"``.
+        seconds : float
+            Wall-clock time.
+        model : str, default=""
+            Network or method, where there are several.
+        fold : int, optional
+            Fold of the cross-validation.
+        n : int, default=1
+            Number of things done in that time (scans, runs, epochs).
+        device : str, default="cpu"
+            Where it ran.
+        """
+        path = self.folder / "durations" / f"{self.name}.csv"
+        row = (self.name, step, model, "" if fold is None else fold, n, f"{seconds:.3f}", device)
+        table = pd.DataFrame([map(str, row)], columns=DURATION_COLUMNS)
+        if path.is_file():
+            old = pd.read_csv(path, dtype=str, keep_default_na=False)
+            same = (old[DURATION_KEYS] == table.loc[0, DURATION_KEYS]).all(axis=1)
+            table = pd.concat([old.loc[~same], table])
+        files.write_table(table, path)
+        self._join("durations")
+
+    def durations(self) -> pd.DataFrame:
+        """Everything that `duration` recorded in this run, by all notebooks."""
+        path = self.folder / "durations.csv"
+        return pd.read_csv(path) if path.is_file() else pd.DataFrame(columns=DURATION_COLUMNS)
+
+    def provenance(self) -> dict:
+        """Write ``provenance.json`` (versions, git, seeds, manifest, device, durations)."""
+        self._describe()
+        return collect_provenance(self.folder)
+
+    def _record(self, path: Path) -> None:
+        """Add an artefact to this notebook's provenance."""
+        relative = path.relative_to(self.folder).as_posix()
+        if relative not in self._made:
+            self._made.append(relative)
+            self._describe()
+
+    def _describe(self) -> None:
+        """Write this notebook's part of the provenance."""
+        if not self.keeps_provenance:
+            return
+        facts = {"notebook": self.name, "profile": self.profile, "seed": self.seed}
+        facts |= {"started": self._started, "makes": sorted(self._made)}
+        facts |= {"manifest_sha256": self.manifest_sha256, **describe()}
+        files.write_json(self.folder / "provenance" / f"{self.name}.json", facts)
+
+    def _join(self, part: str) -> None:
+        """Rebuild ``<part>.csv`` from the notebooks' own files, in their order."""
+        texts = [p.read_text("utf-8") for p in sorted((self.folder / part).glob("[0-9]*.csv"))]
+        bodies = [text if i == 0 else text.partition("\n")[2] for i, text in enumerate(texts)]
+        files.write_text(self.folder / f"{part}.csv", "".join(bodies))
+
+
+def _plain(name: str) -> str:
+    """Return an artefact's name if it is one lower-case word."""
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_]*", name):
+        raise ValueError(f"artefact name is {name!r}; expected lower-case words, as 'table_3'")
+    return name

@@ -1,0 +1,254 @@
+"""A prepared manifest goes in; z-scored, optionally augmented batches of volumes come out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Lock
+
+import numpy as np
+import pandas as pd
+import torch
+
+from motionlib.files import seed_from
+from motionlib.training.augment import AUGMENTATIONS, augmented, zscored
+
+READERS = 8  # threads; numpy reads and sums without the interpreter's lock
+COLUMNS = ("scan_id", "participant_id", "path", "y_true")  # what a prepared manifest must have
+
+
+def load_prepared(manifest: str | os.PathLike | pd.DataFrame) -> pd.DataFrame:
+    """Read a prepared manifest and resolve its paths.
+
+    Parameters
+    ----------
+    manifest : path-like or DataFrame
+        One row per array: `scan_id`, `participant_id`, `path` (``.npy``, relative to the
+        manifest's folder), `y_true` (0, 1 or empty), and usually `source_participant_id`,
+        `role`, `fold`, `cohort`, `variant`, and `original`, the still array that the variant was
+        made of. A DataFrame is checked and returned.
+
+    Returns
+    -------
+    DataFrame
+        With absolute paths, rows numbered from 0, `y_true` and `fold` as ``Int64``.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the manifest is not there.
+    ValueError
+        If a column is missing, or a scan stands in two rows.
+    """
+    if isinstance(manifest, pd.DataFrame):
+        table, folder = manifest.copy(), Path()
+    else:
+        path = Path(manifest)
+        if not path.is_file():
+            raise FileNotFoundError(f"Prepared manifest {path} is not there; prepare it first.")
+        separator = "\t" if path.suffix == ".tsv" else ","
+        text = {name: str for name in ("scan_id", "participant_id", "source_participant_id")}
+        table, folder = pd.read_csv(path, sep=separator, dtype=text), path.resolve().parent
+    missing = [name for name in COLUMNS if name not in table]
+    if missing:
+        raise ValueError(
+            f"The prepared manifest lacks the columns {missing}; it needs {list(COLUMNS)}."
+        )
+    table = table.reset_index(drop=True)
+    for name in {"path", "original"} & set(table):
+        table[name] = [str(folder / path) for path in table[name]]
+    for name in ("y_true", "fold"):
+        if name in table:
+            table[name] = table[name].astype("Int64")
+    twice = table["scan_id"].duplicated()
+    if twice.any():
+        raise ValueError(
+            f"Scan {table['scan_id'][twice.idxmax()]} stands in more than one row of the prepared "
+            "manifest; give every variant its own scan_id."
+        )
+    return table
+
+
+def split_rows(table: pd.DataFrame, fold: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """Choose the rows that train and the rows that validate.
+
+    Parameters
+    ----------
+    table : DataFrame
+        A prepared manifest; only rows of role ``train`` (all rows where there is no `role`) that
+        have a `y_true` are used.
+    fold : int or None
+        Validation fold. None takes the fifth of the patients whose hashed ids come last.
+
+    Returns
+    -------
+    train, validation : ndarray of int
+        Row positions.
+
+    Raises
+    ------
+    ValueError
+        If either part lacks a class, or a patient is in both.
+    """
+    usable = table["y_true"].notna().to_numpy()
+    if "role" in table:
+        usable = usable & (table["role"] == "train").fillna(False).to_numpy(bool)
+    own = table["participant_id"].astype(str)
+    patient = own
+    if "source_participant_id" in table:
+        source = table["source_participant_id"]
+        patient = own.where(source.isna() | (source == ""), source.astype(str))
+    if fold is None:
+        names = sorted(set(patient[usable]), key=lambda name: seed_from("validation", name))
+        last = set(names[len(names) - max(1, len(names) // 5) :])
+        held = patient.isin(last).to_numpy()
+    elif "fold" not in table:
+        raise ValueError("The prepared manifest has no column fold; assign folds or give fold=None")
+    else:
+        held = (table["fold"] == fold).fillna(False).to_numpy(bool)
+    train, validation = np.flatnonzero(usable & ~held), np.flatnonzero(usable & held)
+    for name, rows in (("training", train), ("validation", validation)):
+        counts = [int((table["y_true"].iloc[rows] == c).sum()) for c in (0, 1)]
+        if min(counts) == 0:
+            raise ValueError(
+                f"The {name} part of fold {fold} has {counts[0]} scans without and {counts[1]} "
+                "with motion; both classes are needed, so check y_true, role and fold."
+            )
+    shared = set(patient.iloc[train]) & set(patient.iloc[validation])
+    if shared:
+        raise ValueError(
+            f"{len(shared)} patients train and validate at once in fold {fold}; "
+            "assign folds by source_participant_id."
+        )
+    return train, validation
+
+
+class VolumeStore:
+    """All volumes of a prepared manifest in one float16 array, z-scored as they are asked for.
+
+    Parameters
+    ----------
+    table : DataFrame
+        From `load_prepared`; the arrays are float16 or float32, shape (I, J, K), all alike.
+    device : str, default="cpu"
+        On ``cuda`` the array is kept on the GPU where it takes at most 60 % of the free memory,
+        else in page-locked memory.
+    augment : {"none", "flip", "nuisance"}
+        What `batch` does to volumes when it is given an epoch (see `augmented`).
+    seed : int, default=0
+        Of the augmentation.
+
+    Raises
+    ------
+    FileNotFoundError
+        If an array is missing; names the scan.
+    ValueError
+        If shapes differ, or a volume is constant or not finite.
+    """
+
+    def __init__(
+        self, table: pd.DataFrame, *, device: str = "cpu", augment: str = "none", seed: int = 0
+    ):
+        if augment not in AUGMENTATIONS:
+            raise ValueError(f"Augmentation {augment!r} is not one of {', '.join(AUGMENTATIONS)}.")
+        if table.empty:
+            raise ValueError("The prepared manifest has no rows to load; check role and y_true.")
+        gone = [row for row in table.itertuples() if not Path(row.path).is_file()]
+        if gone:
+            raise FileNotFoundError(
+                f"{len(gone)} of {len(table)} prepared volumes are not there, the first is scan "
+                f"{gone[0].scan_id} ({Path(gone[0].path).name}); prepare the manifest again."
+            )
+        self.scan_ids = [str(name) for name in table["scan_id"]]
+        self.augment, self.seed = augment, seed
+        first = np.load(table["path"].iloc[0], mmap_mode="r")
+        self.shape = tuple(first.shape)
+        volumes = np.empty((len(table), *self.shape), np.float16)
+        statistics = np.empty((len(table), 2), np.float32)
+        one_header = Lock()  # numpy parses it as Python, which before 3.11.9 fails in two threads
+
+        def read(i: int, path: str) -> None:
+            with one_header:
+                volume = np.load(path, mmap_mode="r")
+            name = self.scan_ids[i]
+            if volume.shape != self.shape:
+                raise ValueError(
+                    f"Scan {name} has shape {volume.shape} where the first has {self.shape}; "
+                    "prepare all on one grid."
+                )
+            volumes[i] = volume
+            flat = volumes[i].astype(np.float32)
+            statistics[i] = flat.mean(dtype=np.float64), flat.std(dtype=np.float64)
+            if not (np.isfinite(statistics[i]).all() and statistics[i, 1] > 0):
+                raise ValueError(
+                    f"Scan {name} is constant or not finite as float16 and cannot be z-scored; "
+                    "exclude it or scale it before preparing."
+                )
+
+        with ThreadPoolExecutor(READERS) as pool:
+            list(pool.map(read, range(len(table)), table["path"]))
+        self.volumes, self.statistics = torch.from_numpy(volumes), torch.from_numpy(statistics)
+        if torch.device(device).type == "cuda":
+            free, _ = torch.cuda.mem_get_info(device)
+            resident = volumes.nbytes <= 0.6 * free
+            self.volumes = self.volumes.to(device) if resident else self.volumes.pin_memory()
+            self.statistics = self.statistics.to(self.volumes.device)
+
+    def __len__(self) -> int:
+        return len(self.scan_ids)
+
+    def batch(
+        self, indices: Sequence[int], device: str = "cpu", epoch: int | None = None
+    ) -> torch.Tensor:
+        """Gather z-scored volumes.
+
+        Parameters
+        ----------
+        indices : sequence of int
+            Rows of the table.
+        device : str, default="cpu"
+            Where the batch shall be.
+        epoch : int, optional
+            Of the augmentation; None never augments.
+
+        Returns
+        -------
+        Tensor, shape (B, 1, I, J, K)
+            float32, each volume of mean 0 and standard deviation 1.
+        """
+        rows = torch.as_tensor(np.asarray(indices), device=self.volumes.device)
+        volumes = self.volumes[rows].to(device, non_blocking=True).float()[:, None]
+        if epoch is not None and self.augment != "none":
+            seeds = [seed_from(self.seed, "augment", epoch, self.scan_ids[i]) for i in indices]
+            return zscored(augmented(volumes, self.augment, seeds))
+        mean, sd = self.statistics[rows].to(device)[:, :, None, None, None, None].unbind(1)
+        return (volumes - mean) / sd
+
+
+class FeatureStore:
+    """Features of a frozen prefix, computed once, that batches are gathered from.
+
+    Parameters
+    ----------
+    features : Tensor, shape (N, ...)
+        One row a scan.
+    scan_ids : list of str
+        In the same order.
+    """
+
+    augment = "none"
+
+    def __init__(self, features: torch.Tensor, scan_ids: list[str]):
+        self.features, self.scan_ids = features, scan_ids
+
+    def __len__(self) -> int:
+        return len(self.scan_ids)
+
+    def batch(
+        self, indices: Sequence[int], device: str = "cpu", epoch: int | None = None
+    ) -> torch.Tensor:
+        """Gather features ``(B, ...)``; `epoch` has no effect."""
+        rows = torch.as_tensor(np.asarray(indices), device=self.features.device)
+        return self.features[rows].to(device)

@@ -1,0 +1,131 @@
+"""Finished runs and a prepared manifest go in; one probability of motion a scan comes out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from motionlib.compute.engines import configure_cpu, raise_failures, submit
+from motionlib.training.checkpoints import THRESHOLD, load_network
+from motionlib.training.data import VolumeStore, load_prepared
+
+SHARD = 512  # scans held in memory at a time
+
+
+def predict(
+    run: str | os.PathLike,
+    manifest: str | os.PathLike | pd.DataFrame,
+    *,
+    device: str = "cpu",
+    batch_size: int = 8,
+) -> pd.DataFrame:
+    """Score every scan of a prepared manifest with a finished run.
+
+    Parameters
+    ----------
+    run : path-like
+        A run or model folder.
+    manifest : path-like or DataFrame
+        Prepared manifest; `y_true` may be empty.
+    device : str, default="cpu"
+        Where to compute.
+    batch_size : int, default=8
+        Scans a forward pass; any value gives the same scores to rounding.
+
+    Returns
+    -------
+    DataFrame
+        Columns `scan_id`, `participant_id`, `y_true`, `score` (softmax probability of motion) and
+        `y_pred` (1 where the score reaches 0.5), in the manifest's order.
+
+    Raises
+    ------
+    ValueError
+        If the volumes are on another grid than the network was trained on.
+    """
+    table = load_prepared(manifest)
+    network, model = load_network(run, device=device)
+    scores = []
+    with configure_cpu(), torch.inference_mode():
+        for start in range(0, len(table), SHARD):
+            store = VolumeStore(table.iloc[start : start + SHARD], device=device)
+            if list(store.shape) != list(model["shape"]):
+                raise ValueError(
+                    f"The volumes have shape {store.shape} where {Path(run).name} was trained on "
+                    f"{tuple(model['shape'])}; prepare them on that grid."
+                )
+            for first in range(0, len(store), batch_size):
+                rows = np.arange(first, min(first + batch_size, len(store)))
+                x = store.batch(rows, device)
+                logits = network(x.contiguous(memory_format=torch.channels_last_3d))
+                scores.append(logits.softmax(1)[:, -1].double().cpu().numpy())
+    score = np.concatenate(scores) if scores else np.empty(0)
+    found = table[["scan_id", "participant_id", "y_true"]].copy()
+    return found.assign(score=score, y_pred=(score >= THRESHOLD).astype(np.int64))
+
+
+def predict_all(
+    pairs: Iterable[tuple], *, device: str = "cpu", engine: str = "inline"
+) -> list[pd.DataFrame]:
+    """Score many manifests with many finished runs, on an engine.
+
+    Parameters
+    ----------
+    pairs : iterable of (run, manifest)
+        As for `predict`.
+    device : str, default="cpu"
+        Where to compute.
+    engine : str, default="inline"
+        As for `motionlib.compute.engines.submit`; on ``shard:I/N`` this process does all.
+
+    Returns
+    -------
+    list of DataFrame
+        Of `predict`, one a pair, in their order; the scores do not depend on the engine.
+
+    Raises
+    ------
+    RuntimeError
+        If any could not be scored; gives the first reason.
+    """
+    found = submit(
+        _predict_one,
+        [(os.fspath(run), manifest, device) for run, manifest in pairs],
+        engine="inline" if engine.startswith("shard:") else engine,
+        label="predict",
+        resources={"GPU": 1} if device.startswith("cuda") else None,
+    )
+    return raise_failures(found)
+
+
+def _predict_one(task: tuple) -> pd.DataFrame:
+    run, manifest, device = task
+    return predict(run, manifest, device=device)
+
+
+def ensemble(predictions: pd.DataFrame | list[pd.DataFrame]) -> pd.DataFrame:
+    """Average the scores of several models, scan by scan.
+
+    Parameters
+    ----------
+    predictions : DataFrame or list of DataFrame
+        Rows of `predict`, any number a scan.
+
+    Returns
+    -------
+    DataFrame
+        One row a scan in order of appearance: mean `score`, its `y_pred`, ``fold = -1``, the
+        other columns as in the scan's first row.
+    """
+    if not isinstance(predictions, pd.DataFrame):
+        predictions = pd.concat(predictions, ignore_index=True)
+    by_scan = predictions.groupby("scan_id", sort=False)
+    mean = by_scan["score"].mean()
+    found = predictions.drop_duplicates("scan_id").reset_index(drop=True)
+    score = found["scan_id"].map(mean)
+    return found.assign(score=score, y_pred=(score >= THRESHOLD).astype(np.int64), fold=-1)

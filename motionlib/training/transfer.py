@@ -1,0 +1,248 @@
+"""A pre-trained run and graded scans go in; a run with named blocks fine-tuned comes out."""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from motionlib.compute.engines import configure_cpu
+from motionlib.training.checkpoints import fill, is_done, read_model, read_weights
+from motionlib.training.data import FeatureStore
+from motionlib.training.fitting import fresh_network, load_parts, run_epochs
+from motionlib.training.loop import Part
+from motionlib.training.spec import TrainSpec
+
+CACHE_BYTES = 4 << 30  # features that take more are computed again in every epoch
+CACHE_BATCH = 32
+
+
+def fine_tune(
+    source: str | os.PathLike,
+    spec: TrainSpec,
+    runs_dir: str | os.PathLike,
+    *,
+    trainable: Sequence[str] | None = None,
+    freeze_bn_stats: bool = True,
+    cache: bool = True,
+    device: str = "cpu",
+    progress: Callable[[str], None] | None = None,
+    tensorboard: bool = False,
+) -> Path:
+    """Train named blocks of a pre-trained network on, and keep everything else as it is.
+
+    Parameters
+    ----------
+    source : path-like
+        Folder of the pre-trained run: ``model.json`` and ``weights.safetensors``.
+    spec : TrainSpec
+        How to fine-tune; its `init_from`, `trainable` and `freeze_bn_stats` are set from the
+        other arguments.
+    runs_dir : path-like
+        Folder of all runs.
+    trainable : sequence of str, optional
+        Names of blocks, such as ``("fc1", "fc2", "fc3")``; ``("all",)``; or ``("last:N",)`` (see
+        Notes). None is every fully connected block, the paper's best.
+    freeze_bn_stats : bool, default=True
+        Frozen batch-norm layers keep their running statistics. False is the published tool's
+        behaviour: they move although their weights are frozen.
+    cache : bool, default=True
+        Compute the features of a frozen prefix once instead of in every epoch; the result is the
+        same to rounding. It has no effect where the prefix is not constant: augmentation, active
+        dropout, or moving batch-norm statistics.
+    device, progress, tensorboard
+        As in `training.fit`.
+
+    Returns
+    -------
+    Path
+        The run folder; frozen tensors and buffers in it are those of `source` to the bit.
+
+    Raises
+    ------
+    ValueError
+        If a block is not the network's, or `source` is of another network or grid.
+
+    Notes
+    -----
+    Source: paper §III-C.3, §IV-B (best with all but the fully connected layers frozen).
+
+    ``last:N`` frees the last 2N tensors of the network, as the published tool's
+    ``nb_unfrozen_layer`` does, with its traps: a batch-norm layer counts as one of the N, where
+    convolutions have no bias (ResNet3D, SECNN) a layer may be cut in half, and N = 0 freezes
+    nothing.
+    """
+    model = read_model(source)
+    spec = specify(source, spec, trainable=trainable, freeze_bn_stats=freeze_bn_stats)
+    folder = spec.folder(runs_dir)
+    if is_done(folder):
+        return folder
+    weights = read_weights(Path(source) / "weights.safetensors")
+    train, validation, shape = load_parts(spec, device)
+    if list(shape) != list(model["shape"]):
+        raise ValueError(
+            f"The scans have shape {tuple(shape)} where {Path(source).name} was trained on "
+            f"{tuple(model['shape'])}; prepare them on that grid."
+        )
+    with configure_cpu(), torch.random.fork_rng():
+        network = fresh_network(spec, shape)
+        fill(network, weights, f"{spec.network} at {tuple(shape)}", Path(source).name)
+        network.to(device)
+        freeze_except(network, spec.trainable)
+        trained = network
+        if cache:
+            trained, train, validation = cached(spec, network, train, validation, device)
+        return run_epochs(
+            spec,
+            folder,
+            network,
+            trained,
+            train,
+            validation,
+            shape,
+            device=device,
+            progress=progress,
+            tensorboard=tensorboard,
+        )
+
+
+def specify(
+    source: str | os.PathLike,
+    spec: TrainSpec,
+    *,
+    trainable: Sequence[str] | None = None,
+    freeze_bn_stats: bool = True,
+) -> TrainSpec:
+    """Complete the specification of a fine-tuning, whose key then names its folder.
+
+    Parameters and exceptions are those of `fine_tune`.
+    """
+    model = read_model(source)
+    if model["network"] != spec.network:
+        raise ValueError(
+            f"{Path(source).name} is a {model['network']}, the specification asks for "
+            f"{spec.network}; choose one network."
+        )
+    spec = replace(
+        spec,
+        init_from=model["key"],
+        options=spec.options or tuple(sorted(model["options"].items())),
+        freeze_bn_stats=freeze_bn_stats,
+    )
+    with torch.random.fork_rng(), torch.device("meta"):
+        outline = fresh_network(spec, model["shape"])
+    return replace(spec, trainable=named_blocks(outline, trainable))
+
+
+def named_blocks(network: nn.Sequential, trainable: Sequence[str] | None) -> tuple[str, ...]:
+    """Check names of blocks and put them in the network's order.
+
+    Parameters
+    ----------
+    network : torch.nn.Sequential
+        From `networks.build_network`.
+    trainable : sequence of str or None
+        As in `fine_tune`.
+
+    Returns
+    -------
+    tuple of str
+        ``("all",)``, ``("last:N",)`` or names of blocks.
+    """
+    blocks = [name for name, _ in network.named_children()]
+    if trainable is None:
+        return tuple(name for name in blocks if name.startswith("fc"))
+    asked = (trainable,) if isinstance(trainable, str) else tuple(trainable)
+    if asked == ("all",) or asked == ("last:0",):
+        return ("all",)
+    if len(asked) == 1 and asked[0].startswith("last:") and asked[0][5:].isdigit():
+        return asked
+    unknown = [name for name in asked if name not in blocks]
+    if unknown or not asked:
+        raise ValueError(
+            f"Blocks {unknown} are not in {type(network).__name__}, which has "
+            f"{', '.join(blocks)}; name at least one of them, or all, or last:N."
+        )
+    return tuple(name for name in blocks if name in asked)
+
+
+def freeze_except(network: nn.Sequential, trainable: Sequence[str]) -> None:
+    """Let only the named blocks' parameters be trained.
+
+    Parameters
+    ----------
+    network : torch.nn.Sequential
+        Modified in place.
+    trainable : sequence of str
+        From `named_blocks`.
+    """
+    tensors = list(network.named_parameters())
+    if trainable[0].startswith("last:"):
+        free = {name for name, _ in tensors[-2 * int(trainable[0][5:]) :]}
+    else:
+        every = trainable[0] == "all"
+        free = {name for name, _ in tensors if every or name.split(".")[0] in trainable}
+    for name, parameter in tensors:
+        parameter.requires_grad_(name in free)
+
+
+def frozen_prefix(spec: TrainSpec, network: nn.Sequential) -> int:
+    """Count the leading blocks that give the same output for a scan in every epoch.
+
+    Returns
+    -------
+    int
+        0 if the inputs are augmented, or the first block is trained, drops or adapts.
+    """
+    if spec.augment != "none":
+        return 0
+    count = 0
+    for block in network.children():
+        moving = any(p.requires_grad for p in block.parameters())
+        dropping = any(isinstance(m, nn.Dropout) and m.p > 0 for m in block.modules())
+        adapting = not spec.freeze_bn_stats
+        adapting = adapting and any(isinstance(m, _BatchNorm) for m in block.modules())
+        if moving or dropping or adapting:
+            break
+        count += 1
+    return count
+
+
+def cached(spec: TrainSpec, network: nn.Sequential, train: Part, validation: Part, device: str):
+    """Replace volumes by the features of the frozen prefix, and the network by what follows it.
+
+    Returns
+    -------
+    trained : torch.nn.Sequential
+        Shares its blocks with `network`; `network` itself where there is nothing to cache.
+    train, validation : Part
+        The same scans.
+    """
+    count, store = frozen_prefix(spec, network), train.store
+    if count == 0:
+        return network, train, validation
+    blocks = list(network.named_children())
+    prefix = nn.Sequential(*(block for _, block in blocks[:count])).eval()
+    half = spec.precision == "bf16"
+    parts, total = [], 0
+    with torch.no_grad(), torch.autocast(torch.device(device).type, torch.bfloat16, enabled=half):
+        for first in range(0, len(store), CACHE_BATCH):
+            rows = np.arange(first, min(first + CACHE_BATCH, len(store)))
+            parts.append(prefix(store.batch(rows, device)))
+            total = parts[0].nbytes * len(store) / len(parts[0])
+            if total > CACHE_BYTES:
+                return network, train, validation
+    features = FeatureStore(torch.cat(parts), store.scan_ids)
+    suffix = nn.Sequential(OrderedDict(blocks[count:]))
+    return (
+        suffix,
+        replace(train, store=features),
+        replace(validation, store=features),
+    )
