@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from motionlib.files import write_table
-from motionlib.iqms.slicemeasures import MEASURES
+from motionlib.iqms.measures import MEASURES
 from motionlib.iqms.tables import image_quality
 
 TEMPLATE = "datasets/data/mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz"  # in nilearn's wheel

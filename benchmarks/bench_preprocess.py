@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from motionlib.files import read_json, write_table
-from motionlib.preprocess.caps_names import caps_names
+from motionlib.preprocess.caps import caps_names
 
 SETS = (("ds000011", 6), ("ixi-2mm", 10))
 MOVED = ("sub-01_T1w", "sub-IXI013_T1w")  # registered twice
@@ -72,8 +72,7 @@ def move(path: Path, out: Path) -> np.ndarray:
     from scipy.spatial.transform import Rotation
 
     from motionlib.preprocess.grid import Grid, resample
-    from motionlib.preprocess.images import read_array
-    from motionlib.preprocess.volumes import save_volume
+    from motionlib.preprocess.images import read_array, save_volume
 
     array, affine = read_array(path)
     known = np.eye(4)
@@ -90,7 +89,7 @@ def move(path: Path, out: Path) -> np.ndarray:
 
 def displacement_mm(first: np.ndarray, second: np.ndarray, known: np.ndarray) -> float:
     """Mean distance in MNI mm between two registrations, over the MNI brain."""
-    from motionlib.preprocess.targets import load_target
+    from motionlib.preprocess.registration import load_target
 
     target = load_target("whole-head")
     points = np.argwhere(target.brain)[::997] @ target.affine[:3, :3].T + target.affine[:3, 3]

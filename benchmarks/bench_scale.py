@@ -32,7 +32,7 @@ import psutil
 from motionlib.files import sha256_file, write_table
 from motionlib.motion import on_disk
 from motionlib.motion.on_disk import corrupt_one
-from motionlib.preprocess.volumes import phantom, save_volume
+from motionlib.preprocess.images import phantom, save_volume
 
 LOG = "SCALE_LOG"  # environment variable: where calls are noted
 CHILD = "import sys, bench_scale; sys.exit(bench_scale.simulate(*sys.argv[1:]))"

@@ -18,8 +18,7 @@ from pathlib import Path
 import pandas as pd
 
 from motionlib.files import write_table
-from motionlib.scoring.model import read_judge
-from motionlib.scoring.shipped import default_model
+from motionlib.scoring.model import default_model, read_judge
 
 SETS = ("ixi-2mm:50", "ixi-2mm:500", "ds000011:12", "ds002748-1p5mm:40")  # below MOTIONLIB_DATA
 

@@ -21,10 +21,11 @@ import pandas as pd
 import torch
 
 from motionlib.files import write_json, write_table
-from motionlib.motion.image_based import image_motion, kspace_motion
+from motionlib.motion.image_based import image_motion
+from motionlib.motion.kspace_based import kspace_motion
 from motionlib.motion.sampling import sample_segments, sample_time_course
 from motionlib.preprocess.grid import centre_on_grid, study_grid
-from motionlib.preprocess.volumes import load_volume, phantom
+from motionlib.preprocess.images import load_volume, phantom
 
 # Recorded on 2 vCPU: TorchIO n = 4 2.89 CPU-s; fork 10.26 (no padding), 39.6 (its default).
 FORK_TO_TORCHIO = {"fork, no padding": 10.26 / 2.89, "fork, default": 39.6 / 2.89}
@@ -90,8 +91,7 @@ def resamplers(volume: torch.Tensor, affine: np.ndarray) -> dict:
     """One pose by each resampler: why numba is the one for CPUs."""
     import SimpleITK as sitk  # noqa: N813
 
-    from motionlib.motion.resampling import _resample_torch, resample
-    from motionlib.motion.voxelmaps import sampling_maps
+    from motionlib.motion.resampling import _resample_torch, resample, sampling_maps
 
     matrix = sampling_maps(
         np.array([[3.0, -2.0, 1.0]]), np.array([[3.0, 2.0, -4.0]]), affine, volume.shape[1:]

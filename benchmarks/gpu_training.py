@@ -29,7 +29,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from motionlib.files import write_table
 from motionlib.networks import NETWORKS, PAPER_SHAPE, build_network, pooling
-from motionlib.preprocess.volumes import phantom
+from motionlib.preprocess.images import phantom
 from motionlib.training.data import VolumeStore, load_prepared
 from motionlib.training.fitting import fit
 from motionlib.training.spec import TrainSpec

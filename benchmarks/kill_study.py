@@ -24,8 +24,7 @@ import numpy as np
 import pandas as pd
 import psutil
 
-from motionlib.files import read_json, write_table
-from motionlib.study.provenance import repository
+from motionlib.files import read_json, repository, write_table
 
 PARTS = ((0.05, 0.35), (0.35, 0.7), (0.75, 0.95))  # of the duration: a kill in each
 SAME, DURATIONS, OTHER = "same", "differs only in durations", "differs"

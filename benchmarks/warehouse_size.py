@@ -17,9 +17,8 @@ from pathlib import Path
 import pandas as pd
 
 from motionlib.files import write_table
-from motionlib.pairing import combine_folds
-from motionlib.paper.run_summary import is_warehouse
-from motionlib.predictions import load_predictions, select
+from motionlib.manifest import is_warehouse
+from motionlib.predictions import combine_folds, load_predictions, select
 from motionlib.stats.intervals import bootstrap_difference, summary_intervals
 
 TASK = "mov01vs2"

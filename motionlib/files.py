@@ -16,6 +16,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+PACKAGE = Path(__file__).resolve().parent
+ASIDE = re.compile(r"\.(?P<host>[0-9a-f]{4})-(?P<pid>[0-9a-f]+)-[0-9a-f]{8}\.(?P<name>.+)")
+DAY_S = 86400
+
 
 def sha256_file(path: str | os.PathLike) -> str:
     """Checksum of a file's bytes.
@@ -69,9 +73,6 @@ def seed_from(*parts: Any) -> int:
     return int(content_key(*parts, digits=16), 16) >> 1
 
 
-PACKAGE = Path(__file__).resolve().parent
-
-
 def code_key(*rooms: str, package: Path = PACKAGE) -> str:
     """Hash the sources of some rooms, so that changed code never meets what older code made.
 
@@ -100,10 +101,6 @@ def code_key(*rooms: str, package: Path = PACKAGE) -> str:
             raise ValueError(f"{room} is no room of {package.name}; name a folder or a .py file")
         sources += [(path.relative_to(package).as_posix(), sha256_file(path)) for path in found]
     return content_key(*sources)
-
-
-ASIDE = re.compile(r"\.(?P<host>[0-9a-f]{4})-(?P<pid>[0-9a-f]+)-[0-9a-f]{8}\.(?P<name>.+)")
-DAY_S = 86400
 
 
 @contextmanager
@@ -254,3 +251,31 @@ def write_table(table, path: str | os.PathLike) -> Path:
     with atomic(path) as aside:
         table.to_csv(aside, sep=separator, index=False, lineterminator="\n")
     return Path(path)
+
+
+def identity(source: Path) -> list:
+    """Tell what changes when a file does: its size and time of change."""
+    if not source.exists():
+        raise FileNotFoundError(f"{source.name} is no file; expected an image.")
+    status = source.stat()
+    return [status.st_size, status.st_mtime_ns]
+
+
+def repository() -> Path:
+    """Folder that holds ``notebooks/`` and ``motionlib/``: above the cwd, else the package's."""
+    for folder in (Path.cwd(), *Path.cwd().parents, PACKAGE.parent):
+        if (folder / "motionlib").is_dir() and (folder / "notebooks").is_dir():
+            return folder
+    return Path.cwd()
+
+
+def runs_root(runs: str | os.PathLike | None = None) -> Path:
+    """Folder of all runs: the argument, else ``MOTIONLIB_RUNS``, else ``runs/`` of the repository.
+
+    Parameters
+    ----------
+    runs : path-like, optional
+        Overrides the environment variable.
+    """
+    chosen = runs or os.environ.get("MOTIONLIB_RUNS")
+    return Path(chosen).expanduser().resolve() if chosen else repository() / "runs"

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 
-from motionlib.pairing import check_labels
+from motionlib.predictions import check_labels
 
 METRICS = ("balanced_accuracy", "specificity", "sensitivity", "auc")
 

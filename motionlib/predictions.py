@@ -10,6 +10,7 @@ import os
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 PREDICTION_COLUMNS = (
@@ -75,3 +76,138 @@ def select(
         known = {value: fnmatchcase(value, pattern) for value in rows[column].unique()}
         keep &= rows[column].map(known).astype(bool)
     return rows.loc[keep].reset_index(drop=True)
+
+
+def first_few(items, limit: int = 3) -> str:
+    """Name the first offenders: ``a, b, c and 4 more``."""
+    items = [str(item) for item in items]
+    more = f" and {len(items) - limit} more" if len(items) > limit else ""
+    return ", ".join(items[:limit]) + more
+
+
+def check_labels(y_true, score=None, *, both_classes: bool = True):
+    """Refuse labels and scores that no metric can be computed from.
+
+    Parameters
+    ----------
+    y_true : array-like, shape (n,)
+        0 or 1 (motion).
+    score : array-like, shape (n,), optional
+        Probability of motion, within [0, 1].
+    both_classes : bool, default=True
+        Whether a set with a single class is refused.
+
+    Returns
+    -------
+    tuple of ndarray
+        `y_true` as int64 and `score` as float64 (None if not given).
+
+    Raises
+    ------
+    ValueError
+        Names the first offending positions.
+    """
+    y_true = pd.array(y_true, dtype="Float64").to_numpy(dtype=float, na_value=np.nan)
+    if y_true.size == 0:
+        raise ValueError("Found no labels, expected at least one scan: check the selection.")
+    bad = np.flatnonzero(~np.isin(y_true, (0.0, 1.0)))
+    if bad.size:
+        raise ValueError(
+            f"Found labels other than 0 and 1 at positions {first_few(bad)} "
+            f"(first value {y_true[bad[0]]:g}): map the grades to a task first."
+        )
+    if both_classes and (y_true == y_true[0]).all():
+        raise ValueError(
+            f"Found one class only (all {y_true.size} labels are {y_true[0]:g}), expected both 0 "
+            "and 1: add scans of the other class, or ask for the rates of one class alone."
+        )
+    y_true = y_true.astype(np.int64)
+    if score is None:
+        return y_true, None
+    score = np.asarray(score, dtype=float).ravel()
+    if score.size != y_true.size:
+        raise ValueError(
+            f"Found {y_true.size} labels and {score.size} scores, expected one score a label: "
+            "join them by scan_id first."
+        )
+    bad = np.flatnonzero(~((score >= 0) & (score <= 1)))
+    if bad.size:
+        raise ValueError(
+            f"Found scores outside [0, 1] at positions {first_few(bad)} (first value "
+            f"{score[bad[0]]:g}): give probabilities, not logits."
+        )
+    return y_true, score
+
+
+def combine_folds(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Give each scan one prediction: the models' mean score.
+
+    Parameters
+    ----------
+    predictions : DataFrame
+        Rows of one experiment, task and model. If it holds fold -1, those rows are the answer;
+        if each scan was predicted by one model only (cross-validation), they are pooled.
+
+    Returns
+    -------
+    DataFrame
+        One row per scan, sorted by ``scan_id``, ``fold`` = -1. Where scores are averaged, motion
+        is called when the mean score is at least 0.5.
+    """
+    ensemble = predictions[predictions["fold"] == -1]
+    if len(ensemble):
+        return ensemble.sort_values("scan_id", ignore_index=True)
+    if not predictions["scan_id"].duplicated().any():
+        return predictions.assign(fold=-1).sort_values("scan_id", ignore_index=True)
+    first = predictions.drop_duplicates("scan_id").set_index("scan_id")
+    mean = predictions.groupby("scan_id")["score"].mean()
+    combined = first.assign(fold=-1, score=mean, y_pred=(mean >= 0.5).astype(int))
+    combined = combined.reset_index().sort_values("scan_id", ignore_index=True)
+    return combined[list(predictions.columns)]
+
+
+def pair_predictions(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
+    """Join two models' predictions of the same scans.
+
+    Parameters
+    ----------
+    first, second : DataFrame
+        One row per scan each (see `combine_folds`), with ``scan_id participant_id y_true score
+        y_pred``.
+
+    Returns
+    -------
+    DataFrame
+        ``scan_id participant_id y_true score_a score_b pred_a pred_b``, sorted by scan.
+
+    Raises
+    ------
+    ValueError
+        A scan appears twice, is missing on one side, or carries two labels.
+    """
+    for name, table in (("first", first), ("second", second)):
+        twice = table["scan_id"][table["scan_id"].duplicated()]
+        if len(twice):
+            raise ValueError(
+                f"Found duplicate scans in the {name} model's predictions ({first_few(twice)}), "
+                "expected one row a scan: average the folds with combine_folds first."
+            )
+    apart = sorted(set(first["scan_id"]) ^ set(second["scan_id"]))
+    if apart:
+        raise ValueError(
+            f"Found {len(apart)} scans predicted by one model only ({first_few(apart)}), expected "
+            "the same scans for both: a paired test needs paired predictions."
+        )
+    columns = ["scan_id", "participant_id", "y_true", "score", "y_pred"]
+    names_a = {"score": "score_a", "y_pred": "pred_a"}
+    names_b = {"score": "score_b", "y_pred": "pred_b", "y_true": "truth_b"}
+    both = first[columns].rename(columns=names_a)
+    other = second[["scan_id", "y_true", "score", "y_pred"]].rename(columns=names_b)
+    both = both.merge(other, on="scan_id").sort_values("scan_id", ignore_index=True)
+    clash = both["y_true"] != both["truth_b"]
+    if clash.any():
+        raise ValueError(
+            f"Found two labels for the same scan ({first_few(both.loc[clash, 'scan_id'])}), "
+            "expected one truth: check that both models were judged on the same task."
+        )
+    return both[["scan_id", "participant_id", "y_true", "score_a", "score_b", "pred_a", "pred_b"]]

@@ -3,16 +3,112 @@
 from __future__ import annotations
 
 import math
-from numbers import Real
+import sys
+from dataclasses import dataclass, field
+from html import escape
+from numbers import Number, Real
 
 import numpy as np
 import pandas as pd
+
+from motionlib.files import content_key
 
 FRACTIONS = ("balanced_accuracy", "specificity", "sensitivity", "real_motion_accuracy")
 FRACTIONS += ("sex_f", "real_motion_specificity", "balanced_accuracy_cv")
 FRACTIONS += ("resampled_called_motion",)
 LAST = ("n", "n_positive", "n_folds", "cohort", "same_order", "reason")
 SKIPPED = ("mean", "sd", "low", "high", "sd_paper")
+STYLE = """
+:root{--ink:#1b2127;--soft:#4c5661;--line:#d5d8dc;--ground:#fdfdfb;--wash:#f3f4f1;
+--accent:#1d4e79;--ours:#eef4f9}
+*{box-sizing:border-box}
+html{scroll-behavior:smooth}
+@media (prefers-reduced-motion:reduce){html{scroll-behavior:auto}}
+body{margin:0;background:var(--ground);color:var(--ink);
+font:1.0625rem/1.6 Charter,"Iowan Old Style","Source Serif 4",Georgia,serif}
+a{color:var(--accent);text-underline-offset:.15em}
+a:focus-visible,.scroll:focus-visible,summary:focus-visible{outline:3px solid #b45309;
+outline-offset:2px}
+.skip{position:absolute;left:-999rem}.skip:focus{left:1rem;top:1rem;background:#fff;padding:.5rem}
+header,main,footer{max-width:70rem;margin:0 auto;padding:0 1.5rem}
+header{padding-top:2.5rem;border-bottom:3px solid var(--ink);padding-bottom:1.25rem}
+h1,h2,h3,h4,nav,table,summary,.kicker,dl.headline,figcaption,.prompt{
+font-family:"Source Sans 3","Helvetica Neue",Helvetica,Arial,sans-serif}
+h1{font-size:2.1rem;line-height:1.2;margin:.2rem 0 .6rem;letter-spacing:-.01em}
+h2{font-size:1.45rem;margin:2.8rem 0 .8rem;padding-top:.6rem;border-top:1px solid var(--line)}
+h3{font-size:1.12rem;margin:2rem 0 .5rem}
+p,ul,ol,blockquote{max-width:44rem}
+.kicker{color:var(--soft);font-size:.95rem;margin:0}
+.note{background:var(--wash);border-left:4px solid var(--accent);padding:.7rem 1rem;max-width:none}
+nav ul{list-style:none;padding:0;display:flex;flex-wrap:wrap;gap:.3rem 1.4rem;margin:.8rem 0 0;
+max-width:none}
+dl.headline{display:grid;grid-template-columns:repeat(auto-fit,minmax(13rem,1fr));gap:1rem;
+margin:1.5rem 0}
+dl.headline div{background:var(--wash);padding:.8rem 1rem}
+dl.headline dt{color:var(--soft);font-size:.9rem;line-height:1.35}
+dl.headline dd{margin:.2rem 0 0;font-size:1.45rem;font-weight:600;overflow-wrap:anywhere}
+.scroll{overflow-x:auto;margin:1rem 0 .4rem}
+table{border-collapse:collapse;font-size:.92rem;line-height:1.35;font-variant-numeric:tabular-nums;
+border-top:2px solid var(--ink);border-bottom:2px solid var(--ink);min-width:20rem}
+caption{text-align:left;padding:0 0 .5rem;max-width:60rem;font-size:.98rem}
+th,td{padding:.36rem .7rem;text-align:left;vertical-align:top;border:0}
+thead th{border-bottom:1px solid var(--ink);vertical-align:bottom;font-weight:600}
+thead th.group{text-align:center;border-bottom:1px solid var(--line)}
+tbody tr+tr th,tbody tr+tr td{border-top:1px solid var(--line)}
+tbody th{font-weight:400}
+td.number{text-align:right;white-space:nowrap}
+td.long{min-width:18rem}
+td.ours{background:var(--ours);font-weight:600}
+.none{color:#5f6872}
+figure{margin:1.6rem 0}
+figure img{max-width:100%;height:auto;border:1px solid var(--line);background:#fff}
+figcaption{font-size:.95rem;color:var(--soft);max-width:60rem;margin-top:.4rem}
+details{margin:.8rem 0}summary{cursor:pointer;font-weight:600}
+.more{font-size:.92rem;margin:.2rem 0 1.6rem;color:var(--soft)}
+footer{margin-top:4rem;padding-top:1rem;padding-bottom:3rem;border-top:1px solid var(--line);
+color:var(--soft);font-size:.95rem}
+blockquote{margin:1rem 0;padding:.1rem 1rem;border-left:4px solid #8a9099;background:var(--wash)}
+code,pre{font-family:"JetBrains Mono",Consolas,"DejaVu Sans Mono",Menlo,monospace;font-size:.86em}
+.highlight,.output_text pre{background:var(--wash);padding:.7rem 1rem;overflow-x:auto;
+margin:.6rem 0}
+.highlight pre,.output_text pre{margin:0;line-height:1.45}
+.output_text pre{background:none;padding-left:1rem;border-left:3px solid var(--line)}
+.output_stderr pre{border-left-color:#b45309}
+.output_html,.output_png,.output_svg{overflow-x:auto;margin:.6rem 0}
+.output_png img,.output_svg img{max-width:100%;height:auto;background:#fff}
+img.math{vertical-align:middle}
+.cell{margin:.8rem 0}.prompt{display:none}
+.pager{display:flex;justify-content:space-between;gap:1rem;flex-wrap:wrap;margin:2.5rem 0}
+.highlight .c,.highlight .c1,.highlight .cm{color:#55606b;font-style:italic}
+.highlight .k,.highlight .kn,.highlight .kc,.highlight .ow{color:#7a1f5c;font-weight:600}
+.highlight .s,.highlight .s1,.highlight .s2,.highlight .sa,.highlight .si{color:#1a5c2e}
+.highlight .mi,.highlight .mf,.highlight .mb{color:#8a3b00}
+.highlight .nb,.highlight .nf,.highlight .nc,.highlight .nn{color:#1d4e79}
+@media (max-width:40rem){body{font-size:1rem}header,main,footer{padding-left:1rem;
+padding-right:1rem}h1{font-size:1.6rem}}
+@media print{body{font-size:10pt;background:#fff;color:#000}nav,.skip,.pager,.more a{display:none}
+header,main,footer{max-width:none;padding:0}.scroll{overflow:visible}
+tr,figure,dl.headline div,.highlight{break-inside:avoid}h2,h3,caption{break-after:avoid}
+thead{display:table-header-group}td.ours{background:none}table{font-size:8pt}
+details::details-content{content-visibility:visible;block-size:auto}}
+"""
+SOURCES = ("paper", "ours", "difference")
+STATISTICS = ("mean", "sd", "low", "high")
+REPORT_FRACTIONS = ("balanced_accuracy", "specificity", "sensitivity", "accuracy", "sex_f")
+REPORT_FRACTIONS += ("real_motion_accuracy", "real_motion_specificity", "balanced_accuracy_cv")
+REPORT_FRACTIONS += ("resampled_called_motion",)
+LONG_TEXT = 40  # characters; such a cell is kept wide enough to read
+LABELS = {
+    "auc": "AUC", "sex_f": "female", "mov01vs2": "severe motion (mov01vs2)",
+    "mov0vs1": "mild motion (mov0vs1)", "n_positive": "n with motion", "n_folds": "folds",
+    "same_order": "same order?", "real_motion_accuracy": "accuracy on real motion",
+}  # fmt: skip
+LONGEST = 60  # rows or columns; of a longer table pandas shows both ends
+WIDE = 28  # characters; a column with longer texts is given room
+STYLES = [
+    {"selector": "th.col_heading", "props": "text-align: center"},
+    {"selector": "caption", "props": "text-align: left; caption-side: top"},
+]
 
 
 def text_of(value, *, fraction: bool, digits: int | None = None) -> str:
@@ -173,3 +269,270 @@ def _escape(text: str) -> str:
     for sign in "\\&%$#_{}":
         text = text.replace(sign, r"\textbackslash " if sign == "\\" else f"\\{sign}")
     return text.replace("~", r"\textasciitilde ").replace("^", r"\textasciicircum ")
+
+
+def page(title: str, body: str) -> str:
+    """Wrap a body in a page that loads nothing from anywhere."""
+    return (
+        '<!DOCTYPE html>\n<html lang="en-GB">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<link rel="icon" href="data:,">\n'
+        f"<title>{title}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
+        f'<a class="skip" href="#main">Skip to the content</a>\n{body}\n</body>\n</html>\n'
+    )
+
+
+@dataclass
+class Leaf:
+    """One column as shown: a measure from one source, with the columns that hold its statistics."""
+
+    measure: str
+    source: str | None
+    columns: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def heading(self) -> str:
+        """Words above the column: its source where measures are grouped, else its measure."""
+        return self.source or report_heading(self.measure)
+
+
+def leaves(columns: list[str]) -> list[Leaf]:
+    """Gather columns by measure and source, in the order in which they first appear.
+
+    A statistic that names no source (``auc_low``) is ours; the spread over folds is kept where
+    the paper prints one too.
+    """
+    found: dict[tuple[str, str | None], Leaf] = {}
+    for column in columns:
+        measure, source, statistic = parse(column, columns)
+        leaf = found.setdefault((measure, source), Leaf(measure, source))
+        leaf.columns[statistic] = column
+    for (measure, source), leaf in found.items():
+        paper = found.get((measure, "paper"))
+        if source == "difference":  # how much two spreads differ says nothing
+            leaf.columns.pop("sd", None)
+        if source == "ours" and "low" in leaf.columns and not (paper and "sd" in paper.columns):
+            leaf.columns.pop("sd", None)
+    order = list(dict.fromkeys(leaf.measure for leaf in found.values()))
+    return sorted(found.values(), key=lambda leaf: order.index(leaf.measure))
+
+
+def parse(column: str, columns: list[str]) -> tuple[str, str | None, str]:
+    """Take a column's name apart into measure, source and statistic."""
+    words = column.split("_")
+    source = next((word for word in words if word in SOURCES), None)
+    rest = [word for word in words if word != source]
+    statistic = rest[-1] if len(rest) > 1 and rest[-1] in STATISTICS else ""
+    measure = "_".join(rest[:-1] if statistic else rest)
+    if not measure or column in SOURCES:  # a column that is called no more than `paper`
+        return column, None, ""
+    if statistic and source is None:
+        if f"{measure}_ours" in columns:
+            source = "ours"
+        elif measure not in columns and f"{measure}_mean" not in columns:
+            return column, None, ""
+    return measure, source, statistic
+
+
+def table_html(table: pd.DataFrame, caption: str, *, number: str = "") -> str:
+    """Write a table with caption, header cells that say what they head, and no bare empty cell.
+
+    Parameters
+    ----------
+    table : DataFrame
+        As written by the study.
+    caption : str
+        What the table shows; a cohort that is the same in all rows is added to it.
+    number : str
+        The paper's label, such as ``Table II``.
+
+    Returns
+    -------
+    str
+        The table, in a region that scrolls sideways.
+    """
+    name = number or caption
+    table = table.dropna(axis="columns", how="all")
+    if "cohort" in table and table["cohort"].nunique(dropna=False) == 1:
+        caption = f"{caption} Cohort: {table['cohort'].iloc[0]}."
+        table = table.drop(columns="cohort")
+    shown = leaves(list(table.columns))
+    first = next((leaf for leaf in shown if leaf.source is None), None)
+    if first:
+        shown = [first, *[leaf for leaf in shown if leaf is not first]]
+    groups: list[list[Leaf]] = []
+    for leaf in shown:
+        if groups and leaf.source and groups[-1][0].measure == leaf.measure:
+            groups[-1].append(leaf)
+        else:
+            groups.append([leaf])
+    title = f"<b>{escape(number)}.</b> {escape(caption)}" if number else escape(caption)
+    rows = "".join(_row(row, shown) for _, row in table.iterrows())
+    return (
+        f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(name, quote=True)}">'
+        f"<table><caption>{title}</caption><thead>{_head(groups)}</thead>"
+        f"<tbody>{rows}</tbody></table></div>"
+    )
+
+
+def _head(groups: list[list[Leaf]]) -> str:
+    """One header row, or two where measures have sources."""
+    if all(group[0].source is None for group in groups):
+        cells = "".join(f'<th scope="col">{escape(g[0].heading)}</th>' for g in groups)
+        return f"<tr>{cells}</tr>"
+    top, below = [], []
+    for group in groups:
+        if group[0].source is None:
+            top.append(f'<th scope="col" rowspan="2">{escape(group[0].heading)}</th>')
+            continue
+        words = escape(report_heading(group[0].measure))
+        top.append(f'<th scope="colgroup" class="group" colspan="{len(group)}">{words}</th>')
+        below += [f'<th scope="col" class="{leaf.source}">{leaf.heading}</th>' for leaf in group]
+    return f"<tr>{''.join(top)}</tr><tr>{''.join(below)}</tr>"
+
+
+def _row(row: pd.Series, shown: list[Leaf]) -> str:
+    """One row; its first cell heads it."""
+    cells = []
+    for index, leaf in enumerate(shown):
+        text = cell(row, leaf)
+        numeric = any(isinstance(row[c], Number) for c in leaf.columns.values())
+        width = "long" if len(text) > LONG_TEXT and not numeric else ""
+        kinds = [k for k in (leaf.source or "", "number" if numeric else "", width) if k]
+        style = f' class="{" ".join(kinds)}"' if kinds else ""
+        body = escape(text) if text else '<span class="none" aria-label="no value">–</span>'
+        cells.append(f'<th scope="row">{body}</th>' if index == 0 else f"<td{style}>{body}</td>")
+    return f"<tr>{''.join(cells)}</tr>"
+
+
+def cell(row: pd.Series, leaf: Leaf) -> str:
+    """Text of a cell: value, spread after ± and interval in brackets, as far as they are known."""
+    values = {kind: row[name] for kind, name in leaf.columns.items() if not pd.isna(row[name])}
+    main = values.get("", values.get("mean"))
+    if main is None:
+        return ""
+    measure, unit = leaf.measure, ""
+    if measure in SOURCES and isinstance(row.get("metric"), str):  # one measure per row
+        measure = row["metric"]
+        unit = " %" if is_fraction(measure) and isinstance(main, Number) else ""
+    signed = "difference" in (leaf.source, leaf.measure)
+    text = number(main, measure, signed=signed)
+    if "sd" in values:
+        text += f" ± {number(values['sd'], measure)}"
+    if {"low", "high"} <= set(values):
+        text += f" [{number(values['low'], measure)} to {number(values['high'], measure)}]"
+    return text + unit
+
+
+def number(value: object, measure: str = "", *, signed: bool = False) -> str:
+    """Write a value for reading: fractions in percent, small p as a bound, whole numbers whole."""
+    if isinstance(value, str):
+        return LABELS.get(value, value)
+    if str(value) in {"True", "False"}:
+        return "yes" if value else "no"
+    value = float(value)
+    if value < 0:
+        return "\u2212" + number(-value, measure)
+    plus = "+" if signed and value > 0 else ""
+    if is_fraction(measure) and abs(value) <= 1:
+        return f"{plus}{100 * value:.1f}"
+    if measure == "auc":
+        return f"{plus}{value:.2f}"
+    if measure == "p" or measure.startswith("p_"):
+        return "< 0.001" if value < 0.001 else f"{value:.3f}"
+    if value == round(value) and abs(value) < 1e12:
+        return f"{plus}{int(value):,}".replace(",", "\u2009")
+    return f"{plus}{value:.4g}"
+
+
+def is_fraction(measure: str) -> bool:
+    """Tell whether a measure is a fraction, which is shown in percent."""
+    return measure in REPORT_FRACTIONS
+
+
+def report_heading(measure: str) -> str:
+    """Words above the columns of a measure, with its unit."""
+    return f"{label(measure)} (%)" if is_fraction(measure) else label(measure)
+
+
+def label(name: str) -> str:
+    """Words for a column's name."""
+    return LABELS.get(name, name.replace("_", " "))
+
+
+def show_tables_readably() -> bool:
+    """Let the notebook that calls show data frames as `to_notebook` does; False outside one."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    if shell is None:
+        return False
+    shell.display_formatter.formatters["text/html"].for_type(pd.DataFrame, to_notebook)
+    return True
+
+
+def to_notebook(table: pd.DataFrame) -> str:
+    """Show a table as HTML; the table itself, which the cell returns, keeps every column.
+
+    Parameters
+    ----------
+    table : DataFrame
+        A comparison with the paper is shortened to ``paper | ours [low, high] | difference``,
+        fractions in percent; any other table keeps its columns and names. The one cohort of all
+        rows goes into the caption, and a column of reasons without any is left out. Tables with
+        several levels, with names twice, or with more than `LONGEST` rows or columns are left to
+        pandas, whose cells then hold whole texts too.
+
+    Returns
+    -------
+    str
+        One ``<table>`` with its own style.
+    """
+    axes = (table.index, table.columns)
+    plain = all(axis.nlevels == 1 and axis.is_unique for axis in axes)
+    if table.empty or max(table.shape) > LONGEST or not plain:
+        return _left_to_pandas(table)
+    named = all(isinstance(name, str) for name in table)
+    compared = named and any(name.endswith("_ours") for name in table)
+    shown, heads = readable(table) if compared else (_texts(table), {})
+    shown.index = table.index
+    caption = None
+    if "cohort" in shown and shown["cohort"].nunique() == 1 and shown["cohort"].all():
+        caption = f"Cohort: {escape(shown.pop('cohort').iloc[0])}"
+    if "reason" in shown and not shown["reason"].any():
+        shown.pop("reason")
+    wide = [name for name in shown if shown[name].str.len().max() > WIDE]
+    left = [name for name in shown if not pd.api.types.is_numeric_dtype(table.get(name))]
+    whole = [name for names in heads.values() for name in names]
+    left = [name for name in left if name not in whole]
+    if heads:
+        above = {name: heading(metric) for metric, names in heads.items() for name in names}
+        below = {name: name.removeprefix(f"{m}_") for m, names in heads.items() for name in names}
+        places = {name: (above.get(name, ""), below.get(name, name)) for name in shown}
+        shown.columns = pd.MultiIndex.from_tuples(places.values())
+        if not shown.columns.is_unique:
+            return _left_to_pandas(table)
+        wide, left, whole = ([places[name] for name in names] for names in (wide, left, whole))
+    style = shown.style.format(escape="html")
+    for axis in (0, 1):
+        style = style.format_index(escape="html", axis=axis)
+        style = style.format_index_names(escape="html", axis=axis)
+    style = style.set_table_attributes('class="dataframe"')
+    style = style.set_uuid(content_key(shown.to_csv()))  # two tables of a page have two styles
+    style = style.set_table_styles(STYLES).set_properties(subset=left, **{"text-align": "left"})
+    style = style.set_properties(subset=whole, **{"white-space": "nowrap"})
+    style = style.set_properties(subset=wide, **{"min-width": "14em"})
+    if isinstance(table.index, pd.RangeIndex):
+        style = style.hide(axis="index")
+    return style.set_caption(caption).to_html() if caption else style.to_html()
+
+
+def _left_to_pandas(table: pd.DataFrame) -> str:
+    """Show a table as pandas does, but no text cut off."""
+    with pd.option_context("display.max_colwidth", None):
+        return table._repr_html_()
+
+
+def _texts(table: pd.DataFrame) -> pd.DataFrame:
+    """Write every value of a plain table as text, floats with three decimals."""
+    texts = [[text_of(one, fraction=False, digits=3) for one in table[name]] for name in table]
+    made = pd.DataFrame(dict(enumerate(texts)), index=table.index)
+    return made.set_axis(table.columns, axis=1)

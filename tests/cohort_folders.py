@@ -11,7 +11,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from motionlib.preprocess.volumes import phantom
+from motionlib.preprocess.images import phantom
 
 GRADES = (0, 1, 2)
 

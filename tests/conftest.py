@@ -32,7 +32,7 @@ def rng() -> np.random.Generator:
 @pytest.fixture(scope="session")
 def phantom():
     """A head of 24x28x24 voxels, shape (1, 24, 28, 24); clone it before changing it."""
-    from motionlib.preprocess.volumes import phantom as make_phantom
+    from motionlib.preprocess.images import phantom as make_phantom
 
     return make_phantom((24, 28, 24), seed=0)
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from motionlib.files import write_json
 from motionlib.preprocess.grid import study_grid
-from motionlib.preprocess.volumes import save_volume
+from motionlib.preprocess.images import save_volume
 
 SPACING_MM = 16.0
 HEAD_SHAPE = (44, 56, 52)
@@ -19,7 +19,7 @@ HEAD_MM = 4.0
 def head(seed: int = 0, *, moved: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """Place the MNI152 brain in skull and scalp, 4 mm voxels, and give it noise of its own."""
     from motionlib.preprocess.grid import Grid, resample
-    from motionlib.preprocess.targets import load_target
+    from motionlib.preprocess.registration import load_target
 
     target = load_target("whole-head")
     affine = np.diag([HEAD_MM] * 3 + [1.0])

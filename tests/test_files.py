@@ -10,7 +10,7 @@ import pytest
 
 from motionlib import files
 from motionlib.motion.on_disk import Motion, corrupt_file
-from motionlib.preprocess.volumes import save_volume
+from motionlib.preprocess.images import save_volume
 
 
 class TestContentKey:

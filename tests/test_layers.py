@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from collections import Counter
 from functools import cache
 from pathlib import Path
 
@@ -11,8 +12,7 @@ import pytest
 PACKAGE = next(p for p in Path(__file__).resolve().parents if (p / "motionlib").is_dir())
 PACKAGE = PACKAGE / "motionlib"
 ROOMS = [  # from the ground up: a room imports itself and what stands before it
-    *("files", "faults", "manifest", "splits", "predictions", "metrics"),
-    *("reportstyle", "reporttables", "typeset", "tableview", "compute", "pairing"),
+    *("files", "tasks", "manifest", "splits", "predictions", "metrics", "typeset", "compute"),
     *("preprocess", "motion", "networks", "stats", "cohorts", "training", "paper", "iqms"),
     *("figures", "experiments", "study", "scoring", "commands", "cli"),
 ]
@@ -21,6 +21,7 @@ WITHOUT_TORCH = [  # tables, ROC and tests are computed where there is no torch
     *("stats", "paper", "figures", "study", "commands", "cli"),
 ]
 DRAWS_SIMULATIONS = "figures.motion"  # the one figure room that runs a simulator
+LONGEST, FULLEST, MOST_AT_TOP, MOST_MODULES = 800, 12, 24, 125
 
 
 @cache
@@ -100,6 +101,11 @@ class TestRooms:
     def test_every_module_has_its_room(self):
         assert {room(name) for name in modules() if name} == set(ROOMS)
 
+    @pytest.mark.parametrize("name", sorted(name for name in modules() if name))
+    def test_a_module_imports_nothing_from_above(self, name):
+        above = set(ROOMS[ROOMS.index(room(name)) + 1 :])
+        assert {one for one in graph(True)[name] if room(one) in above} == set()
+
     def test_no_imports_go_round_in_a_circle_however_deep_they_are(self):
         assert circle(graph(True)) == []
 
@@ -124,6 +130,21 @@ class TestRooms:
 
 
 class TestSize:
+    def test_no_file_is_too_long_to_read(self):
+        lengths = {n: len(p.read_text().splitlines()) for n, p in modules().items()}
+        assert {name: n for name, n in lengths.items() if n > LONGEST} == {}
+
+    def test_no_folder_is_a_corridor(self):
+        counts = Counter(p.parent for p in modules().values() if p.name != "__init__.py")
+        assert {folder.name: n for folder, n in counts.items() if n > FULLEST} == {}
+
+    def test_the_top_is_a_map(self):
+        names = [p.name for p in PACKAGE.iterdir() if not p.name.startswith(("_", "."))]
+        assert len(names) <= MOST_AT_TOP
+
+    def test_the_house_stays_small(self):
+        assert sum(p.name != "__init__.py" for p in modules().values()) <= MOST_MODULES
+
     @pytest.mark.parametrize("name", sorted(modules()))
     def test_a_module_says_what_it_is(self, name):
         assert (ast.get_docstring(ast.parse(modules()[name].read_text())) or "").strip()

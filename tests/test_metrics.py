@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 from motionlib.metrics import auc, classification_metrics, fold_summary, per_fold, roc
-from motionlib.pairing import check_labels, combine_folds, pair_predictions
+from motionlib.predictions import check_labels, combine_folds, pair_predictions
 
 
 def labels_and_scores(seed: int, n: int = 60, decimals: int = 2):

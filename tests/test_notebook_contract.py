@@ -9,8 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from motionlib.study.notebooks import coerce, read_notebook, read_parameters, text
-from motionlib.study.profiles import RESERVED, check_engine, read_profile, read_study
+from motionlib.study.notebooks import (
+    RESERVED,
+    check_engine,
+    coerce,
+    read_notebook,
+    read_parameters,
+    read_profile,
+    read_study,
+    text,
+)
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 PATHS = sorted(NOTEBOOKS.glob("*.ipynb"))
@@ -194,7 +202,7 @@ class TestProfiles:
         needs = read_profile(profile, [path.stem for path in PATHS])["needs"]
         for need in needs:  # whether the data are there is not asked here
             monkeypatch.setenv(str(need).partition("/")[0], str(NOTEBOOKS))
-        monkeypatch.setattr("motionlib.study.profiles.data_needed", lambda *_: {})
+        monkeypatch.setattr("motionlib.study.notebooks.data_needed", lambda *_: {})
         study = read_study(profile.stem, notebooks=NOTEBOOKS, runs=NOTEBOOKS)
         assert set(study.parameters) == {path.stem for path in PATHS}
 

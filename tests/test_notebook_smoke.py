@@ -9,11 +9,11 @@ import sys
 import pandas as pd
 import pytest
 
+from motionlib.files import repository
 from motionlib.metrics import classification_metrics
 from motionlib.networks import costs
 from motionlib.paper.transcription import published
 from motionlib.predictions import PREDICTION_COLUMNS, load_predictions
-from motionlib.study.provenance import repository
 
 pytestmark = [pytest.mark.notebook, pytest.mark.timeout(1800)]
 TABLES = (

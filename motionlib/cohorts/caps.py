@@ -8,7 +8,7 @@ import pandas as pd
 
 from motionlib.cohorts import sources
 from motionlib.cohorts.selection import Selection, Sieve
-from motionlib.preprocess.caps_names import CROPPED
+from motionlib.preprocess.caps import CROPPED
 
 
 def read(

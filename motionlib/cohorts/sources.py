@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from motionlib.cohorts.selection import Sieve
-from motionlib.faults import ID_PATTERN
+from motionlib.manifest import ID_PATTERN
 from motionlib.preprocess.images import check_header
 
 IMAGE_SUFFIXES = (".nii.gz", ".nii")

@@ -20,8 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Fetch, and say what became of the files."""
-    from motionlib.cohorts.download import DownloadError, Politeness
-    from motionlib.cohorts.fetch import fetch
+    from motionlib.cohorts.fetch import DownloadError, Politeness, fetch
 
     if args.attempts < 1 or args.timeout <= 0:
         raise ValueError("--attempts must be at least 1 and --timeout above 0.")

@@ -42,9 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Fine-tune and report; 0 if every graded scan was used, 1 if some could not be."""
+    from motionlib.scoring.model import default_model
     from motionlib.scoring.own_grades import fine_tune_own
-    from motionlib.scoring.owngradesreport import write_reports
-    from motionlib.scoring.shipped import default_model
+    from motionlib.scoring.reports import write_reports
 
     outcome = fine_tune_own(
         args.manifest,

@@ -81,7 +81,7 @@ def _write_details(scans: list, args: argparse.Namespace) -> None:
         quality = measure(volume, compat=not args.corrected, affine=affine)
         parts.append(quality.table().assign(scan_id=scan_id))
         if args.overlay:
-            from motionlib.iqms.robustness import show_foreground
+            from motionlib.figures.iqms import show_foreground
 
             with atomic(Path(args.overlay) / f"{scan_id}_foreground.png") as aside:
                 show_foreground(quality).savefig(aside, dpi=100)

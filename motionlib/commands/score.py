@@ -36,8 +36,8 @@ def main(args: argparse.Namespace) -> int:
     from motionlib.scoring.inputs import IMAGES, find_scans
 
     scans = find_scans(args.input, suffixes=IMAGES)
+    from motionlib.scoring.model import default_model
     from motionlib.scoring.score import score_scans
-    from motionlib.scoring.shipped import default_model
 
     model = Path(args.model) if args.model else default_model()
     rows = score_scans(

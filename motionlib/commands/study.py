@@ -9,7 +9,7 @@ import signal
 import sys
 from pathlib import Path
 
-from motionlib.study.provenance import repository, runs_root
+from motionlib.files import repository, runs_root
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,9 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Run the study; 0 done, 1 a notebook stopped."""
-    from motionlib.study.execute import NotebookFailed
-    from motionlib.study.profiles import read_study
-    from motionlib.study.runner import run_study
+    from motionlib.study.notebooks import read_study
+    from motionlib.study.runner import NotebookFailed, run_study
     from motionlib.study.shards import run_shard, shard_of, to_train
 
     notebooks = Path(args.notebooks).resolve() if args.notebooks else repository() / "notebooks"

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import atexit
+import ctypes
 import os
+import sys
+import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
-
-from motionlib.compute.memory import keep_memory
-from motionlib.compute.progress import Meter
 
 ENGINES = "inline, local[:N], tcp://host:port, slurm:FILE.yaml or shard:I/N"
 ELSEWHERE = "Left to another shard"  # how the failures begin that are another job's work
 RETRIES = 2  # a task whose worker died is tried again this often
-
 _clients: dict[tuple, Any] = {}
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # malloc.h
+KEEP_BYTES = 2**30
+REPORT_EVERY_S = 5.0  # headless logs stay readable
 
 
 @dataclass(frozen=True)
@@ -284,3 +287,166 @@ def _guarded(function: Callable, item: Any) -> Any:
 def _counted(meter: Meter, result: Any) -> Any:
     """Note one result and hand it on."""
     return meter.count(result, failed=isinstance(result, Failure))
+
+
+@cache
+def keep_memory() -> bool:
+    """Tell glibc to keep freed memory up to 1 GiB; elsewhere nothing is done.
+
+    Returns
+    -------
+    bool
+        Whether the setting was taken.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    libc = ctypes.CDLL(None)
+    if not hasattr(libc, "gnu_get_libc_version"):
+        return False
+    settings = ((M_MMAP_THRESHOLD, KEEP_BYTES), (M_TRIM_THRESHOLD, KEEP_BYTES), (M_TOP_PAD, 2**26))
+    return all(libc.mallopt(name, value) == 1 for name, value in settings)
+
+
+def in_lab() -> bool:
+    """Tell whether this is a kernel that a Jupyter server opened for somebody who looks at it.
+
+    Such a server names the notebook to its kernels; papermill and nbconvert do not, and
+    `execute.kernel_environment` asks for text.
+    """
+    asked = os.environ.get("MOTIONLIB_PROGRESS") != "text" and "JPY_SESSION_NAME" in os.environ
+    return asked and "ipykernel" in sys.modules
+
+
+@contextmanager
+def progress_of(label: str, total: int) -> Iterator[Callable[[str], None]]:
+    """Report on some tasks: a bar where there is a frontend for it, else `text_progress`.
+
+    Parameters
+    ----------
+    label : str
+        Name of the work.
+    total : int
+        Number of tasks.
+
+    Yields
+    ------
+    callable
+        Takes every line; give it to `compute.submit` and to the tasks of this process.
+    """
+    if not in_lab():
+        yield text_progress()
+        return
+    bar = Bar(label, total)
+    try:
+        yield bar
+    finally:
+        bar.close()
+
+
+class Bar:
+    """A bar of tqdm that counts finished tasks and shows the latest line.
+
+    Parameters
+    ----------
+    label, total
+        As in `progress_of`.
+    """
+
+    def __init__(self, label: str, total: int):
+        from tqdm.auto import tqdm
+
+        self.bar = tqdm(total=total, desc=label)
+
+    def __call__(self, line: str) -> None:
+        """Show a line beside the bar."""
+        self.bar.set_postfix_str(line)
+
+    def reach(self, done: int) -> None:
+        """Move to a number of finished tasks."""
+        self.bar.update(done - self.bar.n)
+
+    def close(self) -> None:
+        """Leave the bar as it is."""
+        self.bar.close()
+
+
+def text_progress(
+    every_s: float = 15.0,
+    say: Callable[[str], None] = print,
+    clock: Callable[[], float] = time.monotonic,
+) -> Callable[[str], None]:
+    """Make a reporter that says a line at most every so many seconds, the first after as many.
+
+    Parameters
+    ----------
+    every_s : float, default=15
+        Seconds between two lines; what takes less stays silent.
+    say : callable
+        Takes a line that is due.
+    clock : callable
+        Seconds that pass.
+
+    Returns
+    -------
+    callable
+        Takes every line.
+    """
+    last = clock()
+
+    def report(line: str) -> None:
+        nonlocal last
+        if clock() - last >= every_s:
+            last = clock()
+            say(line)
+
+    return report
+
+
+class Meter:
+    """Count results and report progress, as text with an estimate or on a bar.
+
+    Parameters
+    ----------
+    label, total
+        As in `progress_of`.
+    report : callable, optional
+        Takes a line.
+    """
+
+    def __init__(self, label: str, total: int, report: Callable[[str], None] | None):
+        self.label, self.total, self.report = label, total, report
+        self.done = self.failed = 0
+        self.start = self.last = time.monotonic()
+
+    def count(self, result: Any, *, failed: bool = False) -> Any:
+        """Note one result and hand it on."""
+        self.done += 1
+        self.failed += failed
+        if isinstance(self.report, Bar):
+            self.report.reach(self.done)
+            return result
+        now = time.monotonic()
+        due = now - self.last >= REPORT_EVERY_S or self.done == self.total
+        if self.report is not None and due:
+            self.last = now
+            left_s = (now - self.start) / self.done * (self.total - self.done)
+            lost = f", {self.failed} failed" if self.failed else ""
+            self.report(f"{self.label}: {self.done}/{self.total}{lost}, about {left_s:.0f} s left")
+        return result
+
+
+def default_device() -> str:
+    """Device that ``MOTIONLIB_DEVICE`` names, else ``cpu``."""
+    return os.environ.get("MOTIONLIB_DEVICE", "cpu")
+
+
+def outcome_row(result) -> dict:
+    """Make an outcome row; a task that raised, or lost its worker, becomes a failed row."""
+    if isinstance(result, Failure):
+        return failed_row(result.item["scan_id"], result.error)
+    return result
+
+
+def failed_row(scan_id: str, reason: str) -> dict:
+    """Make the outcome row of a scan that could not be done."""
+    return {"scan_id": scan_id, "status": "failed", "reason": reason, "path": ""}

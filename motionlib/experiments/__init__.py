@@ -5,9 +5,8 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "budget": ["Budget"],
-        "checks": ["coin_lesson"],
-        "cohort": ["example_volumes", "grid_of", "manifest_of", "research_rows"],
+        "checks": ["called_motion", "coin_lesson", "mistakes", "occlude"],
+        "cohort": ["example_volumes", "grid_of", "manifest_of", "prepare_cohort", "research_rows"],
         "copies": ["synthetic_set"],
         "fine_tuning": [
             "FREEZE",
@@ -19,9 +18,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "research_only",
             "validation_losses",
         ],
-        "heldcohorts": ["prepare_cohort"],
-        "missed": ["called_motion"],
-        "occlusion": ["mistakes", "occlude"],
         "pretraining": [
             "accuracy_by_model",
             "controls",
@@ -31,6 +27,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "pretrain",
             "pretrained",
         ],
+        "simulators": ["compare_choices", "single_step_error", "time_simulators"],
+        "trainings": ["Budget"],
         "trust": [
             "before_and_after",
             "by_site",

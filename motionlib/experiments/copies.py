@@ -19,13 +19,13 @@ from motionlib.experiments.cohort import (
     research_rows,
 )
 from motionlib.files import atomic, code_key, content_key, read_json, seed_from, write_table
+from motionlib.manifest import is_warehouse
 from motionlib.motion.recipes import CONTROLS, TEST_RANGE, make_variant
-from motionlib.paper.run_summary import is_warehouse
+from motionlib.tasks import TASK_GRADES
 
 # what a copy comes from
 CODE = ("motion", "preprocess", "experiments/copies.py")
 DRAWS = 3  # moved copies, and still ones, of every training scan in the recommended recipe
-TASK_GRADES = {"mov01vs2": ((0, 1), (2,)), "mov0vs1": ((0,), (1,))}
 PREPARED = ["scan_id", "participant_id", "source_participant_id", "cohort", "path", "role", "fold"]
 
 

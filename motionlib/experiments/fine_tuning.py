@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from motionlib import tasks
+from motionlib.compute.engines import default_device
 from motionlib.experiments import copies
-from motionlib.experiments.budget import Budget, default_device
 from motionlib.experiments.cohort import manifest_of
 from motionlib.experiments.pretraining import COLUMNS, read_prepared, rows_of, score_all
-from motionlib.experiments.trainings import Job, folds_of, note_folds, spec_for, train
+from motionlib.experiments.trainings import Budget, Job, folds_of, note_folds, spec_for, train
 from motionlib.files import write_table
 from motionlib.training.checkpoints import load_network, read_model
 from motionlib.training.prediction import ensemble
@@ -222,7 +223,7 @@ def annotators(run) -> pd.DataFrame:
     """Rows of the two raters on the warehouse's test scans, where the cohort has raters."""
     manifest = manifest_of(run).set_index("scan_id")
     parts = []
-    for task, (_, positive) in copies.TASK_GRADES.items():
+    for task, (_, positive) in tasks.TASK_GRADES.items():
         prepared = read_prepared(run, copies.warehouse_set(run, task))
         tested = prepared[prepared["role"] == "test"]
         for rater in ("rater_1", "rater_2"):

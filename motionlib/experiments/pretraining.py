@@ -11,10 +11,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from motionlib.compute.engines import default_device
 from motionlib.experiments import copies
-from motionlib.experiments.budget import Budget, default_device
 from motionlib.experiments.cohort import clean_path, manifest_of
-from motionlib.experiments.trainings import Job, folds_of, note_folds, prepare, spec_for, train
+from motionlib.experiments.trainings import (
+    Budget,
+    Job,
+    folds_of,
+    note_folds,
+    prepare,
+    spec_for,
+    train,
+)
 from motionlib.files import read_json
 from motionlib.motion.recipes import CONTROLS, LADDER
 from motionlib.predictions import PREDICTION_COLUMNS

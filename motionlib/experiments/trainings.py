@@ -7,14 +7,13 @@ nothing twice and a killed run goes on where it was.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 from motionlib import compute
 from motionlib.compute import engines
-from motionlib.compute.progress import progress_of
-from motionlib.experiments.budget import Budget
+from motionlib.compute.engines import default_device, progress_of
 from motionlib.files import read_json, sha256_file, write_json
 from motionlib.training.checkpoints import is_done
 from motionlib.training.fitting import fit
@@ -172,3 +171,36 @@ def folds_of(run, name: str, *, notebook: str | None = None) -> list[Path]:
         if not is_done(folder):
             run.need(f"models/{folder.name}/DONE", notebook=notebook)
     return folders
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What one training may spend.
+
+    Attributes
+    ----------
+    epochs : int
+        Passes over the training scans.
+    n_folds : int
+        Folds trained.
+    learning_rate : float
+        Adam's step; the paper has 1e-4.
+    batch_size : int
+        The paper has 16.
+    engine : str
+        Where trainings run.
+    device : str
+        ``cpu`` or ``cuda``; the default is what MOTIONLIB_DEVICE says, else ``cpu``.
+    """
+
+    epochs: int
+    n_folds: int
+    learning_rate: float = 1e-4  # §III-C.2
+    batch_size: int = 16  # §III-C.2
+    engine: str = "inline"
+    device: str = field(default_factory=default_device)
+
+    @property
+    def precision(self) -> str:
+        """``bf16`` on a GPU, where it is the fast way, else ``float32``."""
+        return "bf16" if self.device.startswith("cuda") else "float32"

@@ -14,10 +14,14 @@ import pandas as pd
 from motionlib.files import seed_from
 from motionlib.metrics import classification_metrics
 from motionlib.stats import conformal
-from motionlib.stats.calibration import best_threshold, calibration_error
-from motionlib.stats.calibrators import KINDS, fit_calibrator
+from motionlib.stats.calibration import (
+    KINDS,
+    best_threshold,
+    calibration_error,
+    calibration_interval,
+    fit_calibrator,
+)
 from motionlib.stats.prior_shift import estimate_prior, match_quantiles
-from motionlib.stats.reliability import calibration_interval
 
 LEVELS = (0.8, 0.9, 0.95)
 SHARES = (0.05, 0.15, 0.3, 0.5)

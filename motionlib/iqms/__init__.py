@@ -5,9 +5,14 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "forest": ["cross_validated", "importance", "judge_set", "warehouse_rows"],
-        "forestsearch": ["search_forest"],
-        "measures": ["measure"],
+        "forest": [
+            "cross_validated",
+            "importance",
+            "judge_set",
+            "search_forest",
+            "warehouse_rows",
+        ],
+        "measures": ["MEASURES", "measure"],
         "mr_art": [
             "among_told",
             "both_tasks",
@@ -17,23 +22,19 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "single_measures",
             "summarise",
         ],
-        "robustness": [
-            "fragility",
-            "move",
-            "noisy_template",
-            "plot_fragility",
-            "plot_importance",
-            "show_foreground",
-        ],
-        "sites": ["Recipe", "choose_by_site", "choose_recipe", "compare_recipes", "site_auc"],
-        "sitetransfer": [
+        "robustness": ["fragility", "move", "noisy_template"],
+        "sites": [
+            "Recipe",
             "auc_by_mark",
+            "choose_by_site",
+            "choose_recipe",
+            "compare_recipes",
             "judge_transfer",
+            "site_auc",
             "transfer",
             "transfer_thresholds",
             "waist",
         ],
-        "slicemeasures": ["MEASURES"],
         "tables": ["PAPER_MEASURES", "add_measures", "image_quality"],
     },
 )

@@ -7,8 +7,7 @@ import pandas as pd
 
 from motionlib.cohorts.ratings import measure_names, select_task
 from motionlib.compute.engines import raise_failures, submit
-from motionlib.iqms.forest import cross_validated
-from motionlib.iqms.forestsearch import N_ITER
+from motionlib.iqms.forest import N_ITER, cross_validated
 from motionlib.metrics import classification_metrics
 from motionlib.stats.intervals import bootstrap_ci
 

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from motionlib.iqms.measures import Quality, measure
-from motionlib.iqms.slicemeasures import MEASURES
+from motionlib.iqms.measures import MEASURES, Quality, measure
 
 __all__ = [
     "MEASURES",

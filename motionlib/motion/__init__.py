@@ -5,14 +5,12 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "acquisition": ["acquire"],
-        "image_based": ["image_motion", "kspace_motion"],
-        "protocols": ["Acquisition"],
-        "recipes": ["SEVERITIES", "SIMULATORS"],
-        "replays": ["ImageMotion", "KSpaceMotion"],
+        "acquisition": ["Acquisition", "acquire"],
+        "image_based": ["image_motion"],
+        "kspace_based": ["kspace_motion"],
+        "recipes": ["SEVERITIES", "SIMULATORS", "as_tensor"],
         "sampling": ["sample_realistic", "sample_segments", "sample_time_course"],
-        "severity": ["displacement"],
-        "trajectory": ["Trajectory"],
-        "transforms": ["RandomImageMotion", "RandomKSpaceMotion"],
+        "trajectory": ["Trajectory", "displacement"],
+        "transforms": ["ImageMotion", "KSpaceMotion", "RandomImageMotion", "RandomKSpaceMotion"],
     },
 )

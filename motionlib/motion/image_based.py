@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
-from motionlib.motion.blocks import Output, combine_poses, finish
-from motionlib.motion.trajectory import Trajectory
-from motionlib.motion.voxelmaps import (
+from motionlib.motion.resampling import (
     check_affine,
     check_axis,
     check_volume,
+    is_identity,
     one_thread_if_small,
     sampling_maps,
 )
+from motionlib.motion.trajectory import Trajectory
 
 Pad = int | Sequence[int] | Literal["auto"]
+Output = Literal["magnitude", "real", "complex"]
+MOST_BUFFERS = 4  # volumes in memory for the poses at work
 
 
 @one_thread_if_small
@@ -91,110 +95,6 @@ def image_motion(
         frame=trajectory.frame, center=center, direction=direction,
     )  # fmt: skip
     return combine_poses(grid, maps, owner.reshape(-1), axis, output).reshape(volume.shape)
-
-
-@one_thread_if_small
-def kspace_motion(
-    volume: torch.Tensor,
-    trajectory: Trajectory,
-    *,
-    affine: Any,
-    axis: int,
-    eps: float = 1e-3,
-    pad_vox: Pad = "auto",
-    output: Output = "magnitude",
-    center: Literal["image", "world"] = "image",
-    direction: Literal["push", "pull"] = "push",
-    half_sample_grid: bool = False,
-    mask_corners: bool = False,
-) -> torch.Tensor:
-    """Corrupt a volume by moving it while its k-space is acquired, one pose per plane.
-
-    Parameters
-    ----------
-    volume : Tensor, shape (1, I, J, K) or (I, J, K)
-        Motion-free intensities, float32 (float64 is computed in double). Not modified.
-    trajectory : Trajectory
-        Any number of poses; evaluated at every plane along `axis`.
-    affine : array-like, shape (4, 4)
-        From voxel indices to RAS mm.
-    axis : int
-        Array axis along which k-space is acquired in time (0, 1 or 2).
-    eps : float, default=1e-3
-        Relative accuracy of the non-uniform FFT; below 1e-5 it is computed in double.
-    pad_vox : int, (int, int, int) or "auto"
-        Voxels of air added on each side, so that what leaves the field of view does not wrap.
-        ``auto``: the largest displacement, at least 8 % along `axis`, rounded up to sizes that the
-        FFT likes.
-    output : {"magnitude", "real", "complex"}
-        What to return.
-    center, direction : str
-        As in `image_motion`. A course from the fork turns about voxel ``N // 2``.
-    half_sample_grid : bool, default=False
-        The fork's k-space grid, half a sample off on odd sizes. For equivalence tests only.
-    mask_corners : bool, default=False
-        Set k-space to zero where a turn asks for frequencies beyond the measured box, instead of
-        folding them periodically as the fork does.
-
-    Returns
-    -------
-    Tensor
-        Same shape, dtype and device as `volume` (complex64/128 for ``complex``).
-
-    Raises
-    ------
-    ValueError
-        If the volume, the affine, the axis or an option cannot give a meaningful scan.
-
-    Notes
-    -----
-    Source: paper §III-C.1, Fig. 1 (right), nT = 200; the fork's ``MotionFromTimeCourse`` with
-    type-2 NUFFT: ``s(k) = F(R^T k) exp(-i k t)``.
-    Departs from the paper: correct grid on odd sizes, voxel sizes, affine honoured, less padding.
-    """
-    from motionlib.motion.kspace_based import fast_length, image_of, moving_spectrum
-
-    grid, affine = check_volume(volume, output), check_affine(affine)
-    axis, shape = check_axis(axis), np.array(grid.shape)
-    if not 1e-12 <= eps < 1:
-        raise ValueError(f"eps is {eps}; choose an accuracy between 1e-12 and 1e-1.")
-    if half_sample_grid and output != "magnitude":
-        raise ValueError("The half-sample grid is the fork's, which gives magnitudes only.")
-    where = {"frame": trajectory.frame, "center": center, "direction": direction}
-
-    def maps_of(n_lines: int) -> np.ndarray:
-        poses = trajectory.at_lines(n_lines, rule="linear")
-        return np.linalg.inv(sampling_maps(*poses, affine, grid.shape, **where))
-
-    if isinstance(pad_vox, str):
-        if pad_vox != "auto":
-            raise ValueError(f"pad_vox is {pad_vox!r}; give voxels per side or 'auto'.")
-        before = _pad_for(maps_of(int(shape[axis])), shape, axis)
-        after = np.array([fast_length(n) for n in shape + 2 * before]) - shape - before
-    else:
-        before = after = np.broadcast_to(np.asarray(pad_vox, dtype=int), 3)
-        if before.min() < 0:
-            raise ValueError(f"pad_vox is {pad_vox}; give 0 or more voxels per side.")
-    padded = tuple(int(n) for n in shape + before + after)
-    spectrum = moving_spectrum(
-        grid, maps_of(padded[axis]), padded, axis, eps=eps,
-        half_sample_grid=half_sample_grid, mask_corners=mask_corners, origin=before,
-    )  # fmt: skip
-    moved = image_of(spectrum, grid.shape, before)
-    if output == "complex":
-        return moved.to(torch.promote_types(volume.dtype, torch.complex32)).reshape(volume.shape)
-    result = finish(moved.real, None if output == "real" else moved.imag, output)
-    return result.to(volume.dtype).reshape(volume.shape)
-
-
-def _pad_for(maps: np.ndarray, shape: np.ndarray, axis: int) -> np.ndarray:
-    """Voxels of air per side: how far the box's corners travel, and room for ghosts."""
-    corners = np.array(np.meshgrid(*[(0, n - 1) for n in shape], indexing="ij")).reshape(3, -1)
-    travel = maps[:, :3, :3] @ corners + maps[:, :3, 3:] - corners
-    pad = np.ceil(np.abs(travel).max(axis=(0, 2))).astype(int)
-    pad = np.minimum(pad, shape // 8 + 1)
-    pad[axis] = max(pad[axis], int(np.ceil(0.08 * shape[axis])))
-    return pad
 
 
 def recentre(
@@ -286,3 +186,168 @@ def resample_once(
     """
     trajectory = Trajectory.constant(translation_mm, rotation_deg)
     return image_motion(volume, trajectory, affine=affine, axis=0, center=center, output="real")
+
+
+def combine_poses(
+    grid: torch.Tensor, maps: np.ndarray, owner: np.ndarray, axis: int, output: Output
+) -> torch.Tensor:
+    """Stream over poses: resample, keep the lines each pose owns, transform back once.
+
+    Parameters
+    ----------
+    grid : Tensor, shape (I, J, K)
+        Motion-free intensities.
+    maps : ndarray, shape (P, 4, 4)
+        Output voxel to source voxel, per pose.
+    owner : ndarray of int, shape (N,)
+        Pose of each line along `axis`, from -kmax to +kmax.
+    axis : int
+        Array axis of the lines.
+    output : {"magnitude", "real", "complex"}
+        What to return.
+
+    Returns
+    -------
+    Tensor, shape (I, J, K)
+        The combined volume.
+
+    Notes
+    -----
+    The pose of most lines is the base; every other pose adds its lines of the *difference* to the
+    base. The work of the transforms, two thin matrix products, does not depend on the number of
+    poses, and neither does the memory.
+    """
+    from motionlib.motion.resampling import resample
+
+    fill = float(grid.min())
+    counts = np.bincount(owner, minlength=len(maps))
+    first = int(np.argmax(counts))
+    base = grid if is_identity(maps[first]) else resample(grid, maps[first], fill=fill)
+    others = [pose for pose in range(len(maps)) if pose != first and counts[pose]]
+    if not others:
+        return finish(base.clone() if base is grid else base, None, output)
+    n = grid.shape[axis]
+    lines = [np.flatnonzero(owner == pose) - n // 2 for pose in others]
+    spectrum = grid.new_empty(_with(grid.shape, axis, 2 * sum(map(len, lines))))
+    starts = np.cumsum([0, *(2 * len(own) for own in lines)])
+    jobs = list(zip(others, lines, starts[:-1].tolist(), strict=True))
+
+    def collect(part: list[tuple[int, np.ndarray, int]]) -> None:
+        moved = torch.empty_like(grid)
+        for pose, own, start in part:
+            resample(grid, maps[pose], fill=fill, out=moved, minus=base)
+            rows = spectrum.narrow(axis if axis < 2 else 0, start, 2 * len(own))
+            multiply(waves(own, n).to(grid), moved, axis, out=rows)
+
+    threads = min(torch.get_num_threads(), len(jobs), MOST_BUFFERS)
+    if threads == 1 or grid.device.type == "cuda":
+        collect(jobs)
+    else:  # whole poses per thread, each of them without OpenMP: its idle threads would spin
+        parts = [jobs[t::threads] for t in range(threads)]
+        before, alone = torch.get_num_threads(), partial(torch.set_num_threads, 1)
+        try:
+            with ThreadPoolExecutor(threads, initializer=alone) as pool:
+                list(pool.map(collect, parts))
+        finally:  # torch keeps one number for all threads
+            torch.set_num_threads(before)
+    back = [waves(own, n) for own in lines]  # rows cos(a), -sin(a) of every line a
+    real = multiply(torch.cat(back).T.to(grid) / n, spectrum, axis, back=True)
+    real += base
+    if output == "real":
+        return real
+    turned = [torch.cat([-wave[len(wave) // 2 :], wave[: len(wave) // 2]]) for wave in back]
+    return finish(
+        real, multiply(torch.cat(turned).T.to(grid) / n, spectrum, axis, back=True), output
+    )
+
+
+def _with(shape: torch.Size, axis: int, rows: int) -> list[int]:
+    """Shape of `rows` spectral lines along `axis`; rows come first for the last axis."""
+    i, j, k = shape
+    return {0: [rows, j, k], 1: [i, rows, k], 2: [rows, i, j]}[axis]
+
+
+def waves(bins: np.ndarray, n: int) -> torch.Tensor:
+    """Real and imaginary part of the DFT rows of some bins, shape (2 B, n), float64."""
+    phase = np.outer(bins, np.arange(n)) * (2 * np.pi / n)
+    return torch.from_numpy(np.concatenate([np.cos(phase), -np.sin(phase)]))
+
+
+def multiply(
+    matrix: torch.Tensor,
+    volume: torch.Tensor,
+    axis: int,
+    *,
+    out: torch.Tensor | None = None,
+    back: bool = False,
+) -> torch.Tensor:
+    """Apply a matrix along one axis; the spectral side of the last axis has its rows first.
+
+    Parameters
+    ----------
+    matrix : Tensor, shape (M, N)
+        Applied from the left.
+    volume : Tensor
+        (I, J, K); with `back` and axis 2: (N, I, J).
+    axis : int
+        Array axis of length N.
+    out : Tensor, optional
+        Memory for the result.
+    back : bool
+        From lines to voxels.
+
+    Returns
+    -------
+    Tensor
+        With M in the place of N; axis 2: (M, I, J), or (I, J, M) with `back`.
+    """
+    m = len(matrix)
+    if axis == 1:
+        stack = matrix.expand(len(volume), *matrix.shape)
+        if out is None:
+            return torch.bmm(stack, volume)
+        return out.baddbmm_(stack, volume, beta=0)
+    if axis == 0:
+        flat, shape = volume.reshape(len(volume), -1), (m, *volume.shape[1:])
+        result = torch.mm(matrix, flat, out=None if out is None else out.view(m, -1))
+    elif back:
+        flat, shape = volume.reshape(len(volume), -1), (*volume.shape[1:], m)
+        result = torch.mm(flat.T, matrix.T)
+    else:
+        flat, shape = volume.reshape(-1, volume.shape[2]), (m, *volume.shape[:2])
+        result = torch.mm(matrix, flat.T, out=None if out is None else out.view(m, -1))
+    return result.reshape(shape)
+
+
+def partial_dft(volume: torch.Tensor, bins: np.ndarray, axis: int) -> torch.Tensor:
+    """Compute only some bins of the DFT along one axis.
+
+    Parameters
+    ----------
+    volume : Tensor, shape (I, J, K)
+        Real or complex.
+    bins : ndarray of int, shape (B,)
+        Frequencies in cycles per volume, negative ones included.
+    axis : int
+        Array axis.
+
+    Returns
+    -------
+    Tensor, shape (B, ., .), complex
+        The two other axes follow in their order.
+    """
+    along = waves(bins, volume.shape[axis])
+    if volume.is_complex():
+        along = torch.complex(along[: len(bins)], along[len(bins) :]).to(volume)
+        return torch.tensordot(along, volume, dims=([1], [axis]))
+    rows = torch.tensordot(along.to(volume), volume, dims=([1], [axis]))
+    return torch.complex(rows[: len(bins)], rows[len(bins) :])
+
+
+def finish(real: torch.Tensor, imaginary: torch.Tensor | None, output: Output) -> torch.Tensor:
+    """Turn real and imaginary part into what was asked for."""
+    if output == "real":
+        return real
+    if output == "complex":
+        return torch.complex(real, torch.zeros_like(real) if imaginary is None else imaginary)
+    return real.abs() if imaginary is None else torch.hypot(real, imaginary)

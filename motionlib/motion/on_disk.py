@@ -12,10 +12,12 @@ import pandas as pd
 
 from motionlib import compute
 from motionlib.compute import engines
+from motionlib.compute.engines import failed_row, outcome_row
 from motionlib.files import (
     atomic,
     content_key,
     gzipped,
+    identity,
     read_json,
     seed_from,
     sha256_file,
@@ -23,8 +25,7 @@ from motionlib.files import (
     write_json,
     write_table,
 )
-from motionlib.manifest import complete, locate
-from motionlib.preprocess.caps import failed_row, identity, outcome_row, usable_rows
+from motionlib.manifest import complete, locate, usable_rows
 
 VERSION = 1  # raise it when the same scan would come out differently
 UNSAFE = set("/\\\0")  # in a scan's id, which becomes the name of a file
@@ -88,8 +89,9 @@ def corrupt_file(
     """
     import torch
 
-    from motionlib.motion.image_based import image_motion, kspace_motion
-    from motionlib.motion.severity import displacement
+    from motionlib.motion.image_based import image_motion
+    from motionlib.motion.kspace_based import kspace_motion
+    from motionlib.motion.trajectory import displacement
 
     source, target = Path(source), Path(target)
     _check_names(source, target)

@@ -1,8 +1,4 @@
-"""A clean volume on the study grid goes in; a corrupted copy or a control copy comes out.
-
-The *paper* recipe is what the published pre-training does; the *recommended* recipe gives the
-network no cue but motion.  Controls are clean heads changed in every way that is not motion.
-"""
+"""One still head goes in; the drawings and small measurements of notebook 2 come out."""
 
 from __future__ import annotations
 
@@ -12,10 +8,12 @@ import numpy as np
 import torch
 
 from motionlib.motion import sampling
-from motionlib.motion import severity as severity_module
-from motionlib.motion import trajectory as trajectory_module
-from motionlib.motion.image_based import image_motion, kspace_motion, resample_once
+from motionlib.motion import trajectory as severity_module
+from motionlib.motion.image_based import image_motion, resample_once
+from motionlib.motion.kspace_based import kspace_motion
 
+POSITIONS = (4, 16, 128)  # the paper times these, §V
+TIMES = 200  # time points of the k-space course, §III-C.1
 SEVERITIES = ("2-4", "4-6", "6-8")  # mm and degrees, Table II
 SIMULATORS = ("image", "kspace")
 TEST_RANGE = "2-8"  # the independent test set mixes every severity, §III-D.1
@@ -25,6 +23,26 @@ LEAST_MOTION_VOX = 0.25  # mean displacement; with less, still heads are mistake
 LPS = np.array([-1.0, -1.0, 1.0])  # turns LPS vectors and rotations into RAS
 FINE_MM = 2.0  # from this voxel size up the k-space range is read as the drift's peak-to-peak
 HELD_POSES = 26  # a gliding course is held in this many steps: the image method pays for each
+
+
+def as_tensor(array) -> torch.Tensor:
+    """Return an array (I, J, K) as the float32 tensor that the simulators take."""
+    return torch.as_tensor(np.asarray(array), dtype=torch.float32)
+
+
+def _moved(head, affine, amount: float, seed: int):
+    """Move a head by the same amount with both simulators: (k-space, image) arrays."""
+    limits = (amount, amount)
+    rng = np.random.default_rng(seed)
+    course = sampling.sample_time_course(TIMES, translation_mm=limits, rotation_deg=limits, rng=rng)
+    poses = sampling.sample_segments(4, translation_mm=limits, rotation_deg=limits, rng=rng)
+    volume = as_tensor(head)
+    return (
+        kspace_motion(volume, course, affine=affine, axis=1).numpy(),
+        image_motion(volume, poses, affine=affine, axis=1).numpy(),
+        course,
+        poses,
+    )
 
 
 def bounds(severity: str) -> tuple[float, float]:
@@ -138,7 +156,7 @@ def _realistic(affine, limits, rng):
 def _held(trajectory):
     """Hold a gliding course in a few steps."""
     step = -(-len(trajectory.times) // HELD_POSES)
-    return trajectory_module.Trajectory(
+    return severity_module.Trajectory(
         trajectory.times[::step], trajectory.translation_mm[::step], trajectory.rotation_deg[::step]
     )
 
@@ -180,7 +198,7 @@ def _matched(volume, affine, rng):
 def _matched_kspace(volume, affine, rng):
     """Resample a still head with the k-space simulator's own interpolation."""
     translation_mm, rotation_deg = _any_pose(rng)
-    still = trajectory_module.Trajectory(
+    still = severity_module.Trajectory(
         np.zeros(1), np.atleast_2d(translation_mm), np.atleast_2d(rotation_deg)
     )
     return kspace_motion(volume, still, affine=affine, axis=1)
@@ -228,6 +246,8 @@ _CONTROL = {
     "noisier": _noisier,
     "contrast": _contrast,
 }
+
+
 _MOTION = {
     ("image", "paper"): _paper_image,
     ("kspace", "paper"): _paper_kspace,

@@ -10,8 +10,8 @@ from pathlib import Path
 import pandas as pd
 import torch
 
+from motionlib.files import repository
 from motionlib.networks import PAPER_SHAPE, build_network
-from motionlib.study.provenance import repository
 
 N_FOLDS = 5
 COPIES = 6  # of a training head in the recommended recipe, see `studydata.synthetic_set`

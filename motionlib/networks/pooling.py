@@ -49,7 +49,7 @@ class NormPool(nn.BatchNorm3d):
             statistics = self.running_mean, self.running_var
             return _pooled(x, self.weight, self.bias, *statistics, self.eps)[0]
         elif x.is_cuda and x.dtype == torch.bfloat16 and kernels_at_hand():
-            from motionlib.networks.gpublock import NormPoolGpu, serves
+            from motionlib.networks.fused_gpu import NormPoolGpu, serves
 
             if serves(x, self):
                 return NormPoolGpu.apply(x, self.weight, self.bias, self)
@@ -64,7 +64,7 @@ class FirstBlock(nn.Sequential):
         conv, norm = self
         few = norm.num_features <= FEW_CHANNELS
         if few and x.is_cuda and not x.requires_grad and kernels_at_hand():
-            from motionlib.networks.gpublock import FirstBlockGpu, serves
+            from motionlib.networks.fused_gpu import FirstBlockGpu, serves
 
             if serves(x, norm):
                 own = conv.weight, conv.bias, norm.weight, norm.bias

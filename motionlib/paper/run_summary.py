@@ -12,19 +12,18 @@ from pathlib import Path
 
 import pandas as pd
 
+from motionlib.manifest import is_warehouse
 from motionlib.metrics import METRICS, fold_summary, per_fold
-from motionlib.pairing import combine_folds
-from motionlib.predictions import PREDICTION_COLUMNS, check_predictions, load_predictions
+from motionlib.predictions import (
+    PREDICTION_COLUMNS,
+    check_predictions,
+    combine_folds,
+    load_predictions,
+)
 from motionlib.stats.intervals import rate_called, summary_intervals
 
-WAREHOUSES = ("aphp", "mr-art")
 RATERS = ["rater_1", "rater_2"]
 IDS = ("scan_id", "participant_id", "source_participant_id", "cohort", "role", "sex")
-
-
-def is_warehouse(cohort: pd.Series) -> pd.Series:
-    """Say which cohorts stand in the clinical warehouse's place."""
-    return cohort.str.endswith("-warehouse").fillna(False) | cohort.isin(WAREHOUSES)
 
 
 class Measured:

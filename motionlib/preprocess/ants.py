@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from motionlib.preprocess.registration import LPS, information
-from motionlib.preprocess.targets import Target
+from motionlib.preprocess.registration import LPS, Target, information
 
 
 def correct_and_register(array, affine, target: Target, template=None):

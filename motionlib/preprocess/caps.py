@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,25 +12,37 @@ import pandas as pd
 
 from motionlib import compute
 from motionlib.compute import engines
+from motionlib.compute.engines import failed_row, outcome_row
 from motionlib.files import (
     atomic,
     content_key,
+    identity,
     read_json,
     sha256_file,
     sweep,
     write_json,
     write_table,
 )
-from motionlib.manifest import COLUMNS, ManifestError, complete, find_faults, locate, read_text
-from motionlib.preprocess.caps_names import caps_names, entities_of
+from motionlib.manifest import (
+    complete,
+    locate,
+    usable_rows,
+)
+from motionlib.preprocess.grid import resample, study_grid
+from motionlib.preprocess.head import array3
+from motionlib.preprocess.images import save_volume
 from motionlib.preprocess.linear import t1_linear
-from motionlib.preprocess.qcpicture import qc_picture
-from motionlib.preprocess.registration import write_transform
-from motionlib.preprocess.volumes import save_volume
+from motionlib.preprocess.registration import load_target, write_transform
 
-ROW_COLUMNS = ("scan_id", "participant_id", "path")  # a fault here concerns that row alone
 VERSION = 3  # raise it when the same scan would come out differently
 DESCRIPTION = {"Name": "t1-linear", "CAPSVersion": "1.0.0", "DatasetType": "derivative"}
+SPACE = "space-MNI152NLin2009cSym"
+RESOLUTION = "res-1x1x1"
+CROPPED = re.compile(
+    r"(?P<image>sub-[A-Za-z0-9]+_ses-[A-Za-z0-9]+)_" + SPACE + r"(?P<crop>_desc-Crop)?"
+    r"_res-1x1x1_T1w\.nii(\.gz)?"
+)
+SHARES = (0.35, 0.5, 0.65)  # of each axis
 
 
 def preprocess_manifest(
@@ -125,38 +139,6 @@ def preprocess_one(item: dict) -> dict:
     return start | {"status": "done"} | qc
 
 
-def identity(source: Path) -> list:
-    """Tell what changes when a file does: its size and time of change."""
-    if not source.exists():
-        raise FileNotFoundError(f"{source.name} is no file; expected an image.")
-    status = source.stat()
-    return [status.st_size, status.st_mtime_ns]
-
-
-def usable_rows(path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Rows of the manifest, those refused marked, and one fault for each of the latter."""
-    text = read_text(path)
-    if "source_participant_id" not in text and "participant_id" in text:
-        text["source_participant_id"] = text["participant_id"]
-    needed = text.reindex(columns=[*text.columns, *(c for c in COLUMNS if c not in text)])
-    if missing := [name for name in ROW_COLUMNS if name not in text]:
-        raise ValueError(f"{path.name} has no column {', '.join(missing)}; a manifest has them.")
-    table, faults = find_faults(needed.assign(cohort=needed["cohort"].fillna("bids")))
-    first_of_many = ~table["scan_id"].duplicated() & ~table["path"].duplicated()
-    twice = faults["fault"].str.endswith("stands in more than one row")
-    faults = faults[~(twice & first_of_many.reindex(faults["row"]).to_numpy(dtype=bool))]
-    other = faults[~faults["column"].isin([*ROW_COLUMNS, "source_participant_id"])]
-    other = other[~other["fault"].str.contains("stands in more than one")]
-    if len(other):
-        raise ManifestError(other, path.name)
-    faults = faults.drop_duplicates("row")
-    table["refused"] = table.index.isin(faults["row"])
-    faults = faults.assign(
-        scan_id=faults["scan_id"].fillna("row " + faults["row"].astype("string"))
-    )
-    return table, faults
-
-
 def _names(row: dict) -> dict:
     """CAPS names of one row's files."""
     participant, session, extra = entities_of(row["scan_id"], row["participant_id"])
@@ -180,18 +162,6 @@ def _share_names(items: list[dict]) -> set[str]:
     return shared
 
 
-def outcome_row(result) -> dict:
-    """Make an outcome row; a task that raised, or lost its worker, becomes a failed row."""
-    if isinstance(result, compute.Failure):
-        return failed_row(result.item["scan_id"], result.error)
-    return result
-
-
-def failed_row(scan_id: str, reason: str) -> dict:
-    """Make the outcome row of a scan that could not be done."""
-    return {"scan_id": scan_id, "status": "failed", "reason": reason, "path": ""}
-
-
 def _write_manifests(table, outcome, source: Path, out: Path, cache: bool) -> None:
     """Write the manifest of what is there, and the float16 arrays if asked for."""
     there = outcome[outcome["status"] != "failed"].set_index("scan_id")
@@ -213,3 +183,125 @@ def _write_manifests(table, outcome, source: Path, out: Path, cache: bool) -> No
             np.save(aside, np.minimum(scaled, 100).astype(np.float16))
     arrays = kept.assign(path=kept["scan_id"] + ".npy", sha256=pd.NA)
     write_table(complete(arrays), folder / "manifest.tsv")
+
+
+@dataclass(frozen=True)
+class CapsNames:
+    """Files of one scan, relative to the CAPS folder.
+
+    Attributes
+    ----------
+    folder : str
+        ``subjects/sub-X/ses-Y/t1_linear``.
+    cropped, whole, affine : str
+        Image on the 169x208x179 grid, image on the template's grid, affine transform.
+    """
+
+    folder: str
+    cropped: str
+    whole: str
+    affine: str
+
+
+def caps_names(participant: str, session: str, *, extra: str = "") -> CapsNames:
+    """Name the t1-linear files of one scan as Clinica does.
+
+    Parameters
+    ----------
+    participant : str
+        ``sub-X``.
+    session : str
+        ``ses-Y``.
+    extra : str, default=""
+        Further entities that tell scans of one session apart, for instance ``acq-standard``
+        (Clinica itself keeps one scan per session).
+
+    Returns
+    -------
+    CapsNames
+
+    Raises
+    ------
+    ValueError
+        If a name is not made of letters and digits.
+
+    Examples
+    --------
+    >>> caps_names("sub-01", "ses-M000").cropped
+    'subjects/sub-01/ses-M000/t1_linear/sub-01_ses-M000_space-MNI152NLin2009cSym_desc-Crop_res-1x1x1_T1w.nii.gz'
+    """
+    for name, prefix in ((participant, "sub-"), (session, "ses-")):
+        if not re.fullmatch(prefix + "[A-Za-z0-9]+", name):
+            raise ValueError(f"{name!r} is no CAPS name; expected {prefix} and letters or digits.")
+    folder = f"subjects/{participant}/{session}/t1_linear"
+    image = f"{folder}/{participant}_{session}_" + (f"{extra}_" if extra else "") + SPACE
+    return CapsNames(
+        folder,
+        f"{image}_desc-Crop_{RESOLUTION}_T1w.nii.gz",
+        f"{image}_{RESOLUTION}_T1w.nii.gz",
+        f"{image}_{RESOLUTION}_affine.mat",
+    )
+
+
+def entities_of(scan_id: str, participant_id: str) -> tuple[str, str, str]:
+    """Participant, session and further entities of a scan, as CAPS wants them.
+
+    Parameters
+    ----------
+    scan_id : str
+        For instance ``sub-01_ses-2_acq-standard_T1w``; any other id becomes an entity of its own.
+    participant_id : str
+        Used where the scan's id names no participant.
+
+    Returns
+    -------
+    participant, session, extra : str
+        ``ses-M000`` where the scan's id names no session.
+    """
+    pairs = dict(part.split("-", 1) for part in scan_id.split("_") if re.match(r"\w+-\w", part))
+    clean = {key: re.sub("[^A-Za-z0-9]", "", value) for key, value in pairs.items()}
+    own = re.sub("[^A-Za-z0-9]", "", participant_id.removeprefix("sub-"))
+    participant = f"sub-{clean.pop('sub', '') or own}"
+    session = f"ses-{clean.pop('ses', '') or 'M000'}"
+    known = "_".join(f"{key}-{value}" for key, value in clean.items() if value)
+    return participant, session, known
+
+
+def qc_picture(volume, path: str | os.PathLike) -> Path:
+    """Draw nine slices with the outline of the MNI152 brain.
+
+    Parameters
+    ----------
+    volume : ndarray, shape (169, 208, 179)
+        In MNI space, 1 mm.
+    path : path-like
+        Ends in ``.png``.
+
+    Returns
+    -------
+    Path
+        The path written.
+    """
+    from matplotlib.image import imsave
+    from scipy import ndimage
+
+    array = array3(volume)
+    target = load_target("whole-head")
+    brain = resample(target.brain.astype(np.float32), target.affine, study_grid(1.0)) > 0.5
+    bright = max(float(np.percentile(array, 99.5)), 1e-6)
+    rows = []
+    for axis in range(3):
+        panels = []
+        for share in SHARES:
+            at = int(share * array.shape[axis])
+            grey = np.clip(np.take(array, at, axis=axis).T[::-1] / bright, 0, 1)
+            mask = np.take(brain, at, axis=axis).T[::-1]
+            panel = np.repeat(grey[..., None], 3, axis=2)
+            panel[mask & ~ndimage.binary_erosion(mask)] = (1, 0.2, 0.2)
+            tall, wide = 208 - panel.shape[0], 208 - panel.shape[1]
+            panels.append(np.pad(panel, ((tall // 2, tall - tall // 2), (0, wide), (0, 0))))
+        rows.append(np.concatenate(panels, axis=1))
+    picture = np.concatenate(rows)[::2, ::2]
+    with atomic(path) as aside:
+        imsave(aside, picture.astype(np.float32), format="png")
+    return Path(path)

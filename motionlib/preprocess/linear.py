@@ -13,8 +13,14 @@ import numpy as np
 from motionlib.preprocess.grid import resample, study_grid
 from motionlib.preprocess.head import array3, head_mask
 from motionlib.preprocess.images import read_array
-from motionlib.preprocess.registration import first_guess, information, register, to_itk
-from motionlib.preprocess.targets import Target, load_target
+from motionlib.preprocess.registration import (
+    Target,
+    first_guess,
+    information,
+    load_target,
+    register,
+    to_itk,
+)
 
 BACKENDS = ("simpleitk", "ants")
 # A registration that ends outside these has failed (see `_judge`).

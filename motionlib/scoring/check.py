@@ -173,7 +173,7 @@ def _template() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Voxels inside the template's brain, the brain, and the standardised structure there."""
     from scipy import ndimage
 
-    from motionlib.preprocess.targets import load_target
+    from motionlib.preprocess.registration import load_target
 
     grid = study_grid(TEMPLATE_MM)
     target = load_target("whole-head")

@@ -10,14 +10,15 @@ import numpy as np
 import pandas as pd
 
 from motionlib import compute
-from motionlib.experiments.copies import PREPARED, TASK_GRADES
+from motionlib.experiments.copies import PREPARED
 from motionlib.files import atomic, content_key, write_table
 from motionlib.manifest import complete, locate, read_text, validate
 from motionlib.preprocess.images import read_array
 from motionlib.scoring.check import check_scan
-from motionlib.scoring.journal import file_key
-from motionlib.scoring.modelinput import model_input
+from motionlib.scoring.model import model_input
+from motionlib.scoring.score import file_key
 from motionlib.splits import assign_splits, check_no_leakage
+from motionlib.tasks import TASK_GRADES
 
 PATIENT = "source_participant_id"
 PREPARED_COLUMNS = [*PREPARED, "y_true"]

@@ -7,10 +7,9 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "agreement": ["raters_against_consensus", "raters_against_others", "weighted_kappa"],
         "calibration": ["best_threshold"],
-        "controls": ["controls_table"],
         "interval_coverage": ["StudyDesign", "coverage", "study_of"],
         "intervals": ["bootstrap_ci", "bootstrap_difference"],
-        "paired": ["delong", "mcnemar", "mcnemar_by_class"],
-        "power": ["auc_difference_p", "scans_needed"],
+        "paired": ["auc_difference_p", "delong", "mcnemar", "mcnemar_by_class", "scans_needed"],
+        "rates": ["controls_table"],
     },
 )

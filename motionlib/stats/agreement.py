@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 
 from motionlib.metrics import classification_metrics
-from motionlib.stats.draws import bca_limits, draw_patients, leave_out
+from motionlib.stats.intervals import bca_limits, draw_patients, leave_out
+from motionlib.tasks import grade_to_task
 
 GRADES = (0, 1, 2)
 
@@ -181,33 +182,6 @@ def _kappas(draws: np.ndarray, cells: np.ndarray, weights: str) -> np.ndarray:
     seen = np.einsum("bij,ij->b", drawn, penalty)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(chance > 0, 1 - seen / chance, np.nan)
-
-
-def grade_to_task(grades, task: str) -> pd.Series:
-    """Map grades to the labels of a task.
-
-    Parameters
-    ----------
-    grades : Series of int
-        Grades 0, 1, 2; missing where not graded.
-    task : {'mov01vs2', 'mov0vs1'}
-        Severe motion against the rest, or mild motion against none.
-
-    Returns
-    -------
-    Series of Int64
-        1 for motion, 0 for none, missing where the scan is not part of the task.
-
-    Notes
-    -----
-    Source: paper §III-D.2.
-    """
-    grades = pd.Series(grades).astype("Int64")
-    if task == "mov01vs2":
-        return (grades == 2).astype("Int64").where(grades.notna())
-    if task == "mov0vs1":
-        return (grades == 1).astype("Int64").where(grades.notna() & (grades < 2))
-    raise ValueError(f"Found task {task!r}, expected 'mov01vs2' or 'mov0vs1'.")
 
 
 def _judge(rater: pd.Series, reference: pd.Series, task: str) -> dict | None:

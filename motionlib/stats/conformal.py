@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from motionlib.pairing import check_labels
+from motionlib.predictions import check_labels
 from motionlib.stats.calibration import logit
 
 ABSTAINED = -1

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from motionlib import files
 from motionlib.files import PACKAGE
-from motionlib.study import provenance
-from motionlib.study.notebooks import find_notebooks
-from motionlib.study.profiles import data_needed, read_profile
+from motionlib.study import run
+from motionlib.study.notebooks import data_needed, find_notebooks, read_profile
 
 GOOD, ABSENT, BAD = "ok", "absent", "missing"
 EXTRAS_FOR = {
@@ -70,7 +70,7 @@ def packages() -> list[Finding]:
             core.append(fault)
     faults = [fault for fault in core if fault]
     found = [
-        Finding("packages", "python", GOOD, provenance.versions()["python"]),
+        Finding("packages", "python", GOOD, run.versions()["python"]),
         Finding("packages", "motionlib", GOOD, metadata.version("motionlib")),
         Finding(
             "packages",
@@ -89,7 +89,7 @@ def packages() -> list[Finding]:
 
 def devices() -> list[Finding]:
     """Processor, memory and GPU as PyTorch sees them."""
-    machine = provenance.device()
+    machine = run.device()
     memory = f", {machine['memory_gib']} GiB" if machine["memory_gib"] else ""
     found = [
         Finding("devices", "cpu", GOOD, f"{machine['system']}, {machine['cores']} cores{memory}")
@@ -147,7 +147,7 @@ def data() -> list[Finding]:
 
 def profiles() -> list[Finding]:
     """Profiles of the study and whether their data are at hand."""
-    folder = provenance.repository() / "notebooks"
+    folder = files.repository() / "notebooks"
     try:
         stems = [notebook.stem for notebook in find_notebooks(folder)]
     except (FileNotFoundError, ValueError) as error:
@@ -168,7 +168,7 @@ def runs() -> list[Finding]:
     from motionlib import files
 
     found = []
-    for folder in sorted(provenance.runs_root().glob("*/stamps")):
+    for folder in sorted(files.runs_root().glob("*/stamps")):
         stamps = [files.read_json(path) for path in sorted(folder.glob("[0-9]*.json"))]
         done = sum(stamp.get("key") is not None for stamp in stamps)
         name = f"run {folder.parent.name}"

@@ -6,6 +6,8 @@ The folder ``report/`` holds everything it shows, so that it can be copied and o
 from __future__ import annotations
 
 import base64
+import io
+import re
 import shutil
 from html import escape
 from pathlib import Path
@@ -13,11 +15,8 @@ from pathlib import Path
 import pandas as pd
 
 from motionlib import files
-from motionlib.reportstyle import page
-from motionlib.reporttables import label, number, table_html
-from motionlib.study import provenance
-from motionlib.study.reportboard import scoreboard_html
-from motionlib.study.reportpages import notebook_page
+from motionlib.study import run
+from motionlib.typeset import is_fraction, label, number, page, table_html
 
 TABLES = {
     "table_1": ("Table I", "Patients and images of each cohort."),
@@ -46,6 +45,31 @@ FIGURES = {
     "fig_a1": ("Fig. A.1", "How the scans were selected."),
     "fig_a2": ("Fig. A.2", "Examples of real motion, by grade."),
 }
+NAMES = {
+    "table_1": "Table I", "table_2": "Table II", "table_3": "Table III", "table_4": "Table IV",
+    "table_a1": "Table A.I", "table_a2": "Table A.II", "table_a3": "Table A.III",
+    "table_a4": "Table A.IV", "in_text": "Counts in the text", "agreement": "Agreement of raters",
+    "mcnemar": "McNemar's tests", "timing": "Seconds per scan",
+}  # fmt: skip
+OWN = {  # ways that the paper's table has no label for
+    "fine_tuned_recommended": "Conv5FC3 fine-tuned on CDW, recommended recipe",
+    "research_only_recommended": "Conv5FC3 trained on research dataset, recommended recipe",
+    "fine_tuned_kspace": "Conv5FC3 fine-tuned on CDW, pre-trained on k-space motion",
+}
+LINES = (("row", "row"), ("metric", "measure"), ("paper", "paper"), ("ours", "ours [95 %]"),
+         ("difference", "difference"), ("n", "n"), ("same_order", "same order?"),
+         ("cohort", "cohort"), ("reason", "note"))  # fmt: skip
+SCROLL = '<div class="scroll" role="region" tabindex="0" aria-label="Table">'
+FOLDED = """{%- extends 'basic/index.html.j2' -%}
+{%- block codecell -%}
+{%- if 'solution' in cell.metadata.get('tags', []) -%}
+<details class="solution"><summary>Solution</summary>{{ super() }}</details>
+{%- else -%}{{ super() }}{%- endif -%}
+{%- endblock codecell -%}
+"""
+WIDGETS = "application/vnd.jupyter.widget"
+MATH = re.compile(r"(?<![\\\w$])\$\$?(?=\S)([^$\n]+?)(?<=\S)\$\$?(?![\w$])")
+CODE = re.compile(r"(```.*?```|`[^`\n]*`)", re.DOTALL)
 
 
 def build(folder: str | Path) -> Path:
@@ -75,7 +99,7 @@ def build(folder: str | Path) -> Path:
         shutil.copytree(folder / part, report / part)
     alts = figure_texts(folder / "figures")
     titles = write_pages(folder, report, alts)
-    facts = provenance.collect_provenance(folder)
+    facts = run.collect_provenance(folder)
     tables = {path.stem: pd.read_csv(path) for path in sorted((folder / "tables").glob("*.csv"))}
     sections = [
         ("scoreboard", "Scoreboard", headline_html(folder) + scoreboard_html(tables)),
@@ -134,7 +158,7 @@ def figure_texts(folder: Path) -> dict[str, str]:
 
 def headline_html(folder: Path) -> str:
     """Numbers that the notebooks noted, large."""
-    notes = provenance.headline(folder)
+    notes = run.headline(folder)
     rows = "".join(
         f"<div><dt>{escape(label(key))}</dt><dd>{escape(_large(key, value))}</dd></div>"
         for key, value in notes.items()
@@ -192,7 +216,7 @@ def _figures(folder: Path, alts: dict[str, str]) -> str:
 
 def _notebooks(titles: dict[str, str], facts: dict) -> str:
     """Links to the executed notebooks, with how long they took."""
-    from motionlib.study.execute import duration
+    from motionlib.study.runner import duration
 
     rows = []
     for stem, title in titles.items():
@@ -217,3 +241,221 @@ def _provenance(facts: dict) -> str:
     ]
     table = pd.DataFrame(rows, columns=["what", "value"]).astype(str)
     return table_html(table, "What the numbers were made with.")
+
+
+def scoreboard_html(tables: dict[str, pd.DataFrame]) -> str:
+    """Write the section that the report opens with, from the tables that are there."""
+    html = ""
+    if "table_4" in tables:
+        caption = "Detection of motion in routine scans, by method; intervals over patients (95 %)."
+        html += table_html(answer(tables["table_4"]), caption)
+    if "scoreboard" in tables and len(tables["scoreboard"]):
+        board = tables["scoreboard"]
+        html += table_html(in_short(board), "Every table of the paper in one line.")
+        html += (
+            '<p class="more">Other patients, other scanners: agreement of numbers is no proof and '
+            "disagreement no refutation; the order of the methods is what can be compared. "
+            '<a href="tables/scoreboard.csv">scoreboard.csv</a></p>'
+        )
+        for name, part in board.groupby("table", sort=False):
+            title = NAMES.get(name, label(name))
+            inside = table_html(lines(part), f"{title}: every printed number beside ours.")
+            html += f"<details><summary>{escape(title)}, cell by cell</summary>{inside}</details>"
+    return html
+
+
+def answer(whole: pd.DataFrame) -> pd.DataFrame:
+    """Keep of Table IV what answers the study's question: severe and mild motion by method."""
+    method = whole["method"].replace(OWN).str.replace("_", " ")
+    method = whole["label"].fillna(method) if "label" in whole else method
+    parts = [n for n in whole if n.startswith(("balanced_accuracy_", "auc_"))]
+    shown = whole[["task", *parts, *[n for n in ("n", "cohort") if n in whole]]].copy()
+    shown.insert(1, "method", method)
+    return shown
+
+
+def in_short(board: pd.DataFrame) -> pd.DataFrame:
+    """Count, for each table of the paper, the cells measured, met and ranked as printed.
+
+    Parameters
+    ----------
+    board : DataFrame
+        From `scoreboard.scoreboard`.
+
+    Returns
+    -------
+    DataFrame
+        A row a table, as text: ``3 of 6`` says how many of how many cells; empty where no cell
+        of the table has an interval or an order.
+    """
+    rows = []
+    for name, part in board.groupby("table", sort=False):
+        ours, known = part["ours"].notna(), part["low"].notna() & part["high"].notna()
+        inside = part["paper"].between(part["low"], part["high"])[known]
+        ordered = part["same_order"].dropna().astype(bool)
+        rows.append(
+            {
+                "table": NAMES.get(name, label(name)),
+                "numbers printed": len(part),
+                "measured here": int(ours.sum()),
+                "paper's value within our 95 % interval": _of(inside),
+                "same order as printed": _of(ordered),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def lines(board: pd.DataFrame) -> pd.DataFrame:
+    """Write the rows of one table of the scoreboard for reading, units and intervals included."""
+    found = pd.DataFrame({title: board[name] for name, title in LINES})
+    found["row"] = [label(str(row)).replace("_", " ") for row in board["row"]]
+    found["measure"] = [
+        label(metric) + (" (%)" if is_fraction(metric) else "") for metric in board["metric"]
+    ]
+    for name, title in (("paper", "paper"), ("ours", "ours [95 %]"), ("difference", "difference")):
+        found[title] = [
+            _written(value, _unit(metric), signed=name == "difference")
+            for value, metric in zip(board[name], board["metric"], strict=True)
+        ]
+    for place, (low, high, metric) in enumerate(
+        zip(board["low"], board["high"], board["metric"], strict=True)
+    ):
+        if pd.notna(low) and pd.notna(high):
+            ends = f" [{number(low, _unit(metric))} to {number(high, _unit(metric))}]"
+            found.iloc[place, found.columns.get_loc("ours [95 %]")] += ends
+    return found
+
+
+def _written(value: float, unit: str, *, signed: bool) -> str | None:
+    """Write a number; None where there is none, and for how far two p-values lie apart."""
+    return (
+        None if pd.isna(value) or (signed and unit == "p") else number(value, unit, signed=signed)
+    )
+
+
+def _unit(metric: str) -> str:
+    return "p" if metric.startswith("p of") else metric
+
+
+def _of(flags: pd.Series) -> str | None:
+    """Write how many flags of how many are set."""
+    return f"{int(flags.sum())} of {len(flags)}" if len(flags) else None
+
+
+def notebook_page(
+    path: Path, *, alts: dict[str, str], before: str | None = None, after: str | None = None
+) -> tuple[str, str]:
+    """Turn an executed notebook into a page.
+
+    Parameters
+    ----------
+    path : Path
+        The executed notebook.
+    alts : dict
+        Name of a figure (``fig_1``) -> text for those who cannot see it.
+    before, after : str, optional
+        Stems of the neighbouring pages.
+
+    Returns
+    -------
+    title : str
+        First heading of the notebook.
+    html : str
+        The page.
+    """
+    import nbformat
+    from nbconvert import HTMLExporter
+
+    notebook = nbformat.read(path, as_version=4)
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = with_formulas(cell.source)
+    describe_images(notebook.cells, alts)
+    drop_widgets(notebook.cells)
+    exporter = HTMLExporter(
+        template_name="basic",
+        raw_template=FOLDED,
+        embed_images=True,
+        exclude_anchor_links=True,
+    )
+    html, _ = exporter.from_notebook_node(notebook)
+    prose = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    first = re.search(r"^# (.+)$", prose, flags=re.MULTILINE)
+    title = first[1].strip() if first else path.stem
+    links = ['<a href="index.html">All results</a>']
+    if before:
+        links.insert(0, f'<a href="{before}.html" rel="prev">Before: {before}</a>')
+    if after:
+        links.append(f'<a href="{after}.html" rel="next">Next: {after}</a>')
+    pager = f'<nav class="pager" aria-label="Notebooks">{"".join(links)}</nav>'
+    body = f'<main id="main">{pager}{mend_tables(html)}{pager}</main>'
+    return title, page(f"{escape(title)} · motionlib", body)
+
+
+def with_formulas(markdown: str) -> str:
+    """Replace ``$...$`` outside code by pictures, so that formulas show without a network."""
+    parts = CODE.split(markdown)
+    for index in range(0, len(parts), 2):
+        parts[index] = MATH.sub(lambda match: formula(match[1]), parts[index])
+    return "".join(parts)
+
+
+def formula(tex: str) -> str:
+    """Draw a formula as an inline picture; what cannot be drawn stays text."""
+    from matplotlib import mathtext, rc_context
+    from matplotlib.font_manager import FontProperties
+
+    drawn = io.BytesIO()
+    try:
+        with rc_context({"mathtext.fontset": "stix", "svg.hashsalt": "formula"}):
+            properties = FontProperties(size=13)
+            mathtext.math_to_image(f"${tex}$", drawn, prop=properties, format="svg")
+    except (ValueError, RuntimeError):
+        return f"<code>{escape(tex)}</code>"
+    undated = re.sub(rb"<metadata>.*?</metadata>", b"", drawn.getvalue(), flags=re.DOTALL)
+    data = base64.b64encode(undated).decode()
+    alt = escape(tex, quote=True)
+    return f'<img class="math" alt="{alt}" src="data:image/svg+xml;base64,{data}">'
+
+
+def describe_images(cells: list, alts: dict[str, str]) -> None:
+    """Give each picture a text: that of its figure, else the prose above it."""
+    prose = ""
+    for cell in cells:
+        if cell.cell_type == "markdown":
+            plain = re.sub(r"<[^>]+>|[#>*`_]", "", cell.source).strip()
+            prose = " ".join(plain.split())[:200] or prose
+            continue
+        names = re.findall(r"['\"](fig_\w+)['\"]", cell.get("source", ""))
+        known = [alts[name] for name in names if name in alts]
+        text = known[0] if known else f"Figure of the step: {prose}"
+        for output in cell.get("outputs", []):
+            for kind in ("image/png", "image/jpeg"):
+                if kind in output.get("data", {}):
+                    output.setdefault("metadata", {}).setdefault(kind, {})["alt"] = text
+
+
+def drop_widgets(cells: list) -> None:
+    """Replace widgets, which need JupyterLab, by a sentence."""
+    for cell in cells:
+        for output in cell.get("outputs", []):
+            data = output.get("data", {})
+            if any(kind.startswith(WIDGETS) for kind in data):
+                for kind in [k for k in data if k.startswith((WIDGETS, "text/"))]:
+                    del data[kind]
+                data["text/plain"] = "Interactive in JupyterLab (make lab)."
+
+
+def mend_tables(html: str) -> str:
+    """Say of each header cell what it heads, and let wide tables scroll on their own."""
+
+    def mended(match: re.Match) -> str:
+        table = re.sub(r' (border="1"|style="[^"]*")', "", match[0])
+        head, middle, rest = table.partition("</thead>")
+        head = re.sub(r"<th(?![^>]*scope)(?=[ >])", '<th scope="col"', head)
+        head = head.replace('<th scope="col"></th>', "<td></td>")
+        rest = re.sub(r"<th(?![^>]*scope)(?=[ >])", '<th scope="row"', rest)
+        return f"{SCROLL}{head}{middle}{rest}</div>"
+
+    html = re.sub(r"<style scoped>.*?</style>", "", html, flags=re.DOTALL)
+    return re.sub(r"<table.*?</table>", mended, html, flags=re.DOTALL)

@@ -13,11 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from motionlib.compute.engines import LeftToOthers
-from motionlib.study.execute import NotebookFailed
-from motionlib.study.locks import only_one
-from motionlib.study.notebooks import Notebook, text
-from motionlib.study.profiles import Study
-from motionlib.study.runner import check_writable, plan
+from motionlib.study.notebooks import Notebook, Study, text
+from motionlib.study.runner import NotebookFailed, check_writable, only_one, plan
 
 TAG = "shard"
 
@@ -147,8 +144,7 @@ def run_cells(notebook: Notebook, values: dict, *, waiting: bool = False) -> Sha
     made waits for the other shards (so does, with `waiting`, one whose earlier notebook is left in
     part): the rest of the notebook is left for the next time.
     """
-    from motionlib.study.provenance import NotYet
-    from motionlib.study.run import Run
+    from motionlib.study.run import NotYet, Run
 
     share, lost = Share(), set()
     space = {name: one.default for name, one in notebook.parameters.items()} | values

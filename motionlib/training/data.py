@@ -13,10 +13,15 @@ import pandas as pd
 import torch
 
 from motionlib.files import seed_from
-from motionlib.training.augment import AUGMENTATIONS, augmented, zscored
+from motionlib.motion.recipes import make_variant
+from motionlib.preprocess.grid import study_grid
 
 READERS = 8  # threads; numpy reads and sums without the interpreter's lock
 COLUMNS = ("scan_id", "participant_id", "path", "y_true")  # what a prepared manifest must have
+AUGMENTATIONS = ("none", "flip", "nuisance")
+GAMMA = 0.2  # exponent of the contrast change: exp(U(-0.2, 0.2))
+BLUR = 0.12  # largest weight of either neighbour in the three-point blur
+NOISE = 0.05  # largest noise standard deviation, as a fraction of the foreground mean
 
 
 def load_prepared(manifest: str | os.PathLike | pd.DataFrame) -> pd.DataFrame:
@@ -252,3 +257,138 @@ class FeatureStore:
         """Gather features ``(B, ...)``; `epoch` has no effect."""
         rows = torch.as_tensor(np.asarray(indices), device=self.features.device)
         return self.features[rows].to(device)
+
+
+def augmented(volumes: torch.Tensor, kind: str, seeds: Sequence[int]) -> torch.Tensor:
+    """Change what motion is not, alike in both classes.
+
+    Parameters
+    ----------
+    volumes : Tensor, shape (B, 1, I, J, K)
+        Raw intensities, not z-scored. Not modified.
+    kind : {"flip", "nuisance"}
+        ``flip`` mirrors left and right in half of the scans. ``nuisance`` also divides by the
+        foreground's mean and changes contrast (gamma), sharpness (a three-point blur in half of
+        the scans) and noise (Rician, in half of them).
+    seeds : sequence of int
+        One a volume: the same seed gives the same change.
+
+    Returns
+    -------
+    Tensor, shape (B, 1, I, J, K)
+        On another scale than the input where ``nuisance``; z-score it afterwards.
+
+    Notes
+    -----
+    The scale is removed first: noise of a fixed size on scans of different scale would become a
+    cue of its own. Changes are small, because careless ones move the threshold on a new site.
+    """
+    changed = []
+    for volume, seed in zip(volumes, seeds, strict=True):
+        rng = torch.Generator(volumes.device).manual_seed(int(seed))
+        flip, gamma, blur, blurred, noise, noisy = torch.rand(
+            6, generator=rng, device=volumes.device
+        ).tolist()
+        if flip < 0.5:
+            volume = volume.flip(1)
+        if kind == "nuisance":
+            volume = volume / volume[volume > volume.mean()].mean()
+            volume = volume.sign() * volume.abs().pow(float(np.exp(GAMMA * (2 * gamma - 1))))
+            if blurred < 0.5:
+                volume = _blurred(volume, BLUR * blur)
+            if noisy < 0.5:
+                real, imaginary = torch.randn(
+                    (2, *volume.shape), generator=rng, device=volumes.device
+                ).mul_(NOISE * noise)
+                volume = torch.hypot(volume + real, imaginary)
+        changed.append(volume)
+    return torch.stack(changed)
+
+
+def _blurred(volume: torch.Tensor, weight: float) -> torch.Tensor:
+    """Average each voxel of (1, I, J, K) with its neighbours, axis by axis, edges repeated."""
+    for axis in (1, 2, 3):
+        n = volume.shape[axis]
+        wide = volume.narrow(axis, 0, 1), volume, volume.narrow(axis, n - 1, 1)
+        wide = torch.cat(wide, axis)
+        sides = wide.narrow(axis, 0, n) + wide.narrow(axis, 2, n)
+        volume = (1 - 2 * weight) * volume + weight * sides
+    return volume
+
+
+def zscored(volumes: torch.Tensor) -> torch.Tensor:
+    """Give each volume of (B, 1, I, J, K) mean 0 and standard deviation 1."""
+    mean = volumes.mean(dim=(1, 2, 3, 4), keepdim=True)
+    sd = volumes.std(dim=(1, 2, 3, 4), keepdim=True, correction=0)
+    return (volumes - mean) / sd
+
+
+class FreshStore(VolumeStore):
+    """A store whose training copies are simulated again in every epoch.
+
+    Parameters
+    ----------
+    table : DataFrame
+        From `datasets.load_prepared`, with ``variant`` and ``original``: which copy, and the still
+        array that it is made of.
+    spacing_mm : float
+        Voxel size of the study grid that the arrays lie on.
+    device, augment, seed
+        As in `VolumeStore`.
+
+    Raises
+    ------
+    ValueError
+        If the columns are missing, or the arrays are not on that grid.
+
+    Notes
+    -----
+    Without an epoch, that is in validation and prediction, the prepared copies are given.
+
+    Departs from the paper: it corrupts every scan once (Table A.I).
+    """
+
+    def __init__(self, table: pd.DataFrame, spacing_mm: float, **options):
+        missing = [name for name in ("variant", "original") if name not in table]
+        if missing:
+            raise ValueError(
+                f"The prepared manifest lacks {missing}, which copies are made anew from; prepare "
+                "it again, or leave fresh_mm=None."
+            )
+        super().__init__(table, **options)
+        grid = study_grid(spacing_mm)
+        if self.shape != grid.shape:
+            raise ValueError(
+                f"The prepared volumes have {self.shape} voxels where the study grid of "
+                f"{spacing_mm:g} mm has {grid.shape}; give their own voxel size as fresh_mm."
+            )
+        self.affine = grid.matrix
+        self.variants = [str(name).partition("#")[0] for name in table["variant"]]
+        originals = table["original"].astype(str)
+        names = list(dict.fromkeys(originals))
+        stills = VolumeStore(
+            table.assign(path=originals).drop_duplicates("path"),
+            device=options.get("device", "cpu"),
+        )
+        self.stills = stills.volumes
+        self.still_of = [names.index(name) for name in originals]
+
+    def batch(
+        self, indices: Sequence[int], device: str = "cpu", epoch: int | None = None
+    ) -> torch.Tensor:
+        """Make the copies of some scans for one epoch; z-scored, shape (B, 1, I, J, K), float32.
+
+        The same seed, epoch and scan give the same copy, whatever else is in the batch.
+        """
+        if epoch is None:
+            return super().batch(indices, device)
+        copies = []
+        for i in indices:
+            rng = np.random.default_rng(seed_from(self.seed, "fresh", epoch, self.scan_ids[i]))
+            still = self.stills[self.still_of[i]].to(device, non_blocking=True).float()
+            copies.append(make_variant(still, self.affine, self.variants[i], rng))
+        volumes = torch.stack(copies)[:, None].float()
+        if self.augment != "none":
+            seeds = [seed_from(self.seed, "augment", epoch, self.scan_ids[i]) for i in indices]
+            volumes = augmented(volumes, self.augment, seeds)
+        return zscored(volumes)

@@ -6,18 +6,22 @@ is drawn from (seed, epoch, scan), so that a killed run continues to the same bi
 
 from __future__ import annotations
 
+import math
 import os
+import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from motionlib.compute.engines import configure_cpu
-from motionlib.files import seed_from, sha256_file, write_json
+from motionlib.files import runs_root, seed_from, sha256_file, write_json
 from motionlib.networks import build_network
-from motionlib.study.provenance import runs_root
 from motionlib.training.checkpoints import (
     describe,
     disk_faults,
@@ -26,13 +30,10 @@ from motionlib.training.checkpoints import (
     load_epoch,
     save_epoch,
 )
-from motionlib.training.data import VolumeStore, load_prepared, split_rows
-from motionlib.training.freshcopies import FreshStore
-from motionlib.training.loop import Loop, Part
-from motionlib.training.prediction import ensemble, predict
+from motionlib.training.data import FreshStore, VolumeStore, load_prepared, split_rows
 from motionlib.training.spec import TrainSpec
 
-__all__ = ["TrainSpec", "configure_cpu", "ensemble", "fit", "load_parts", "predict", "run_epochs"]
+WARM_UP = 0.1  # of all steps, where the schedule is "cosine"
 
 
 def fit(
@@ -214,3 +215,233 @@ def _board(folder: Path):
             "tensorboard=False (metrics.csv is always written)."
         ) from error
     return SummaryWriter(folder / "tensorboard")
+
+
+@dataclass(frozen=True)
+class Part:
+    """Scans that train or validate.
+
+    Parameters
+    ----------
+    store : VolumeStore or FeatureStore
+        Where their inputs come from.
+    rows : ndarray of int
+        Which of the store's rows.
+    y_true : ndarray of int
+        Their classes, in the same order.
+    """
+
+    store: Any
+    rows: np.ndarray
+    y_true: np.ndarray
+
+
+class Loop:
+    """The optimiser, the class weights and the batches of one training.
+
+    Parameters
+    ----------
+    spec : TrainSpec
+        How to train.
+    folder : Path
+        Where a batch with a loss that is not finite is noted.
+    network, trained : torch.nn.Module
+        The whole network, and the part of it that is applied to the stores' inputs.
+    train, validation : Part
+        Scans.
+    device : str
+        Where to compute.
+    """
+
+    def __init__(self, spec, folder: Path, network, trained, train: Part, validation: Part, device):
+        self.spec, self.folder, self.network, self.trained = spec, folder, network, trained
+        self.train, self.validation, self.device = train, validation, torch.device(device)
+        if spec.precision == "bf16" and self.device.type == "cpu":
+            raise ValueError(
+                "precision='bf16' needs a GPU: on the CPU oneDNN's bf16 gradients are not the same "
+                "from run to run; use float32."
+            )
+        network.to(memory_format=torch.channels_last_3d)  # half the time on CPU
+        parameters = [p for p in network.parameters() if p.requires_grad]
+        if not parameters:
+            raise ValueError("Every tensor is frozen; name at least one block that shall train.")
+        self.optimizer = torch.optim.Adam(
+            parameters, lr=spec.learning_rate, weight_decay=spec.weight_decay, fused=True
+        )
+        counts = np.bincount(train.y_true, minlength=2)
+        weighted = spec.loss == "weighted"
+        weights = len(train.y_true) / (2 * counts) if weighted else np.ones(2)
+        self.class_weights = torch.tensor(weights, dtype=torch.float32, device=self.device)
+        self.micro_batch = spec.batch_size + 1  # a last batch of one joins the one before
+        self.n_batches = len(self.batches(0))
+
+    def start(self) -> dict[str, Any]:
+        """State before the first epoch."""
+        return {"epoch": 0, "best_epoch": 0, "history": [], "micro_batch": self.micro_batch}
+
+    def epoch(self, state: dict[str, Any]) -> dict[str, Any]:
+        """Train one epoch, validate, and append its row to the history.
+
+        Parameters
+        ----------
+        state : dict
+            Of `start`, or as saved.
+
+        Returns
+        -------
+        dict
+            The next state; `best_epoch` is the one of lowest validation loss, the first of equals.
+
+        Raises
+        ------
+        ValueError
+            If a loss is not finite; ``not_finite.json`` in the run folder names the scans.
+        """
+        begun, number = time.perf_counter(), state["epoch"] + 1
+        torch.manual_seed(seed_from(self.spec.seed, "dropout", number))
+        self._train_mode()
+        losses, batches = [], self.batches(number)
+        for i, batch in enumerate(batches):
+            rate = self.rate((number - 1) * self.n_batches + i)
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate
+            losses.append(self._step(batch, number))
+            if self.device.type == "cpu" and not torch.isfinite(losses[-1]):
+                break
+        values = torch.stack(losses).double().cpu().numpy()
+        lost = np.flatnonzero(~np.isfinite(values))
+        if len(lost):
+            self._stop(number, batches[lost[0]])
+        sizes = [len(batch) for batch in batches]
+        valid_loss, accuracy = self._validate()
+        if not math.isfinite(valid_loss):
+            self._stop(number, np.arange(0))
+        row = {
+            "epoch": number,
+            "learning_rate": rate,
+            "train_loss": float(np.average(values, weights=sizes)),
+            "valid_loss": valid_loss,
+            "valid_balanced_accuracy": accuracy,
+            "micro_batch": self.micro_batch,
+            "seconds": round(time.perf_counter() - begun, 3),
+        }
+        history = [*state["history"], row]
+        best = min(history, key=lambda r: r["valid_loss"])["epoch"]
+        return {
+            "epoch": number,
+            "best_epoch": best,
+            "history": history,
+            "micro_batch": self.micro_batch,
+        }
+
+    def batches(self, epoch: int) -> list[np.ndarray]:
+        """Positions of the training scans of each batch; a last batch of one joins the one before.
+
+        Returns
+        -------
+        list of ndarray of int
+        """
+        rng = np.random.default_rng(seed_from(self.spec.seed, "order", epoch))
+        y_true = self.train.y_true
+        if self.spec.sampler == "weighted":
+            chance = 1 / np.bincount(y_true, minlength=2)[y_true]
+            order = rng.choice(len(y_true), len(y_true), p=chance / chance.sum())
+        else:
+            order = rng.permutation(len(y_true))
+        size = self.spec.batch_size
+        cuts = list(range(size, len(order), size))
+        if cuts and len(order) - cuts[-1] == 1:
+            cuts.pop()
+        return np.split(order, cuts)
+
+    def rate(self, step: int) -> float:
+        """Learning rate of a step, counted from 0 over all epochs."""
+        if self.spec.schedule == "constant":
+            return self.spec.learning_rate
+        total = self.n_batches * self.spec.epochs
+        warm = max(1, round(WARM_UP * total))
+        if step < warm:
+            return self.spec.learning_rate * (step + 1) / warm
+        done = (step - warm) / max(1, total - warm)
+        return self.spec.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
+
+    def _train_mode(self) -> None:
+        """Switch to training; frozen batch-norm layers keep their statistics if so specified."""
+        self.trained.train()
+        if self.spec.freeze_bn_stats:
+            for module in self.trained.modules():
+                frozen = not any(p.requires_grad for p in module.parameters(recurse=False))
+                if isinstance(module, _BatchNorm) and frozen:
+                    module.eval()
+
+    def _forward(self, part: Part, batch: np.ndarray, epoch: int | None):
+        """Logits and classes of some scans of a part."""
+        x = part.store.batch(part.rows[batch], self.device, epoch)
+        y = torch.from_numpy(part.y_true[batch]).to(self.device)
+        if x.ndim == 5:
+            x = x.contiguous(memory_format=torch.channels_last_3d)
+        half = self.spec.precision == "bf16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
+            logits = self.trained(x)
+        return logits.float(), y
+
+    def _loss(self, logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Sum over scans of the class weight times the cross-entropy."""
+        losses = nn.functional.cross_entropy(logits, y, reduction="none")
+        return (self.class_weights[y] * losses).sum()
+
+    def _step(self, batch: np.ndarray, epoch: int) -> torch.Tensor:
+        """Update the weights once; out of memory, in smaller pieces of the same batch."""
+        buffers = [b.clone() for b in self.trained.buffers()]
+        while True:
+            try:
+                self.optimizer.zero_grad(set_to_none=True)
+                total = torch.zeros((), device=self.device)
+                for piece in self._pieces(batch):
+                    loss = self._loss(*self._forward(self.train, piece, epoch)) / len(batch)
+                    loss.backward()
+                    total += loss.detach()
+                self.optimizer.step()
+                return total
+            except torch.OutOfMemoryError as error:
+                loss = None  # its graph holds the memory
+                if self.micro_batch == 1:
+                    raise MemoryError(
+                        "One scan alone does not fit in the device's memory; use a coarser grid, "
+                        "precision='bf16' or a larger device."
+                    ) from error
+                self.micro_batch = min(self.micro_batch, len(batch)) // 2
+                for buffer, before in zip(self.trained.buffers(), buffers, strict=True):
+                    buffer.copy_(before)
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+
+    @torch.inference_mode()
+    def _validate(self) -> tuple[float, float]:
+        """Mean weighted loss and balanced accuracy of the validation scans."""
+        self.trained.eval()
+        total, called = 0.0, []
+        n = len(self.validation.rows)
+        for piece in self._pieces(np.arange(n)):
+            logits, y = self._forward(self.validation, piece, None)
+            total += float(self._loss(logits, y).double())
+            called.append(logits.argmax(1).cpu().numpy())
+        right = np.concatenate(called) == self.validation.y_true
+        each = [right[self.validation.y_true == c].mean() for c in (0, 1)]
+        return total / n, float(np.mean(each))
+
+    def _pieces(self, batch: np.ndarray) -> list[np.ndarray]:
+        """Split a batch into equal pieces that fit in memory."""
+        return np.array_split(batch, -(-len(batch) // self.micro_batch))
+
+    def _stop(self, epoch: int, batch: np.ndarray) -> None:
+        """Write down the scans of a batch whose loss is not finite, then raise."""
+        ids = [self.train.store.scan_ids[i] for i in self.train.rows[batch]]
+        where = "training" if ids else "validation"
+        note = {"epoch": epoch, "part": where, "scan_ids": ids}
+        write_json(self.folder / "not_finite.json", note)
+        raise ValueError(
+            f"The {where} loss of {self.folder.name} is not finite in epoch {epoch}; the batch's "
+            "scans are in not_finite.json of the run folder, so look at them or lower the "
+            "learning rate."
+        )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from motionlib.files import content_key, sha256_file
 from motionlib.networks import NETWORKS
-from motionlib.training.augment import AUGMENTATIONS
+from motionlib.training.data import AUGMENTATIONS
 
 CHOICES = {
     "network": NETWORKS,

@@ -16,8 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from motionlib.compute.engines import configure_cpu
 from motionlib.training.checkpoints import fill, is_done, read_model, read_weights
 from motionlib.training.data import FeatureStore
-from motionlib.training.fitting import fresh_network, load_parts, run_epochs
-from motionlib.training.loop import Part
+from motionlib.training.fitting import Part, fresh_network, load_parts, run_epochs
 from motionlib.training.spec import TrainSpec
 
 CACHE_BYTES = 4 << 30  # features that take more are computed again in every epoch

@@ -7,16 +7,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from motionlib.cohorts.flow import count_scans
+from motionlib.cohorts.selection import count_scans
 from motionlib.cohorts.virtual import anatomy as anatomy_module
 from motionlib.cohorts.virtual import heads, signal, warehouse
-from motionlib.cohorts.virtual.console import reformat
-from motionlib.cohorts.virtual.moving import still_noise
-from motionlib.cohorts.virtual.plans import plan_real_motion, plan_research, plan_warehouse
-from motionlib.cohorts.virtual.raters import rate
-from motionlib.cohorts.virtual.rejects import reject_scan
-from motionlib.cohorts.virtual.scanners import research_scanner, sample_scanner
+from motionlib.cohorts.virtual.plans import plan_real_motion, plan_research, plan_warehouse, rate
+from motionlib.cohorts.virtual.scanners import reformat, research_scanner, sample_scanner
 from motionlib.cohorts.virtual.store import Progress, collect, make_all, write_scan
+from motionlib.cohorts.virtual.warehouse import reject_scan, still_noise
 from motionlib.files import seed_from, write_table
 
 CAPTION = (

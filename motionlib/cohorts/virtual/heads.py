@@ -6,10 +6,17 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from motionlib.cohorts.virtual.anatomy import LOW_MM, NODE_MM, PATCH_MM, Anatomy, draw_anatomy
+from motionlib.cohorts.virtual.anatomy import (
+    LOW_MM,
+    NODE_MM,
+    PATCH_MM,
+    Anatomy,
+    compose,
+    draw_anatomy,
+    sample_maps,
+)
 from motionlib.cohorts.virtual.atlas import Atlas, build_atlas
 from motionlib.cohorts.virtual.signal import Protocol, tissue_signal
-from motionlib.cohorts.virtual.tissues import compose, sample_maps
 
 __all__ = [
     "Anatomy",

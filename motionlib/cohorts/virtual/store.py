@@ -13,10 +13,10 @@ import numpy as np
 import pandas as pd
 
 from motionlib import compute
-from motionlib.cohorts.flow import branch
+from motionlib.cohorts.selection import branch
 from motionlib.files import content_key, read_json, sha256_file, write_json, write_table
 from motionlib.manifest import COLUMNS, complete, write_manifest
-from motionlib.preprocess.volumes import save_volume
+from motionlib.preprocess.images import save_volume
 
 VERSION = 2  # raise when the same plan must give other images
 LEVELS = 250  # grey levels at the foreground's mean
@@ -114,7 +114,7 @@ def make_all(
     rows : list of dict
         One a finished scan, in the plan's order.
     failed : list of dict
-        ``cohort reason`` of every scan that failed, for `motionlib.cohorts.flow.count_scans`.
+        ``cohort reason`` of every scan that failed, for `motionlib.cohorts.selection.count_scans`.
     """
     done = {scan_id(item): found for item in items if (found := _finished(item)) is not None}
     todo = [item for item in items if scan_id(item) not in done]

@@ -1,0 +1,295 @@
+"""One submit over every engine: order kept, failures as values, the same numbers everywhere."""
+
+import functools
+import itertools
+import operator
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from prepared_set import counted_fit, prepared_set
+
+from motionlib import compute
+from motionlib.compute import engines
+from motionlib.compute.clusters import slurm_cluster
+from motionlib.compute.engines import Failure, failures, raise_failures, shard, submit
+from motionlib.experiments.pretraining import score_all
+from motionlib.study.run import Run
+from motionlib.training.spec import TrainSpec
+
+TESTS = Path(__file__).parent
+PROFILE = """\
+workers: 4
+cores: 8
+memory: 64GB
+walltime: "10:00:00"
+queue: gpu
+account: neuro
+gpus: 1
+lifetime: 585m
+python: python3
+host: 127.0.0.1
+prologue: ["module load cuda"]
+directives: ["--constraint=h100"]
+log_directory: logs
+"""
+
+JOB_SCRIPT = """\
+#!/usr/bin/env bash
+
+#SBATCH -J dask-worker
+#SBATCH -e logs/dask-worker-%J.err
+#SBATCH -o logs/dask-worker-%J.out
+#SBATCH -p gpu
+#SBATCH -A neuro
+#SBATCH -n 1
+#SBATCH --cpus-per-task=8
+#SBATCH --mem=60G
+#SBATCH -t 10:00:00
+#SBATCH --gres=gpu:1
+#SBATCH --constraint=h100
+export OMP_NUM_THREADS=1
+module load cuda
+"""
+WORKER = (
+    "python3 -m distributed.cli.dask_worker tcp://127.0.0.1:PORT"
+    " --name dummy-name"
+    " --nthreads 1"
+    " --memory-limit 59.60GiB"
+    " --nanny"
+    " --death-timeout 60"
+    " --resources GPU=1"
+    " --lifetime 585m"
+    " --lifetime-stagger 5m"
+)
+
+
+def inverse(x: float) -> float:
+    """Fail at zero."""
+    return 1 / x
+
+
+def when_there(path: str | None) -> None:
+    """Return at once, or say that it waits and return when there is a file."""
+    if path:
+        Path(f"{path}-begun").touch()
+    while path and not os.path.exists(path):
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _stop_clusters():
+    yield
+    compute.close()
+
+
+@pytest.fixture
+def external(tmp_path):
+    """A scheduler and two workers of their own processes; gives its address and the workers."""
+    script = [sys.executable, "-m", "distributed.cli.dask_scheduler"]
+    address_file = tmp_path / "scheduler.json"
+    environment = os.environ | {"PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1", "PAUSE_S": "0.1"}
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": environment}
+    options = ["--host", "127.0.0.1", "--port", "0", "--no-dashboard"]
+    options += ["--scheduler-file", str(address_file)]
+    started = [subprocess.Popen([*script, *options], **quiet)]
+    deadline = time.monotonic() + 60
+    while not address_file.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    worker = [sys.executable, "-m", "distributed.cli.dask_worker", "--no-nanny", "--no-dashboard"]
+    worker += ["--scheduler-file", str(address_file), "--nthreads", "1", "--host", "127.0.0.1"]
+    worker += ["--local-directory", str(tmp_path)]
+    started += [subprocess.Popen(worker, **quiet) for _ in range(2)]
+    from distributed import Client
+
+    with Client(scheduler_file=str(address_file), set_as_default=False) as client:
+        client.wait_for_workers(2, timeout=90)
+        address = client.scheduler.address
+    yield address, started[1:]
+    compute.close()
+    for process in reversed(started):
+        process.kill()
+        process.wait()
+
+
+class TestSubmit:
+    @pytest.mark.parametrize("engine", ["inline", "local:2"])
+    def test_order_is_kept_and_failures_are_values(self, engine):
+        found = submit(functools.partial(operator.truediv, 1), [4, 0, 2], engine=engine)
+        assert found == [0.25, Failure(0, "ZeroDivisionError: division by zero"), 0.5]
+
+    @pytest.mark.parametrize("engine", ["inline", "local:2"])
+    def test_batches_change_nothing(self, engine):
+        found = submit(operator.neg, range(7), engine=engine, batch=3)
+        assert found == [0, -1, -2, -3, -4, -5, -6]
+
+    def test_no_items_give_no_results(self):
+        assert submit(inverse, []) == []
+
+    def test_an_interrupt_is_not_swallowed(self):
+        def stop(_):
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            submit(stop, [1])
+
+    def test_a_result_that_has_come_is_not_held_by_its_worker(self, tmp_path):
+        # a worker that dies would take it along, and it would be computed again
+        submit(operator.neg, [1], engine="local:2")
+        client = engines._clients["local:2", ()][0]  # other tests may have left other clients
+        held = []
+
+        def watch():
+            deadline = time.monotonic() + 60
+            while not (tmp_path / "go-begun").exists() and time.monotonic() < deadline:
+                time.sleep(0.05)
+            while (not held or held[-1] != 1) and time.monotonic() < deadline:
+                held.append(
+                    client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.tasks))
+                )
+                time.sleep(0.05)
+            (tmp_path / "go").touch()
+
+        watcher = threading.Thread(target=watch)
+        items = [None] * 8 + [str(tmp_path / "go")]
+        watcher.start()
+        assert submit(when_there, items, engine="local:2") == [None] * 9
+        watcher.join()
+        assert held[-1] == 1
+
+    def test_progress_ends_with_the_count_and_the_failures(self):
+        lines = []
+        submit(inverse, [1, 0, 2], label="halve", progress=lines.append)
+        assert lines[-1] == "halve: 3/3, 1 failed, about 0 s left"
+
+    @pytest.mark.parametrize(
+        "engine", ["ray", "local:x", "local:0", "slurm:", "shard", "tcp:host", "inlinex"]
+    )
+    def test_unknown_engine_is_named(self, engine):
+        with pytest.raises(ValueError, match="is not known; use inline, local"):
+            submit(inverse, [1], engine=engine)
+
+    def test_resources_that_no_worker_offers_are_refused(self):
+        submit(operator.neg, [1], engine="local:2")
+        address = next(iter(engines._clients.values()))[0].scheduler.address
+        with pytest.raises(ValueError, match=r"No worker of .* offers"):
+            submit(operator.neg, [1], engine=address, resources={"GPU": 1})
+
+
+class TestShard:
+    def test_shards_partition_the_items(self):
+        items = list(range(11))
+        parts = [shard(items, f"{i}/4") for i in range(4)]
+        assert sorted(itertools.chain(*parts)) == items
+        assert parts[1] == [1, 5, 9]
+
+    def test_engine_does_its_items_and_leaves_the_others(self):
+        found = submit(operator.neg, [1, 2, 3], engine="shard:1/2")
+        assert found[1] == -2
+        assert [f.item for f in failures(found)] == [1, 3]
+        assert "another shard" in found[0].error
+
+    @pytest.mark.parametrize("which", ["2/2", "1", "a/b", "-1/2", "1/"])
+    def test_impossible_shards_are_refused(self, which):
+        with pytest.raises(ValueError, match="not of the form I/N"):
+            shard([1], which)
+
+
+class TestRaiseFailures:
+    def test_first_failure_and_count_are_told(self):
+        with pytest.raises(RuntimeError, match="1 of 2 tasks failed, the first with ZeroDiv"):
+            raise_failures(submit(inverse, [0, 1]))
+
+    def test_whole_results_pass(self):
+        assert raise_failures([1, 2]) == [1, 2]
+
+
+class TestTrainingOnEngines:
+    def test_every_engine_gives_the_same_predictions(self, tmp_path, external):
+        address, _ = external
+        manifest = prepared_set(tmp_path / "data")
+        specs = [
+            TrainSpec(name, str(manifest), fold=fold, epochs=1, learning_rate=1e-3)
+            for name in ("Conv5FC3", "SECNN")
+            for fold in (0, 1)
+        ]
+        written = {}
+        for engine in ("inline", "local:2", address):
+            run = Run("03_training", "engines", 20, tmp_path / engine.partition(":")[0], quiet=True)
+            fitted = functools.partial(counted_fit, runs=str(run.models))
+            names = raise_failures(submit(fitted, specs, engine=engine))
+            asked = [
+                (("test", "synthetic", s.network, s.fold), run.models / name, manifest)
+                for name, s in zip(names, specs, strict=True)
+            ]
+            run.save_predictions(score_all(asked, "cpu", engine))
+            written[engine] = (run.folder / "predictions.csv").read_bytes()
+        assert len(written["inline"].splitlines()) > 4 * len(specs)
+        assert written["inline"] == written["local:2"] == written[address]
+
+    def test_killed_worker_loses_no_run_and_no_epoch(self, tmp_path, external):
+        address, workers = external
+        manifest = prepared_set(tmp_path / "data")
+        specs = [
+            TrainSpec("Conv5FC3", str(manifest), fold=0, epochs=4, seed=seed) for seed in range(4)
+        ]
+        runs = tmp_path / "runs"
+        runs.mkdir()
+        killed = []
+
+        def kill_one_at_the_first_epoch():
+            while not killed:
+                log = runs / "log"
+                lines = log.read_text().splitlines() if log.exists() else []
+                if any("epoch 2/4" in line for line in lines):
+                    workers[0].send_signal(signal.SIGKILL)
+                    killed.append(True)
+                time.sleep(0.02)
+
+        killer = threading.Thread(target=kill_one_at_the_first_epoch)
+        killer.start()
+        names = submit(functools.partial(counted_fit, runs=str(runs)), specs, engine=address)
+        killer.join()
+        assert names == [spec.folder(runs).name for spec in specs]
+        assert all((runs / name / "DONE").exists() for name in names)
+        epochs = [line.split(":")[0] for line in (runs / "log").read_text().splitlines()]
+        epochs = [line for line in epochs if " epoch " in line]
+        # an epoch that was finished is never trained again; one under way may be, once
+        assert 16 <= len(epochs) <= 17
+        assert len(set(epochs)) == 16
+
+
+class TestSlurm:
+    def test_job_script_is_the_golden_file(self, tmp_path):
+        pytest.importorskip("dask_jobqueue")
+        (tmp_path / "site.yaml").write_text(PROFILE)
+        cluster, workers = slurm_cluster(tmp_path / "site.yaml")
+        with cluster:
+            script = cluster.job_script()
+            script = script.replace(cluster.scheduler_address, "tcp://127.0.0.1:PORT")
+        assert workers == 4
+        assert script == JOB_SCRIPT + WORKER + "\n"
+
+    def test_without_a_gpu_a_job_runs_one_worker_a_core(self, tmp_path):
+        pytest.importorskip("dask_jobqueue")
+        (tmp_path / "site.yaml").write_text(PROFILE.replace("gpus: 1", "gpus: 0"))
+        cluster, _ = slurm_cluster(tmp_path / "site.yaml")
+        with cluster:
+            script = cluster.job_script()
+        assert "--nthreads 1 " in script
+        assert "--nworkers 8 " in script
+        assert "gres" not in script
+
+    def test_misspelt_key_is_named(self, tmp_path):
+        (tmp_path / "site.yaml").write_text(PROFILE.replace("queue", "partition"))
+        with pytest.raises(ValueError, match=r"unknown keys \['partition'\] and lacks \[\]"):
+            slurm_cluster(tmp_path / "site.yaml")
+
+    def test_missing_profile_is_named(self, tmp_path):
+        with pytest.raises(FileNotFoundError, match=r"site\.yaml is not there"):
+            slurm_cluster(tmp_path / "site.yaml")

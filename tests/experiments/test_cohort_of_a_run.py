@@ -1,0 +1,186 @@
+"""Cohorts that somebody holds: from their folders through notebook 1 to its tables."""
+
+import os
+import subprocess
+import sys
+
+import cohort_folders
+import numpy as np
+import pandas as pd
+import pytest
+
+from motionlib.cli import main as cli
+from motionlib.experiments import fine_tuning
+from motionlib.experiments.cohort import paper_size, prepare_cohort, split_as_in_paper
+from motionlib.files import repository
+from motionlib.manifest import read_manifest
+from motionlib.splits import PAPER_TEST_SIZES
+from motionlib.study.run import Run
+
+MAKERS = {"open": cohort_folders.open_cohorts, "paper": cohort_folders.paper_cohorts}
+SMALL = {"size": 0, "spacing_mm": 8.0, "n_folds": 2}
+
+
+@pytest.fixture
+def held(tmp_path, monkeypatch):
+    """Make the folders of a profile and open a run on them."""
+
+    def make(profile: str) -> Run:
+        root = MAKERS[profile](tmp_path / "data")
+        monkeypatch.setenv("MOTIONLIB_DATA", str(root))
+        return Run("01_data_selection", profile, 20, tmp_path / "runs", quiet=True)
+
+    make.root = tmp_path / "data"
+    return make
+
+
+def paper_manifest() -> pd.DataFrame:
+    """As many scans as the paper has, split by `studycohort`'s shares."""
+    numbers = {"adni": (700, 1143), "msseg": (53, 53), "bite": (13, 26), "aphp": (3200, 4045)}
+    parts = []
+    for cohort, (people, scans) in numbers.items():
+        patient = np.arange(scans) % people
+        rows = pd.DataFrame({"source_participant_id": [f"{cohort}-{p}" for p in patient]})
+        rows["scan_id"] = [f"{cohort}-scan{k}" for k in range(scans)]
+        rows["motion_grade"] = patient % 3 if cohort == "aphp" else 0
+        parts.append(rows.assign(cohort=cohort, role=np.where(patient % 7, "train", "test")))
+    whole = pd.concat(parts, ignore_index=True)
+    whole["fold"] = pd.array(np.where(whole["role"] == "train", 0, None), dtype="Int64")
+    return whole.astype({"cohort": "string", "role": "string", "motion_grade": "Int64"})
+
+
+class TestPrepareCohort:
+    def test_open_reads_ixi_and_mr_art_and_tells_every_reader_s_steps(self, held):
+        run = held("open")
+        (
+            held.root / "mr-art" / "sub-600000" / "anat" / "sub-600000_acq-standard_T1w.nii.gz"
+        ).unlink()
+        manifest = prepare_cohort(run, cohort="open", **SMALL)
+        assert manifest["cohort"].value_counts().to_dict() == {"mr-art": 23, "ixi": 14}
+        assert set(manifest["role"]) == {"train", "test"}
+        flow = pd.read_csv(run.cohort / "flow.tsv", sep="\t")
+        lost = flow[flow["n_in"] > flow["n_out"]]
+        assert lost[["cohort", "n_in", "n_out"]].to_numpy().tolist() == [["mr-art", 24, 23]]
+        assert "not on disk" in lost["reason"].iloc[0]
+
+    def test_paper_keeps_real_motion_and_rejects_apart(self, held):
+        run = held("paper")
+        manifest = prepare_cohort(run, cohort="paper", **SMALL)
+        roles = manifest.groupby("cohort")["role"].apply(set).to_dict()
+        assert roles["adni"] == {"train", "test", "real_motion"}
+        assert roles["aphp"] == {"train", "test", "excluded"}
+        splits = pd.read_csv(run.folder / "splits.csv")
+        assert splits.dropna(subset="y_true")["cohort"].nunique() == 3
+
+    def test_a_second_call_needs_the_folders_no_more(self, held, monkeypatch):
+        run = held("paper")
+        first = prepare_cohort(run, cohort="paper", **SMALL)
+        monkeypatch.delenv("MOTIONLIB_DATA")
+        again = prepare_cohort(run, cohort="paper", **SMALL)
+        pd.testing.assert_frame_equal(first, again, check_dtype=False)
+
+    def test_two_patients_with_one_name_are_refused(self, held):
+        run = held("paper")
+        table = held.root / "aphp" / "grades.csv"
+        lines = table.read_text().splitlines()
+        lines = [lines[0] + ",participant", *(f"{row},sub-{k % 20:02d}" for k, row in
+                 enumerate(lines[1:], 1))]  # fmt: skip
+        table.write_text("\n".join(lines) + "\n")
+        with pytest.raises(ValueError, match="bite and aphp both have a participant sub-01"):
+            prepare_cohort(run, cohort="paper", **SMALL)
+
+    def test_a_missing_folder_is_named(self, held):
+        run = held("open")
+        (held.root / "mr-art").rename(held.root / "art")
+        with pytest.raises(FileNotFoundError, match="mr-art is no folder"):
+            prepare_cohort(run, cohort="open", **SMALL)
+
+
+class TestWithoutRaters:
+    def test_no_annotators_leave_the_others_numbers(self, held):
+        run = held("open")
+        prepare_cohort(run, cohort="open", **SMALL)
+        none = fine_tuning.annotators(run)
+        row = {"experiment": "x", "task": "mov01vs2", "model": "m", "fold": -1, "scan_id": "s"}
+        row |= {"participant_id": "p", "y_true": 1, "score": 0.5, "y_pred": 1}
+        both = pd.concat([none, pd.DataFrame([row])], ignore_index=True)
+        assert none.empty
+        assert both[["y_true", "y_pred", "fold"]].dtypes.eq("int64").all()
+        assert both["score"].nlargest(1).item() == 0.5
+
+
+class TestPaperSplit:
+    def test_the_paper_s_numbers_of_scans_give_its_test_sizes(self):
+        assert {name: paper_size(name, n) for name, n in
+                (("adni", 1143), ("msseg", 53), ("bite", 26), ("aphp", 4045))
+                } == PAPER_TEST_SIZES  # fmt: skip
+
+    def test_half_the_scans_give_half_the_test_set(self):
+        assert paper_size("aphp", 2022) == round(385 / 2)
+
+    def test_a_cohort_of_the_paper_s_size_has_the_paper_s_test_set(self):
+        split = split_as_in_paper(paper_manifest(), n_folds=5, seed=20)
+        found = split[split["role"] == "test"]["cohort"].value_counts()
+        assert (found["msseg"], found["aphp"]) == (7, 385)
+        # patients with two scans are not torn: a total may miss by less than one patient
+        assert abs(found["adni"] - 171) < 2
+        assert abs(found["bite"] - 4) < 2
+        trained = split[split["role"] == "train"]
+        assert set(trained["fold"]) == set(range(5))
+        sides = split.groupby("source_participant_id")[["role", "fold"]].nunique(dropna=False)
+        assert (sides == 1).all(axis=None)
+
+    def test_few_scans_keep_the_split_they_have(self):
+        few = paper_manifest().groupby("cohort").head(20).reset_index(drop=True)
+        pd.testing.assert_frame_equal(split_as_in_paper(few, n_folds=2, seed=20), few)
+
+
+class TestCommand:
+    def test_the_paper_s_test_size_of_a_cohort(self, held, tmp_path):
+        held("paper")
+        out = tmp_path / "bite.tsv"
+        call = ["manifest", "bite", str(held.root / "bite"), "--out", str(out), "--folds", "2"]
+        assert cli([*call, "--test-sizes", "paper"]) == 0
+        assert (read_manifest(out)["role"] == "test").sum() == 4
+        assert cli([*call, "--test-sizes", "bite=2"]) == 0
+        assert (read_manifest(out)["role"] == "test").sum() == 2
+
+    @pytest.mark.parametrize(
+        ("words", "expected"),
+        [
+            ("bite", "--test-sizes is 'bite'; expected paper, or COHORT=N"),
+            ("oasis=3", "which are no cohorts"),
+            ("bite=8", "asks for 8 of 8 scans"),
+        ],
+    )
+    def test_wrong_sizes_are_one_sentence(self, held, tmp_path, capsys, words, expected):
+        held("paper")
+        call = ["manifest", "bite", str(held.root / "bite"), "--out", str(tmp_path / "b.tsv")]
+        assert cli([*call, "--test-sizes", words]) == 2
+        said = capsys.readouterr().err
+        assert expected in said
+        assert said.count("\n") == 1
+
+
+@pytest.mark.notebook
+@pytest.mark.timeout(900)
+class TestNotebook:
+    @pytest.mark.parametrize("profile", ["open", "paper"])
+    def test_notebook_one_goes_from_folders_to_tables(self, profile, tmp_path):
+        root = MAKERS[profile](tmp_path / "data")
+        command = [sys.executable, "-m", "motionlib.cli", "study", "--profile", profile]
+        command += ["--only", "01", "--runs", str(tmp_path / "runs")]
+        command += ["--set", "spacing_mm=8", "--set", "n_folds=2"]
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, cwd=repository(),
+            env={**os.environ, "MOTIONLIB_DATA": str(root)},
+        )  # fmt: skip
+        assert (done.returncode, done.stderr) == (0, "")
+        folder = tmp_path / "runs" / profile
+        ours = {name: pd.read_csv(folder / "tables" / f"{name}.csv") for name in
+                ("table_1", "table_a1", "table_a2")}  # fmt: skip
+        cohorts = " ".join(ours["table_1"]["cohort"].dropna())
+        assert cohorts == {"open": "mr-art ixi", "paper": "adni msseg bite aphp"}[profile]
+        assert ours["table_a1"]["total_ours"].sum() == {"open": 14, "paper": 34}[profile]
+        assert ours["table_a2"]["mov01vs2_ours"].sum() == {"open": 24, "paper": 35}[profile]
+        assert (folder / "figures" / "fig_a1.png").is_file()

@@ -1,0 +1,255 @@
+"""Figures: what they draw, and that they leave no trace in pyplot or the settings."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+from synthetic_study import write_study
+
+from motionlib.cohorts.selection import count_scans
+from motionlib.figures import cohort, results
+from motionlib.figures.cohort import to_ras
+from motionlib.figures.theme import COLOURS, DASHES, MARKERS
+from motionlib.stats.rates import control_rates, learning_curve
+
+
+@pytest.fixture(scope="module")
+def predictions(tmp_path_factory):
+    return pd.read_csv(write_study(tmp_path_factory.mktemp("study")) / "predictions.csv")
+
+
+def named(predictions, names) -> pd.DataFrame:
+    """Copies of one experiment under other names."""
+    rows = predictions.query("experiment == 'warehouse/from_scratch' and task == 'mov01vs2'")
+    return pd.concat([rows.assign(experiment=name) for name in names], ignore_index=True)
+
+
+def texts(figure) -> str:
+    """All words of a figure."""
+    found = [t.get_text() for axes in figure.axes for t in axes.texts]
+    found += [axes.get_title() for axes in figure.axes]
+    found += [axes.get_xlabel() + axes.get_ylabel() for axes in figure.axes]
+    legends = [axes.get_legend() for axes in figure.axes if axes.get_legend()]
+    found += [t.get_text() for legend in [*legends, *figure.legends] for t in legend.get_texts()]
+    return " | ".join(found)
+
+
+def moving(n: int = 4):
+    rng = np.random.default_rng(0)
+    poses = {"translation_mm": rng.normal(size=(n, 3)), "rotation_deg": rng.normal(size=(n, 3))}
+    return SimpleNamespace(times=np.arange(n) / n, **poses)
+
+
+def every_figure(predictions) -> dict:
+    """One figure of each kind."""
+    warehouse = predictions[predictions["experiment"].str.startswith("warehouse/")]
+    controls = named(predictions, ["control/paper/clean", "control/paper/motion_2-4"])
+    curve = named(
+        predictions, [f"labels/{m}/{n}" for m in ("fine_tuned", "from_scratch") for n in (5, 9)]
+    )
+    flow = pd.DataFrame({"step": ["read", "kept"], "n_in": [9, 9], "n_out": [9, 7]})
+    scores = pd.DataFrame({"severity_mm": np.linspace(0, 3, 40), "score": np.linspace(0, 1, 40)})
+    board = pd.DataFrame({"label": ["a", "b"], "paper": [0.8, 0.6], "ours": [0.7, np.nan]})
+    board = board.assign(low=board["ours"] - 0.1, high=board["ours"] + 0.1)
+    reach = {"label": ["a"], "p_low": [1e-9], "p_high": [0.1], "p_printed": [1e-12]}
+    volume = np.random.default_rng(0).random((24, 28, 24), dtype=np.float32)
+    return {
+        "roc": results.plot_roc(warehouse, n_boot=20),
+        "calibration": results.plot_calibration(named(predictions, ["a"])),
+        "confusion": results.plot_confusion([0, 0, 1, 1], [0, 1, 1, 1]),
+        "controls": results.plot_controls(controls, n_boot=20),
+        "curve": results.plot_learning_curve(curve, n_boot=20),
+        "flow": cohort.plot_flow(flow),
+        "severity": results.plot_score_by_severity(scores),
+        "scoreboard": results.plot_scoreboard(board),
+        "range": results.plot_mcnemar_range(pd.DataFrame(reach)),
+        "slices": cohort.show_slices([volume, volume], ["still", "moved"], np.eye(4)),
+        "trajectory": cohort.plot_trajectory(moving()),
+    }
+
+
+class TestEveryFigure:
+    def test_none_leaves_a_trace_and_all_can_be_drawn(self, predictions, tmp_path):
+        before = dict(matplotlib.rcParams)
+        made = every_figure(predictions)
+        import matplotlib.pyplot as plt
+
+        assert plt.get_fignums() == []
+        assert dict(matplotlib.rcParams) == before
+        for name, figure in made.items():
+            figure.savefig(tmp_path / f"{name}.png", dpi=60)
+            assert (tmp_path / f"{name}.png").stat().st_size > 1000
+
+    def test_a_notebook_shows_it_without_pyplot(self):
+        assert cohort.plot_trajectory(moving())._repr_png_().startswith(b"\x89PNG")
+
+    def test_the_same_input_gives_the_same_bytes(self, predictions):
+        rows = named(predictions, ["warehouse/from_scratch"])
+        first, second = (results.plot_roc(rows, n_boot=20)._repr_png_() for _ in range(2))
+        assert first == second
+
+    def test_colours_differ_in_grey_or_in_form(self):
+        assert len(set(COLOURS)) == len(DASHES) == len(MARKERS) == len(set(MARKERS))
+
+
+class TestRoc:
+    def test_legend_gives_area_and_interval_and_raters_are_points(self, predictions):
+        rows = predictions[predictions["experiment"].str.startswith("warehouse/")]
+        figure = results.plot_roc(rows, n_boot=20)
+        words = texts(figure)
+        assert "fine-tuned: 0.9" in words
+        assert "[0." in words
+        assert "rater 1 (against the consensus)" in words
+        titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
+        assert [title.split(":")[0] for title in titles] == ["mov01vs2", "mov0vs1"]
+
+    def test_curves_start_and_end_in_the_corners(self, predictions):
+        figure = results.plot_roc(named(predictions, ["warehouse/from_scratch"]), n_boot=20)
+        curve = next(line for line in figure.axes[0].lines if "from scratch" in line.get_label())
+        assert curve.get_xydata()[0].tolist() == [0, 0]
+        assert curve.get_xydata()[-1].tolist() == [1, 1]
+
+    def test_nothing_to_draw_is_refused(self, predictions):
+        with pytest.raises(ValueError, match="no predictions"):
+            results.plot_roc(predictions.iloc[:0])
+
+
+class TestSlices:
+    def test_sides_and_millimetres_are_written(self):
+        volume = np.zeros((10, 12, 14), dtype=np.float32)
+        words = texts(cohort.show_slices([volume], ["a"], np.diag([3.0, 3, 3, 1])))
+        for word in ("L", "R", "A", "P", "sagittal (mm)", "mm"):
+            assert word in words
+
+    def test_left_stays_left_whatever_the_storage(self):
+        volume = np.zeros((6, 5, 4), dtype=np.float32)
+        volume[0] = 1  # with this affine the first sagittal slice is the rightmost
+        affine = np.diag([-2.0, 2, 2, 1])
+        turned, new_affine = to_ras(volume, affine)
+        assert turned[-1].min() == 1
+        assert turned[0].max() == 0
+        assert new_affine[0, 0] == 2
+        corner = affine @ [0, 0, 0, 1]
+        np.testing.assert_allclose(new_affine @ [5, 0, 0, 1], corner)
+
+    def test_slices_are_taken_at_the_world_position(self):
+        volume = np.zeros((8, 8, 8), dtype=np.float32)
+        volume[:, :, 6] = 1
+        figure = cohort.show_slices(
+            volume,
+            affine=np.diag([2.0, 2, 2, 1]),
+            planes=("axial",),
+            at_mm=(0, 0, 12),
+            window=(0, 1),
+        )
+        assert figure.axes[0].images[0].get_array().min() == 1
+
+    def test_batches_of_one_channel_are_accepted(self):
+        assert len(cohort.show_slices([np.zeros((1, 5, 5, 5))]).axes) == 3
+
+    def test_rows_of_panels_hold_many_volumes(self):
+        volumes = [np.zeros((4, 4, 4))] * 5
+        figure = cohort.show_slices(volumes, planes=("axial",), n_columns=2)
+        assert len(figure.axes) == 6
+
+    def test_wrong_calls_are_refused(self):
+        volume = np.zeros((4, 4, 4))
+        with pytest.raises(ValueError, match="plane 'oblique'"):
+            cohort.show_slices(volume, planes=("oblique",))
+        with pytest.raises(ValueError, match="1 volumes, 2 labels"):
+            cohort.show_slices([volume], ["a", "b"])
+        with pytest.raises(ValueError, match=r"shape \(4, 4\)"):
+            to_ras(np.zeros((4, 4)), np.eye(4))
+
+
+class TestComparisons:
+    def test_controls_are_the_rate_called_motion(self, predictions):
+        rows = named(predictions, ["control/paper/clean", "control/recommended/clean/other-site"])
+        table = control_rates(rows, n_boot=20)
+        expected = (
+            rows.groupby(["experiment", "fold"])["y_pred"].mean().groupby("experiment").mean()
+        )
+        np.testing.assert_allclose(table["rate"], expected.to_numpy())
+        assert table["site"].tolist() == ["", "other-site"]
+
+    def test_controls_without_motion_stand_above_those_with(self, predictions):
+        names = [f"control/paper/{c}" for c in ("motion_2-4", "clean", "motion_4-6", "blurred")]
+        figure = results.plot_controls(named(predictions, names), n_boot=10)
+        labels = [t.get_text() for t in figure.axes[0].get_yticklabels()]
+        assert labels == ["clean", "blurred", "motion 2-4", "motion 4-6"]
+
+    def test_learning_curve_is_sorted_by_patients(self, predictions):
+        rows = named(predictions, ["labels/fine_tuned/90", "labels/fine_tuned/10", "labels/30"])
+        table = learning_curve(rows, n_boot=10).query("metric == 'auc'")
+        assert table["n_patients"].tolist() == [10, 30, 90]
+        assert (table["low"] <= table["mean"]).all()
+
+    @pytest.mark.parametrize("table", [control_rates, learning_curve])
+    def test_other_experiments_are_refused(self, predictions, table):
+        with pytest.raises(ValueError, match=r"no experiment named (control|labels)/"):
+            table(named(predictions, ["warehouse/from_scratch"]))
+
+
+class TestDiagrams:
+    def test_flow_counts_what_leaves(self):
+        flow = pd.DataFrame(
+            {
+                "step": ["graded", "kept"],
+                "cohort": ["adni", "adni"],
+                "n_in": [100, 90],
+                "n_out": [90, 60],
+                "reason": ["no grade", "motion"],
+            }
+        )
+        words = texts(cohort.plot_flow(flow))
+        for word in (
+            "candidates\nn = 100",
+            "graded\nn = 90",
+            "-10: no grade",
+            "kept\nn = 60",
+            "-30: motion",
+            "adni",
+        ):
+            assert word in words
+
+    def test_rows_of_one_step_are_one_box_that_continues_the_count(self):
+        lost = {"step": "centring", "n_in": 1, "n_out": 0, "reason": "no head found"}
+        flow = pd.DataFrame([{"step": "read", "n_in": 9, "n_out": 9, "reason": ""}, lost, lost])
+        words = texts(cohort.plot_flow(flow))
+        assert "read\nn = 9" in words
+        assert "centring\nn = 7" in words
+        assert "-2: no head found" in words
+
+    def test_a_cohort_s_real_motion_test_is_counted_by_itself(self):
+        manifest = pd.DataFrame({"cohort": "adni", "role": ["research"] * 5 + ["real_motion"] * 3})
+        manifest["straight_reject"] = [1, 0, None, 0, 0, 0, 0, 0]
+        failed = [{"cohort": "adni", "reason": "no head"}]
+        words = texts(cohort.plot_flow(count_scans(manifest, "read", "BIDS", failed)))
+        assert "-1: no head" in words
+        for word in ("candidates\nn = 6", "read\nn = 5", "straight rejects removed\nn = 4"):
+            assert word in words
+        assert "adni, real-motion test" in words
+        assert "read\nn = 3" in words
+
+    def test_many_cohorts_start_a_new_row(self):
+        flow = pd.DataFrame({"step": "read", "cohort": list("abcdef"), "n_in": 2, "n_out": 2})
+        assert len(cohort.plot_flow(flow).axes) == 10
+
+    def test_an_empty_flow_is_refused(self):
+        with pytest.raises(ValueError, match="flow of 0 rows"):
+            cohort.plot_flow(pd.DataFrame({"step": []}))
+
+    def test_few_poses_are_drawn_as_steps_and_many_as_lines(self):
+        styles = [
+            cohort.plot_trajectory(moving(n)).axes[0].lines[0].get_drawstyle() for n in (4, 200)
+        ]
+        assert styles == ["steps-post", "default"]
+
+    def test_confusion_writes_counts_and_shares_of_rows(self):
+        words = texts(results.plot_confusion([0, 0, 0, 1], [0, 0, 1, 1], names=("a", "b")))
+        assert "2\n67%" in words
+        assert "1\n100%" in words

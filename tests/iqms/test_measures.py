@@ -1,0 +1,309 @@
+"""MRQy's measures: MRQy's own values, closed forms, invariances, bad input."""
+
+from itertools import product
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+
+from motionlib.figures import iqms
+from motionlib.iqms import measures, robustness, tables
+from motionlib.iqms.foreground import convex_hull, head_mask, otsu_threshold, standardise
+from motionlib.iqms.measures import _MERGE, median_5x5, slice_measures
+
+# float32 volumes: MRQy adds up in float32 (relative error about 1e-7), we in float64
+TOLERANCE = {"i": 1e-12, "f": 1e-6}
+VOLUMES = (
+    "ds000011_sub-02_3p2mm_int16",
+    "ds000011_sub-02_3p2mm_float32",
+    "ds000011_sub-02_3p2mm_motion_float32",
+    "mni152_3mm_unit_float32",
+    "mni152_3mm_uint8_slope",
+)
+
+
+@pytest.fixture
+def head(rng) -> np.ndarray:
+    """A noisy ellipsoid with structure, float32, shape (24, 28, 24), air all around."""
+    grid = np.indices((24, 28, 24)) - np.array([11.5, 13.5, 11.5])[:, None, None, None]
+    radius = np.sqrt((grid**2 / np.array([64, 90, 64])[:, None, None, None]).sum(axis=0))
+    clean = np.where(radius < 1, 400 + 200 * np.cos(6 * radius), 0)
+    noise = rng.normal(0, 10, (2, *clean.shape))
+    return np.hypot(clean + noise[0], noise[1]).astype(np.float32)
+
+
+def close(one: dict, other: dict, rel: float) -> list[str]:
+    """Measures whose values differ by more than `rel`."""
+    return [
+        name
+        for name in one
+        if not np.isclose(one[name], other[name], rtol=rel, atol=1e-12, equal_nan=True)
+    ]
+
+
+class TestAgainstMRQy:
+    @pytest.mark.parametrize("name", VOLUMES)
+    def test_volume_values_are_mrqy_s(self, reference_root, name):
+        table = pd.read_csv(reference_root / "mrqy/reference_mrqy.tsv", sep="\t")
+        expected = table.set_index("volume").loc[name]
+        volume, _ = tables.read_stored(reference_root / f"mrqy/{name}.nii.gz")
+        assert volume.dtype == expected["loaded_dtype"]
+        expected = expected[list(measures.MEASURES)].astype(float).to_dict()
+        assert close(tables.image_quality(volume), expected, TOLERANCE[volume.dtype.kind]) == []
+
+    @pytest.mark.parametrize("name", VOLUMES[1::2])
+    def test_every_slice_has_mrqy_s_foreground_and_values(self, reference_root, name):
+        table = pd.read_csv(reference_root / "mrqy/reference_mrqy_per_slice.tsv", sep="\t")
+        expected = table[table.volume == name].set_index("slice").drop(columns="volume")
+        volume, _ = tables.read_stored(reference_root / f"mrqy/{name}.nii.gz")
+        ours = measures.measure(volume).table().set_index("slice")
+        assert ours.index.tolist() == expected.index.tolist()
+        assert (ours.foreground_voxels == expected.foreground_voxels).all()
+        ours = ours.where(np.isfinite(ours))
+        # per slice, float32 sums of MRQy lose up to one more digit than their mean over slices
+        np.testing.assert_allclose(ours, expected.astype(float), rtol=2e-6, atol=1e-9)
+
+    @pytest.mark.parametrize("name", VOLUMES)
+    def test_as_many_slices_enter_each_mean(self, reference_root, name):
+        table = pd.read_csv(reference_root / "mrqy/reference_mrqy_slices_used.tsv", sep="\t")
+        expected = table.set_index("volume").loc[name, list(measures.MEASURES)]
+        volume, _ = tables.read_stored(reference_root / f"mrqy/{name}.nii.gz")
+        assert measures.measure(volume).slices_used == expected.to_dict()
+
+
+class TestMedian:
+    def test_the_pruned_network_is_right_on_all_sorted_zero_one_columns(self):
+        columns = np.array(list(product(range(6), repeat=5)))
+        wires = [5 - rank <= columns[:, column] for rank in range(5) for column in range(5)]
+        for low, high in _MERGE:
+            wires[low], wires[high] = wires[low] & wires[high], wires[low] | wires[high]
+        assert (wires[12] == (columns.sum(axis=1) >= 13)).all()
+
+    @pytest.mark.parametrize("dtype", ["float32", "float64", "int16", "uint8"])
+    def test_it_equals_scipy_s(self, rng, dtype):
+        from scipy.ndimage import median_filter
+
+        image = (rng.random((61, 17)) * 250).astype(dtype)
+        assert (median_5x5(image) == median_filter(image, 5, mode="nearest")).all()
+
+    def test_negative_floats_keep_their_order(self, rng):
+        from scipy.ndimage import median_filter
+
+        image = rng.normal(size=(20, 20)).astype(np.float32)
+        assert (median_5x5(image) == median_filter(image, 5, mode="nearest")).all()
+
+
+class TestForeground:
+    def test_otsu_separates_two_levels(self):
+        assert 10 <= otsu_threshold(np.array([10, 10, 10, 90, 90])) < 90
+
+    def test_a_hull_holds_its_pixels_and_the_segments_between_them(self, rng):
+        mask = rng.random((15, 19)) < 0.05
+        hull = convex_hull(mask)
+        assert hull[mask].all()
+        pixels = np.argwhere(mask)
+        middle = (pixels[:, None] + pixels[None]).reshape(-1, 2)
+        middle = middle[(middle % 2 == 0).all(axis=1)] // 2
+        assert hull[tuple(middle.T)].all()
+
+    def test_a_rectangle_is_its_own_hull(self):
+        mask = np.zeros((31, 41), bool)
+        mask[4:20, 7:40] = True
+        assert (convex_hull(mask) == mask).all()
+
+    def test_an_empty_mask_stays_empty(self):
+        assert not convex_hull(np.zeros((4, 5), bool)).any()
+
+    def test_the_head_mask_ignores_scale_and_zero_padding(self, head):
+        mask = head_mask(head)
+        assert (head_mask(head * np.float32(64)) == mask).all()
+        padded = np.pad(head, 5)
+        assert (head_mask(padded)[5:-5, 5:-5, 5:-5] == mask).all()
+
+
+class TestClosedForms:
+    """One slice: a disc of two known halves in air of two known halves, off the frame."""
+
+    @pytest.fixture
+    def slice_and_mask(self):
+        image = np.zeros((40, 40))
+        image[:, ::2], image[:, 1::2] = 1.0, 3.0
+        mask = np.zeros((40, 40), bool)
+        mask[10:30, 10:30] = True
+        image[mask] = np.where(np.indices((40, 40))[0][mask] % 2, 100.0, 300.0)
+        return image, mask
+
+    def test_corrected_measures_of_two_level_regions(self, slice_and_mask):
+        image, mask = slice_and_mask
+        ours = dict(zip(measures.MEASURES, slice_measures(image, mask, compat=False), strict=True))
+        rms = np.sqrt(400 * (100**2 + 300**2) / 2 / 1600)
+        share = np.array([100, 300]) / (rms * 40)
+        patch = image[8:13, 8:13] * mask[8:13, 8:13]  # centred on the first maximum, (10, 10)
+        air = np.zeros((5, 5))
+        air[2:, [1, 3]], air[2:, [0, 2, 4]] = [3, 3], [1, 1, 1]  # rows -2..2, columns -1..3
+        air = np.array([[0, 0, 0, 0, 0]] * 2 + [[0, 1, 3, 1, 3]] * 3, float)
+        expected = {
+            "MEAN": 200, "RNG": 200, "VAR": 100**2, "CV": 50, "CPP": 0,
+            "PSNR": 20 * np.log10(300 / rms), "SNR1": 100, "SNR2": patch.mean(),
+            "SNR3": patch.mean() / patch.std(), "SNR4": patch.mean() / air.std(),
+            "CNR": (patch.mean() - air.mean()) / air.std(), "CVP": patch.std() / patch.mean(),
+            "CJV": 101 / 198, "FBER": (100**2 + 300**2) / 2 / ((1 + 9) / 2),
+            "EFC": -(share * np.log(share) * 200).sum() / (40 * np.log(40)),
+        }  # fmt: skip
+        assert close({name: ours[name] for name in expected}, expected, 1e-12) == []
+
+    def test_entropy_is_one_for_a_flat_slice(self):
+        image, mask = np.full((16, 16), 7.0), np.ones((16, 16), bool)
+        image[0, 0], mask[0, 0] = 6.999999, True
+        entropy = slice_measures(image, mask, compat=False)[measures.MEASURES.index("EFC")]
+        assert entropy == pytest.approx(1, abs=1e-6)
+
+    def test_contrast_per_pixel_sees_only_the_frame(self, slice_and_mask):
+        image, mask = slice_and_mask
+        mask[:, 10:30] = True
+        at = measures.MEASURES.index("CPP")
+        ours = slice_measures(image, mask, compat=False)[at]
+        front = np.where(mask, image, 0)
+        assert ours == pytest.approx(3 * (front[0].sum() + front[-1].sum()) / 8 / 1600)
+
+    def test_a_constant_foreground_is_skipped(self):
+        assert slice_measures(np.zeros((8, 8)), np.zeros((8, 8), bool)) is None
+
+
+class TestInvariance:
+    @pytest.mark.parametrize("factor", [2.0**-10, 8.0])
+    def test_corrected_values_ignore_the_unit_of_intensity(self, head, factor):
+        before = tables.image_quality(head, compat=False)
+        after = tables.image_quality(head * np.float32(factor), compat=False)
+        assert close(before, after, 1e-6) == []
+
+    def test_corrected_values_ignore_zero_padding(self, head):
+        before = tables.image_quality(head, compat=False)
+        assert close(before, tables.image_quality(np.pad(head, 6), compat=False), 1e-6) == []
+
+    def test_corrected_values_ignore_the_order_of_stored_axes(self, head):
+        affine = np.diag([2.0, 2.0, 2.0, 1.0])
+        turned, at = head.transpose(2, 0, 1), affine[:, [2, 0, 1, 3]]
+        before = tables.image_quality(head, compat=False, affine=affine)
+        assert close(before, tables.image_quality(turned, compat=False, affine=at), 1e-9) == []
+
+    def test_corrected_values_ignore_a_shift_of_the_field_of_view(self, head):
+        shifted = np.pad(head, ((3, 0), (0, 2), (1, 4)))
+        before = tables.image_quality(head, compat=False)
+        assert close(before, tables.image_quality(shifted, compat=False), 1e-6) == []
+
+    def test_the_sign_of_a_real_part_does_not_matter(self, head):
+        signed = head * np.where(np.indices(head.shape).sum(axis=0) % 2, 1, -1)
+        before = tables.image_quality(head, compat=False)
+        assert close(before, tables.image_quality(signed, compat=False), 1e-9) == []
+
+    def test_mrqy_s_values_do_depend_on_the_unit(self, head):
+        before, after = tables.image_quality(head), tables.image_quality(head * 100)
+        assert {"CV", "EFC", "SNR1"} & set(close(before, after, 0.01))
+
+    def test_the_standardised_head_has_its_median_at_1000_and_10_mm_of_air(self, head):
+        volume, mask, box = standardise(np.pad(head, 20, constant_values=1), np.eye(4))
+        assert np.median(volume[mask]) == pytest.approx(1000, rel=1e-5)
+        inside = np.argwhere(mask)
+        assert (inside.min(axis=0) == 10).all()
+        assert (np.diff(box).ravel() == volume.shape).all()
+
+
+class TestImageQuality:
+    def test_it_returns_mrqy_s_fifteen_names(self, head):
+        assert tuple(tables.image_quality(head)) == measures.MEASURES
+        assert len(tables.PAPER_MEASURES) == 13
+
+    def test_threads_do_not_change_a_bit(self, head):
+        assert tables.image_quality(head, threads=3) == tables.image_quality(head)
+
+    def test_tensors_and_channels_are_taken_and_left_alone(self, phantom):
+        before = phantom.clone()
+        one, other = tables.image_quality(phantom), tables.image_quality(phantom[0].numpy())
+        assert close(one, other, 0) == []
+        assert (phantom == before).all()
+
+    @pytest.mark.parametrize(
+        ("volume", "word"),
+        [
+            (np.zeros((8, 8, 8)), "none of the 8 slices"),
+            (np.full((8, 8, 8), 3, np.int16), "none of the 8 slices"),
+            (np.zeros((4, 8, 8, 8)), r"shape \(4, 8, 8, 8\)"),
+            (np.full((8, 8, 8), np.nan), "512 voxels that are NaN"),
+            (np.zeros((8, 8, 8), complex), "dtype complex128"),
+        ],
+    )
+    def test_a_volume_that_is_no_head_is_refused_in_one_sentence(self, volume, word):
+        with pytest.raises(ValueError, match=word):
+            tables.image_quality(volume)
+
+    def test_a_constant_volume_is_refused_by_the_corrected_way_too(self):
+        with pytest.raises(ValueError, match="no foreground"):
+            tables.image_quality(np.zeros((8, 8, 8)), compat=False)
+
+    def test_a_stripped_brain_has_no_air_and_says_so(self, head):
+        stripped = np.where(head > 100, head, 0)
+        quality = measures.measure(stripped)
+        row = tables.quality_row(quality)
+        assert np.isnan(row["SNR4"])
+        assert "SNR4 CNR" in row["reason"]
+        assert np.isfinite(row["MEAN"])
+
+
+class TestTable:
+    @pytest.fixture
+    def scans(self, head, tmp_path) -> pd.DataFrame:
+        np.save(tmp_path / "a.npy", head.astype(np.float16))
+        nib.save(nib.Nifti1Image(head.astype(np.int16), np.eye(4)), tmp_path / "b.nii.gz")
+        (tmp_path / "c.nii.gz").write_bytes(b"not an image")
+        np.save(tmp_path / "d.npy", np.zeros((6, 6, 6)))
+        names = ["a.npy", "b.nii.gz", "c.nii.gz", "d.npy", "missing.npy"]
+        paths = [str(tmp_path / name) for name in names]
+        return pd.DataFrame({"scan_id": list("abcde"), "path": paths})
+
+    def test_every_scan_has_a_row_and_every_fault_a_reason(self, scans):
+        table = tables.table(scans)
+        assert table.scan_id.tolist() == list("abcde")
+        assert table.columns.tolist() == [
+            "scan_id",
+            *measures.MEASURES,
+            "slices",
+            "slices_used",
+            "reason",
+        ]
+        assert table.reason.str.len().gt(0).tolist() == [False, False, True, True, True]
+        assert table.MEAN.notna().tolist() == [True, True, False, False, False]
+
+    def test_a_second_call_measures_nothing(self, scans, tmp_path, monkeypatch):
+        cache = tmp_path / "cache.json"
+        first = tables.table(scans, cache=cache)
+        monkeypatch.setattr(tables, "_measure_file", lambda item: pytest.fail("measured again"))
+        pd.testing.assert_frame_equal(tables.table(scans, cache=cache), first)
+
+    def test_a_changed_file_is_measured_again(self, scans, tmp_path, head):
+        first = tables.table(scans, cache=tmp_path / "cache.json")
+        np.save(scans.path[0], (2 * head).astype(np.float16))
+        second = tables.table(scans, cache=tmp_path / "cache.json")
+        assert second.MEAN[0] != first.MEAN[0]
+        assert second.MEAN[1] == first.MEAN[1]
+
+    def test_a_scale_slope_makes_float32_as_in_mrqy_s_reader(self, head, tmp_path):
+        image = nib.Nifti1Image(head, np.eye(4))
+        image.set_data_dtype(np.uint8)
+        nib.save(image, tmp_path / "scaled.nii")
+        assert tables.read_stored(tmp_path / "scaled.nii")[0].dtype == np.float32
+
+
+class TestFragility:
+    def test_harmless_changes_move_mrqy_and_leave_the_corrected_measures(self, head):
+        table = robustness.fragility(head, np.eye(4))
+        wild = table[table.change.isin(["intensities × 10", "8 voxels of zeros around"])]
+        largest = wild.percent.abs().groupby(wild.definitions).max()
+        assert largest["MRQy"] > 50
+        assert largest["corrected"] < 1e-3
+
+    def test_figures_are_drawn(self, head):
+        table = robustness.fragility(head, np.eye(4), moved=head[::-1].copy())
+        assert len(iqms.plot_fragility(table).axes) == 3
+        assert len(iqms.show_foreground(measures.measure(head), n_slices=3).axes) == 3

@@ -1,0 +1,402 @@
+"""``motionlib score``: one row a scan whatever it is, the same after a kill, and a page to read."""
+
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scoring_set import HEAD_MM, head, write_broken, write_heads, write_model
+
+from motionlib.cli import main
+from motionlib.preprocess.images import save_volume
+from motionlib.scoring import score
+from motionlib.scoring.check import check_scan
+from motionlib.scoring.model import model_input, read_judge, standardised
+from motionlib.scoring.reports import SHOWN
+from motionlib.scoring.score import COLUMNS, Journal, examine, file_key, score_scans
+
+
+def run(*words) -> int:
+    """Exit status of the command line."""
+    return main([str(word) for word in words])
+
+
+def table(path) -> pd.DataFrame:
+    """Scores by scan, every cell as text."""
+    return pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False).set_index("scan_id")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return write_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory):
+    """Thirty-two heads and eight broken files in one folder, and a word of each reason."""
+    folder = tmp_path_factory.mktemp("mixed")
+    write_heads(folder, 32)
+    return folder, write_broken(folder)
+
+
+@pytest.fixture(scope="module")
+def scored(mixed, model, tmp_path_factory):
+    """The mixed folder scored once: status and table."""
+    out = tmp_path_factory.mktemp("scored") / "scores.tsv"
+    return run("score", mixed[0], "--model", model, "--out", out), out
+
+
+class TestTable:
+    def test_a_broken_file_is_a_row_with_its_reason_and_the_status_is_one(self, scored, mixed):
+        status, out = scored
+        found = table(out)
+        assert status == 1
+        assert len(found) == 40
+        assert (found["abstained"] == "true").sum() == 8
+        for name, word in mixed[1].items():
+            row = found.loc[name]
+            assert (row["p_motion"], row["decision"]) == ("", "review"), name
+            assert word in row["reason"], name
+            assert row["reason"], name
+
+    def test_columns_come_in_the_order_of_the_interface(self, scored):
+        header = scored[1].read_text().splitlines()[0]
+        assert header == "scan_id\tp_motion\tgrade\tdecision\tabstained\treason\tmodel\tthreshold"
+        assert header.split("\t") == list(COLUMNS)
+
+    def test_a_score_is_the_networks_probability_for_the_training_input(self, scored, model):
+        import torch
+
+        from motionlib.training.checkpoints import load_network
+
+        array, affine = head(2)
+        path = scored[1].parent / "again.nii.gz"
+        save_volume(array, affine, path, dtype="int16")
+        from motionlib.preprocess.images import read_array
+
+        x = standardised(model_input(*read_array(path), 16.0))[None, None]
+        with torch.inference_mode():
+            p = load_network(model)[0](torch.from_numpy(x)).softmax(1)[0, 1].item()
+        assert float(table(scored[1]).loc["scan-02_T1w", "p_motion"]) == pytest.approx(p, abs=2e-6)
+
+    def test_the_count_of_scans_without_a_score_is_told(self, mixed, model, tmp_path, capsys):
+        run("score", mixed[0], "--model", model, "--out", tmp_path / "s.tsv", "--no-report")
+        assert "8 of 40 scans have no score" in capsys.readouterr().err
+        assert not (tmp_path / "s.html").exists()
+
+    def test_all_good_scans_give_status_zero(self, mixed, model, tmp_path):
+        good = [mixed[0] / f"scan-0{n}_T1w.nii.gz" for n in range(2)]
+        assert run("score", *good, "--model", model, "--out", tmp_path / "s.tsv") == 0
+
+    def test_the_reason_names_no_file(self, model, tmp_path):
+        path = tmp_path / "JaneDoe_T1w.nii.gz"
+        path.write_text("nothing")
+        manifest = tmp_path / "m.tsv"
+        manifest.write_text(f"scan_id\tpath\nscan-1\t{path.name}\nscan-2\tgone/JaneDoe.nii.gz\n")
+        assert run("score", manifest, "--model", model, "--out", tmp_path / "s.tsv") == 1
+        assert "Jane" not in (tmp_path / "s.tsv").read_text()
+        assert "Jane" not in (tmp_path / "s.html").read_text()
+        assert table(tmp_path / "s.tsv").loc["scan-2", "reason"].startswith("the file is no file")
+
+
+class TestFolders:
+    def test_a_bids_folder_gives_its_t1w_images_and_not_its_derivatives(self, model, tmp_path):
+        for place in ("sub-1/anat", "sub-2/ses-1/anat", "derivatives/x/sub-1/anat"):
+            write_heads(tmp_path / "bids" / place, 1)
+        names = ("sub-1_T1w", "sub-2_ses-1_T1w", "sub-1_T1w")
+        paths = sorted((tmp_path / "bids").rglob("*.nii.gz"))
+        for path in paths:
+            parts = [p for p in path.parts if p.startswith(("sub-", "ses-"))]
+            path.rename(path.with_name("_".join(parts) + "_T1w.nii.gz"))
+        assert run("score", tmp_path / "bids", "--model", model, "--out", tmp_path / "s.tsv") == 0
+        assert set(table(tmp_path / "s.tsv").index) == set(names)
+
+    def test_a_caps_folder_gives_the_cropped_images(self, model, tmp_path):
+        from motionlib.preprocess.caps import caps_names
+
+        names = caps_names("sub-1", "ses-M000")
+        array, affine = head(0)
+        for name in (names.cropped, names.whole):
+            save_volume(array, affine, tmp_path / "caps" / name)
+        assert run("score", tmp_path / "caps", "--model", model, "--out", tmp_path / "s.tsv") == 0
+        assert list(table(tmp_path / "s.tsv").index) == ["sub-1_ses-M000_T1w"]
+
+    def test_one_name_in_several_folders_gets_the_folder_into_its_id(self, model, tmp_path):
+        for name in ("p1", "p2"):
+            write_heads(tmp_path / "in" / name, 1)
+        assert run("score", tmp_path / "in", "--model", model, "--out", tmp_path / "s.tsv") == 0
+        assert list(table(tmp_path / "s.tsv").index) == ["p1_scan-00_T1w", "p2_scan-00_T1w"]
+
+
+class TestResume:
+    def test_a_second_call_reads_nothing_and_writes_the_same_bytes(
+        self, mixed, model, tmp_path, monkeypatch
+    ):
+        out = tmp_path / "s.tsv"
+        words = ("score", mixed[0], "--model", model, "--out", out, "--no-report")
+        assert run(*words) == 1
+        before = out.read_bytes()
+        out.unlink()
+        monkeypatch.setattr(score, "read_array", lambda path: pytest.fail(f"read {path}"))
+        assert run(*words) == 1
+        assert out.read_bytes() == before
+
+    def test_a_killed_run_goes_on_and_gives_the_same_bytes(self, mixed, model, tmp_path):
+        code = """
+import os, sys
+from motionlib import scoring
+from motionlib.cli import main
+scoring.CHUNK = 3
+whole, done = scoring.examine, []
+def examine(item):
+    if len(done) == 7:
+        os.kill(os.getpid(), 9)
+    done.append(item)
+    return whole(item)
+scoring.examine = examine
+main(sys.argv[1:])
+"""
+        out = tmp_path / "s.tsv"
+        words = ["score", str(mixed[0]), "--model", str(model), "--out", str(out), "--no-report"]
+        killed = subprocess.run([sys.executable, "-c", code, *words], capture_output=True)
+        assert killed.returncode == -9
+        assert not out.exists()
+        assert len(Journal(f"{out}.journal").found) == 6
+        with open(f"{out}.journal", "a") as stream:
+            stream.write('{"key": "torn')
+        assert run(*words) == 1
+        other = tmp_path / "other.tsv"
+        assert run(*words[:-2], str(other), "--no-report") == 1
+        assert out.read_bytes() == other.read_bytes()
+
+    def test_a_changed_file_and_a_changed_model_are_scored_again(self, model, tmp_path):
+        path = write_heads(tmp_path, 1)[0]
+        judge = read_judge(model)
+        before = file_key(path, judge.key)
+        save_volume(*head(5), path)
+        assert file_key(path, judge.key) != before
+        other = write_model(tmp_path / "other", threshold=0.4)
+        assert read_judge(other).key != judge.key
+
+    def test_a_digit_does_not_depend_on_the_engine_or_its_neighbours(self, scored, model, tmp_path):
+        paths = write_heads(tmp_path, 3)[::-1]
+        rows = score_scans(
+            [(p.name[:-7], str(p)) for p in paths], model, tmp_path / "s.tsv", engine="local:1"
+        )
+        before = table(scored[1])["p_motion"]
+        assert [f"{row['p_motion']:.6f}" for row in rows] == [before[r["scan_id"]] for r in rows]
+
+
+class TestChecks:
+    def check(self, array, affine, **options):
+        return check_scan(array, affine, **{"spacing_mm": 4.0, "knows_stripped": True} | options)
+
+    def test_a_whole_head_passes(self):
+        assert self.check(*head(0)) == check_scan(*head(0), spacing_mm=4.0, knows_stripped=False)
+        assert self.check(*head(0)).fault == ""
+
+    @pytest.mark.parametrize(
+        ("axis", "part", "word"),
+        [
+            (0, slice(0, 20), "right to left"),
+            (1, slice(28, None), "front to back"),
+            (2, slice(28, None), "top to bottom"),
+            (2, slice(0, 42), "top"),
+        ],
+    )
+    def test_a_cut_head_is_told_with_its_side(self, axis, part, word):
+        array, affine = head(0)
+        index = [slice(None)] * 3
+        index[axis] = part
+        assert word in self.check(array[tuple(index)], affine).fault
+
+    def test_exchanged_contrast_is_no_t1w(self):
+        array, affine = head(0)
+        tissue = array > 200
+        inverted = np.where(tissue, 1100 - array, array * 0.3)
+        assert "contrast" in self.check(inverted, affine).fault
+
+    def test_a_map_of_tissues_is_no_t1w(self):
+        array, affine = head(0)
+        assert "distinct" in self.check(np.digitize(array, [100, 400, 700]) * 1.0, affine).fault
+
+    def test_coarse_voxels_are_refused(self):
+        array, affine = head(0)
+        assert "too coarse" in self.check(array, affine, spacing_mm=1.5).fault
+
+    def test_wrong_voxel_sizes_are_told(self):
+        array, affine = head(0)
+        assert "voxel size" in self.check(array, affine @ np.diag([0.5, 0.5, 0.5, 1])).fault
+
+    def test_a_stripped_brain_is_a_remark_unless_the_model_knows_such(self):
+        from motionlib.preprocess.registration import load_target
+
+        brain = load_target("stripped")
+        known = self.check(brain.array, brain.affine)
+        unknown = self.check(brain.array, brain.affine, knows_stripped=False)
+        assert (known.fault, unknown.fault) == ("", "")
+        assert "skull is removed" in unknown.note
+        assert "skull" not in known.note
+
+    def test_none_of_the_real_heads_is_refused(self, data_root):
+        from motionlib.preprocess.images import read_array
+
+        paths = sorted(data_root.glob("*/sub-*/anat/*_T1w.nii.gz"))[::12]
+        assert len(paths) >= 12
+        said = [self.check(*read_array(path)).fault for path in paths]
+        assert said == [""] * len(paths)
+
+
+class TestInput:
+    def test_it_is_to_the_bit_what_the_study_prepares(self, tmp_path):
+        from motionlib.experiments.cohort import _centre_one
+        from motionlib.training.data import VolumeStore
+
+        array, affine = head(3)
+        path = save_volume(array, affine, tmp_path / "head.nii.gz")
+        kept = np.load(
+            _centre_one({"path": str(path), "out": str(tmp_path / "x.npy"), "spacing": HEAD_MM})
+        )
+        mine = model_input(array, affine, HEAD_MM)
+        assert np.array_equal(mine, kept)
+        store = VolumeStore(pd.DataFrame({"scan_id": ["a"], "path": [str(tmp_path / "x.npy")]}))
+        assert np.array_equal(standardised(mine), store.batch([0])[0, 0].numpy())
+
+
+class TestDecisions:
+    def judge(self, tmp_path, **changes):
+        return read_judge(write_model(tmp_path / "model", **changes))
+
+    def test_calibration_threshold_and_doubt_decide(self, tmp_path):
+        changes = {"threshold": 0.6, "review": [0.5, 0.6], "grade_thresholds": [0.3, 0.8]}
+        judge = self.judge(tmp_path, calibration={"temperature": 2.0, "bias": 1.0}, **changes)
+        assert judge.probability(-2.0) == 0.5
+        assert judge.probability(-1e6) == 0.0
+        assert [judge.decision(p) for p in (0.49, 0.5, 0.6, 0.61, None)] == [
+            "keep", "review", "review", "exclude", "review",
+        ]  # fmt: skip
+        assert [judge.grade(p) for p in (0.29, 0.3, 0.8)] == [0, 1, 2]
+
+    def test_a_model_without_limits_gives_no_grade(self, tmp_path):
+        assert self.judge(tmp_path).grade(0.9) is None
+
+    @pytest.mark.parametrize(
+        ("changes", "said"),
+        [
+            ({"threshold": 2}, "threshold of the model"),
+            ({"voxel_mm": 8.0}, "contradict"),
+            ({"review": [0.9, 0.1]}, "low <= high"),
+            ({"calibration": {"temperature": 0}}, "temperature of the model"),
+        ],
+    )
+    def test_a_description_that_cannot_be_is_one_sentence(self, tmp_path, changes, said, capsys):
+        model = write_model(tmp_path / "model", **changes)
+        paths = write_heads(tmp_path, 1)
+        assert run("score", *paths, "--model", model, "--out", tmp_path / "s.tsv") == 2
+        error = capsys.readouterr().err
+        assert said in error
+        assert error.count("\n") == 1
+
+
+class TestWrongCalls:
+    @pytest.mark.parametrize(
+        ("words", "said"),
+        [
+            (("--out", "s.csv"), "does not end in .tsv"),
+            (("--out", "s.tsv", "--engine", "shard:0/2"), "no shard engine"),
+            (("--out", "s.tsv", "--engine", "magic"), "not known"),
+            (("--out", "s.tsv", "--batch-size", "0"), "batch size"),
+            (("--out", "s.tsv", "--report", "r.html", "--no-report"), "exclude each other"),
+            (("--out", "s.tsv", "--device", "cuda"), "no GPU"),
+        ],
+    )
+    def test_they_are_told_before_any_scan_is_read(
+        self, mixed, model, tmp_path, monkeypatch, capsys, words, said
+    ):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+        assert run("score", mixed[0], "--model", model, *words) == 2
+        assert said in capsys.readouterr().err
+        assert not Path("s.tsv").exists()
+
+    def test_a_pickle_instead_of_safetensors_is_refused(self, model, tmp_path, capsys):
+        import pickle
+
+        folder = Path(shutil.copytree(model, tmp_path / "model"))
+        (folder / "weights.safetensors").write_bytes(pickle.dumps({"a": 1}))
+        paths = write_heads(tmp_path, 1)
+        assert run("score", *paths, "--model", folder, "--out", tmp_path / "s.tsv") == 2
+        assert "pickles are not read" in capsys.readouterr().err
+
+    def test_no_shipped_model_is_one_sentence(self, monkeypatch, tmp_path, capsys):
+        monkeypatch.setattr("motionlib.scoring.model.FOLDER", "no-such-folder")
+        paths = write_heads(tmp_path, 1)
+        assert run("score", *paths, "--out", tmp_path / "s.tsv") == 2
+        assert "no shipped model" in capsys.readouterr().err
+
+
+class Page(HTMLParser):
+    """Images, table heads, headings and what a page loads."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.images, self.heads, self.headings, self.loads, self.captions = [], [], [], [], 0
+        self.tables = 0
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        found = dict(attrs)
+        self.loads += [found[name] for name in ("src", "srcset", "data") if name in found]
+        self.loads += [found["href"]] if tag == "link" else []
+        self.images += [found] if tag == "img" else []
+        self.heads += [found] if tag == "th" else []
+        self.headings += [int(tag[1])] if re.fullmatch("h[1-6]", tag) else []
+        self.tables += tag == "table"
+        self.captions += tag == "caption"
+
+
+class TestReport:
+    def test_it_loads_nothing_and_reads_aloud(self, scored, mixed):
+        text = scored[1].with_suffix(".html").read_text()
+        page = Page(text)
+        assert all(one.startswith("data:") for one in page.loads)
+        assert len(page.images) == 2 * SHOWN
+        assert all(image["alt"].startswith("Three slices of scan-") for image in page.images)
+        assert page.tables == page.captions == 2
+        assert all("scope" in cell for cell in page.heads)
+        assert page.headings == [1, 2, 2, 2, 2, 2]
+        assert str(mixed[0]) not in text
+        assert 'lang="en' in text
+
+    def test_it_shows_the_card_and_every_reason(self, scored, mixed):
+        text = scored[1].with_suffix(".html").read_text()
+        assert "CARD.md" in text
+        assert "fresh weights" in text
+        for name in mixed[1]:
+            assert name in text
+
+    def test_a_picture_shows_the_head_in_proportion(self):
+        from motionlib.scoring.reports import middle_slices, png
+
+        array, affine = head(0)
+        tall = middle_slices(array, affine)
+        squeezed = middle_slices(array[:, :, ::2], affine @ np.diag([1, 1, 2, 1]))
+        assert abs(tall.shape[0] - squeezed.shape[0]) <= 1
+        assert tall.max() == 255
+        import io
+
+        from matplotlib.image import imread
+
+        read = imread(io.BytesIO(png(tall)), format="png")
+        assert np.allclose(read, tall / 255, atol=1e-6)
+
+
+def test_examine_takes_and_gives_plain_values(mixed, model):
+    result = examine((str(mixed[0] / "scan-00_T1w.nii.gz"), str(model), "k", "cpu"))
+    assert set(result) == {"fault", "note", "logit"}
+    assert isinstance(result["logit"], float)

@@ -1,0 +1,25 @@
+"""The README's headline table is the published run's, not somebody's typing."""
+
+import pytest
+
+from motionlib.files import repository
+from motionlib.study.publish import END, START, headline_lines, insert, is_current
+
+
+class TestReadme:
+    def test_the_committed_table_is_the_committed_runs(self):
+        assert is_current(repository() / "README.md", repository() / "results" / "real")
+
+    def test_a_typed_digit_is_noticed(self, tmp_path):
+        readme = tmp_path / "README.md"
+        lines = headline_lines(repository() / "results" / "real")
+        lines[2] = lines[2].replace("8", "9", 1)
+        readme.write_text("\n".join([START, *lines, END]))
+        assert not is_current(readme, repository() / "results" / "real")
+
+    def test_a_readme_without_marks_is_left_alone(self, tmp_path):
+        readme = tmp_path / "README.md"
+        readme.write_text("nothing\n")
+        with pytest.raises(ValueError, match="lacks"):
+            insert(readme, repository() / "results" / "real")
+        assert readme.read_text() == "nothing\n"
