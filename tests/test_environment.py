@@ -81,13 +81,14 @@ def sources(*patterns: str) -> dict[str, str]:
     found = {}
     for pattern in patterns:
         for path in sorted(ROOT.glob(pattern)):
+            name = path.relative_to(ROOT).as_posix()
             if path.suffix == ".py":
-                found[path.name] = path.read_text()
+                found[name] = path.read_text()
                 continue
             cells = json.loads(path.read_text())["cells"]
             code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
             plain = [line for cell in code for line in cell.splitlines() if line[:1] not in "%!"]
-            found[path.name] = "\n".join(plain)
+            found[name] = "\n".join(plain)
     return found
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from motionlib.typeset import LONGEST, show_tables_readably, to_notebook
+from motionlib.typeset import LONGEST, render, show_tables_readably, table_html, to_notebook
 
 
 def compared() -> pd.DataFrame:
@@ -125,3 +125,13 @@ class TestInANotebook:
         data, _ = shell.display_formatter.format(table)
         assert data["text/html"] == to_notebook(table)
         assert data["text/plain"] == repr(table)
+
+
+class TestTemplates:
+    def test_values_are_escaped_and_what_was_rendered_is_not(self):
+        table = table_html(pd.DataFrame({"a": ["<i>"]}), "A <b> caption.")
+        sections = [("one", "<u>", table), ("two", "B", "<s>")]
+        made = render("page.html", title="<em>", sections=sections, footer="")
+        assert not any(f"<{mark}>" in made for mark in ("i", "b", "u", "s", "em"))
+        assert "<td>" not in made
+        assert made.count("<table>") == 1

@@ -221,17 +221,20 @@ def html(outcome: Outcome) -> str:
     body = f'<h2 id="what">What was done</h2><ul>{said}</ul>'
     if warned:
         body += f'<h2 id="warnings">Warnings</h2><ul>{warned}</ul>'
-    body += '<h2 id="scans">Scans</h2>' + table_html(
-        outcome.counts, "Scans and patients; no patient is in two parts."
+    body += '<h2 id="scans">Scans</h2>' + str(
+        table_html(outcome.counts, "Scans and patients; no patient is in two parts.")
     )
-    body += '<h2 id="test">Test</h2>' + table_html(outcome.metrics, CAPTION)
+    body += '<h2 id="test">Test</h2>' + str(table_html(outcome.metrics, CAPTION))
     if outcome.grading.table is not None:
         judged = "".join(f"<li>{escape(line)}</li>" for line in judged_lines(outcome.grading))
         body += f'<h2 id="grades">Grades</h2><ul>{judged}</ul>'
-        body += table_html(_confusion(outcome), GRADED)
+        body += str(table_html(_confusion(outcome), GRADED))
     if len(outcome.left_out):
-        body += '<h2 id="left">Left out</h2>' + table_html(
-            outcome.left_out.rename(columns={"scan_id": "scan"}), "Graded scans that were not used."
+        body += '<h2 id="left">Left out</h2>' + str(
+            table_html(
+                outcome.left_out.rename(columns={"scan_id": "scan"}),
+                "Graded scans that were not used.",
+            )
         )
     header = (
         '<header><p class="kicker">motionlib finetune</p>'

@@ -179,7 +179,7 @@ def _tables(tables: dict[str, pd.DataFrame], names: list[str]) -> str:
     for name in names:
         if name in tables and len(tables[name]):
             paper, caption = {**TABLES, **LAST}.get(name, ("", f"{label(name).capitalize()}."))
-            html.append(table_html(tables[name], caption, number=paper))
+            html.append(str(table_html(tables[name], caption, number=paper)))
             html.append(f'<p class="more"><a href="tables/{name}.csv">{name}.csv</a></p>')
     return "".join(html)
 
@@ -248,10 +248,10 @@ def scoreboard_html(tables: dict[str, pd.DataFrame]) -> str:
     html = ""
     if "table_4" in tables:
         caption = "Detection of motion in routine scans, by method; intervals over patients (95 %)."
-        html += table_html(answer(tables["table_4"]), caption)
+        html += str(table_html(answer(tables["table_4"]), caption))
     if "scoreboard" in tables and len(tables["scoreboard"]):
         board = tables["scoreboard"]
-        html += table_html(in_short(board), "Every table of the paper in one line.")
+        html += str(table_html(in_short(board), "Every table of the paper in one line."))
         html += (
             '<p class="more">Other patients, other scanners: agreement of numbers is no proof and '
             "disagreement no refutation; the order of the methods is what can be compared. "
@@ -259,7 +259,7 @@ def scoreboard_html(tables: dict[str, pd.DataFrame]) -> str:
         )
         for name, part in board.groupby("table", sort=False):
             title = NAMES.get(name, label(name))
-            inside = table_html(lines(part), f"{title}: every printed number beside ours.")
+            inside = str(table_html(lines(part), f"{title}: every printed number beside ours."))
             html += f"<details><summary>{escape(title)}, cell by cell</summary>{inside}</details>"
     return html
 

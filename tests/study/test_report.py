@@ -8,12 +8,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from motionlib.files import PACKAGE
 from motionlib.study.report import answer, build, formula, in_short, lines, with_formulas
 from motionlib.study.run import Run
-from motionlib.typeset import STYLE, leaves, number, table_html
+from motionlib.typeset import leaves, number, table_html
 
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR4nGNg"
 PIXEL += "YGBgAAAABQABpfZFQAAAAABJRU5ErkJggg=="
+STYLE = (PACKAGE / "templates" / "style.css").read_text()
 VOID = {"meta", "link", "img", "br", "hr", "input", "col", "source", "wbr"}
 LOADING = {"src", "srcset", "poster", "data", "background"}
 
@@ -255,11 +257,13 @@ class TestIndex:
         assert "@media print" in STYLE
 
     def test_text_stands_out_from_its_ground(self):
-        colours = dict(re.findall(r"--(\w+):(#[0-9a-f]{6})", STYLE))
+        colours = dict(re.findall(r"--(\w+): (#[0-9a-f]{6})", STYLE))
         for ink in ("ink", "soft", "accent"):
             for ground in ("ground", "wash", "ours"):
                 assert contrast(colours[ink], colours[ground]) >= 4.5
-        for colour in re.findall(r"\.highlight [^{]+\{color:(#[0-9a-f]{6})", STYLE):
+        shades = re.findall(r"\.highlight [^{]+\{ color: (#[0-9a-f]{6})", STYLE)
+        assert shades
+        for colour in shades:
             assert contrast(colour, colours["wash"]) >= 4.5
 
 
