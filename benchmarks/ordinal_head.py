@@ -20,7 +20,7 @@ from motionlib.files import seed_from, write_table
 from motionlib.stats.intervals import bootstrap_ci
 from motionlib.stats.paired import delong
 from motionlib.study.run import Run
-from motionlib.training.checkpoints import load_network
+from motionlib.training.checkpoints import load_model
 from motionlib.training.data import VolumeStore
 
 RESULTS = Path(__file__).parent / "results"
@@ -29,7 +29,7 @@ BATCH, RATE = 4, 1e-4
 
 def train(source: Path, store, train, held, grades, *, epochs: int, seed: int):
     """Train a pre-trained network on both limits at once; keep the lowest validation loss."""
-    network, _ = load_network(source)
+    network = load_model(source).network
     network.train().to(memory_format=torch.channels_last_3d)
     above = torch.from_numpy(np.stack([grades >= 1, grades >= 2], 1).astype(np.float32))
     moved = above[train].mean(0)

@@ -14,7 +14,7 @@ from motionlib.experiments import copies
 from motionlib.experiments.cohort import example_volumes
 from motionlib.experiments.pretraining import pretrained, read_prepared
 from motionlib.experiments.trainings import folds_of
-from motionlib.training.checkpoints import load_network
+from motionlib.training.checkpoints import load_model
 from motionlib.training.prediction import predict_all
 
 BLOCKS = 8  # a scan is known by the means of 8x8x8 blocks: no detail, and still a fingerprint
@@ -155,11 +155,10 @@ def occlude(run, task: str, experiment="warehouse/fine_tuned", *, cube_vox: int 
     rows = rows[(rows["fold"] >= 0) & (rows["y_true"] == 1)]
     surest = rows.loc[rows["score"].idxmax()]
     folders = folds_of(run, f"{experiment.replace('/', '_')}_{task}", notebook="04")
-    network, _ = load_network(folders[int(surest["fold"])])
-    (volume,), affine = example_volumes(run, [surest["scan_id"]])
     device = default_device()
+    network = load_model(folders[int(surest["fold"])], device=device).network
+    (volume,), affine = example_volumes(run, [surest["scan_id"]])
     scored = torch.from_numpy((volume - volume.mean()) / volume.std())[None, None].to(device)
-    network = network.to(device)
     corners = list(itertools.product(*(range(0, n, cube_vox) for n in volume.shape)))
     fall = np.zeros(volume.shape, np.float32)
     with torch.inference_mode():

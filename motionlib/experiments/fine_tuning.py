@@ -19,7 +19,7 @@ from motionlib.experiments.cohort import manifest_of
 from motionlib.experiments.pretraining import COLUMNS, read_prepared, rows_of, score_all
 from motionlib.experiments.trainings import Budget, Job, folds_of, note_folds, spec_for, train
 from motionlib.files import write_table
-from motionlib.training.checkpoints import load_network, read_model
+from motionlib.training.checkpoints import load_model, read_model
 from motionlib.training.prediction import ensemble
 from motionlib.training.transfer import freeze_except, named_blocks
 
@@ -294,6 +294,6 @@ def subset_patients(run, manifest: Path, n_patients: int, seed: int) -> Path:
 
 def free_weights(folder, blocks: tuple[str, ...]) -> int:
     """Count the weights that move when only some blocks of a trained network are free."""
-    network, _ = load_network(folder)
+    network = load_model(folder).network
     freeze_except(network, named_blocks(network, blocks))
     return sum(p.numel() for p in network.parameters() if p.requires_grad)

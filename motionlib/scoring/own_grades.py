@@ -24,7 +24,7 @@ from motionlib.scoring.own_scans import PATIENT
 from motionlib.stats.agreement import GRADES, Kappa, grade_table, weighted_kappa
 from motionlib.stats.calibration import best_threshold, logit, temperature, tempered
 from motionlib.stats.intervals import bootstrap_ci
-from motionlib.training.checkpoints import load_network, read_model
+from motionlib.training.checkpoints import load_model, read_model
 from motionlib.training.prediction import predict
 from motionlib.training.spec import TrainSpec
 from motionlib.training.transfer import fine_tune
@@ -133,8 +133,7 @@ def read_source(source: str | os.PathLike, voxel_mm: float | None) -> tuple[dict
             f"{Path(source).name} is a file; expected a model folder with model.json and "
             "weights.safetensors (pickles are not read)"
         )
-    model = read_model(source)
-    load_network(source)
+    model = load_model(source).facts
     stated = model.get("voxel_mm")
     if stated is None and voxel_mm is None:
         raise ValueError(

@@ -228,9 +228,9 @@ def _judge(model: str, key: str) -> Judge:
 @lru_cache(maxsize=1)
 def _network(model: str, key: str, device: str):
     """Read the network of a model folder, once a process."""
-    from motionlib.training.checkpoints import load_network
+    from motionlib.training.checkpoints import load_model
 
-    return load_network(model, device=device)[0]
+    return load_model(model, device=device).network
 
 
 def _logits(network, volumes: np.ndarray) -> np.ndarray:

@@ -12,11 +12,13 @@ import os
 import pickle
 import shutil
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
+from torch import nn
 
 from motionlib import __version__
 from motionlib.files import atomic, read_json, write_json, write_table, write_text
@@ -158,18 +160,20 @@ def finish(folder: Path, state: dict[str, Any], model: dict[str, Any]) -> Path:
     return folder
 
 
-def read_model(run: str | os.PathLike) -> dict[str, Any]:
-    """Read a model folder's description.
+def read_model(source: str | os.PathLike | Model) -> dict[str, Any]:
+    """Read what ``model.json`` of a model folder says, without its weights.
 
     Raises
     ------
     FileNotFoundError
         If the folder holds no finished model.
     """
-    path = Path(run) / "model.json"
+    if isinstance(source, Model):
+        return source.facts
+    path = Path(source) / "model.json"
     if not path.is_file():
         raise FileNotFoundError(
-            f"{Path(run).name} holds no finished model (no model.json); train it first."
+            f"{Path(source).name} holds no finished model (no model.json); train it first."
         )
     return read_json(path)
 
@@ -199,43 +203,75 @@ def read_weights(path: str | os.PathLike) -> dict[str, torch.Tensor]:
         ) from error
 
 
-def load_network(run: str | os.PathLike, *, device: str = "cpu"):
-    """Rebuild a finished run's network with its weights, ready to predict.
+@dataclass(frozen=True)
+class Model:
+    """A finished training, opened once.
+
+    Attributes
+    ----------
+    folder : Path
+        Its ``model.json`` and ``weights.safetensors``.
+    facts : dict
+        The contents of ``model.json``: architecture, grid, task, threshold and where it comes from.
+    network : torch.nn.Sequential
+        With its weights, in evaluation mode.
+    """
+
+    folder: Path
+    facts: dict[str, Any]
+    network: nn.Sequential
+
+    @property
+    def name(self) -> str:
+        """Name of the folder, for messages."""
+        return self.folder.name
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Voxels of the grid that it takes, (I, J, K)."""
+        return tuple(self.facts["shape"])
+
+
+def load_model(source: str | os.PathLike | Model, *, device: str = "cpu") -> Model:
+    """Open a model folder once: hand the result down in place of the folder.
 
     Parameters
     ----------
-    run : path-like
-        A model folder: ``model.json`` and ``weights.safetensors``.
+    source : path-like or Model
+        A model folder, or what this function has returned, which is then only moved.
     device : str, default="cpu"
         Where the network shall be.
 
     Returns
     -------
-    network : torch.nn.Sequential
-        In evaluation mode.
-    model : dict
-        The contents of ``model.json``.
+    Model
 
     Raises
     ------
+    FileNotFoundError
+        If the folder holds no finished model.
     ValueError
-        If the weights belong to another architecture or shape than ``model.json`` says.
+        If the weights belong to another architecture or shape than ``model.json`` says, or are no
+        safetensors.
     """
     from motionlib.networks import build_network
 
-    model = read_model(run)
-    weights = read_weights(Path(run) / "weights.safetensors")
+    if isinstance(source, Model):
+        source.network.to(device)
+        return source
+    folder, facts = Path(source), read_model(source)
+    weights = read_weights(folder / "weights.safetensors")
     with torch.random.fork_rng(devices=[]):
         network = build_network(
-            model["network"],
-            model["shape"],
-            n_classes=model["n_classes"],
-            dropout=model["dropout"],
-            **model["options"],
+            facts["network"],
+            facts["shape"],
+            n_classes=facts["n_classes"],
+            dropout=facts["dropout"],
+            **facts["options"],
         )
-    fill(network, weights, f"{model['network']} at {tuple(model['shape'])}", Path(run).name)
+    fill(network, weights, f"{facts['network']} at {tuple(facts['shape'])}", folder.name)
     network = network.to(device, memory_format=torch.channels_last_3d)
-    return network.eval(), model
+    return Model(folder, facts, network.eval())
 
 
 def fill(network, weights: dict[str, torch.Tensor], wanted: str, source: str) -> None:

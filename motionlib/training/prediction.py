@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 
 from motionlib.compute.engines import configure_cpu, raise_failures, submit
-from motionlib.training.checkpoints import THRESHOLD, load_network
+from motionlib.training.checkpoints import THRESHOLD, Model, load_model
 from motionlib.training.data import VolumeStore, load_prepared
 
 SHARD = 512  # scans held in memory at a time
 
 
 def predict(
-    run: str | os.PathLike,
+    model: str | os.PathLike | Model,
     manifest: str | os.PathLike | pd.DataFrame,
     *,
     device: str = "cpu",
@@ -28,8 +27,8 @@ def predict(
 
     Parameters
     ----------
-    run : path-like
-        A run or model folder.
+    model : path-like or Model
+        A run or model folder, or what `checkpoints.load_model` has opened.
     manifest : path-like or DataFrame
         Prepared manifest; `y_true` may be empty.
     device : str, default="cpu"
@@ -49,20 +48,20 @@ def predict(
         If the volumes are on another grid than the network was trained on.
     """
     table = load_prepared(manifest)
-    network, model = load_network(run, device=device)
+    model = load_model(model, device=device)
     scores = []
     with configure_cpu(), torch.inference_mode():
         for start in range(0, len(table), SHARD):
             store = VolumeStore(table.iloc[start : start + SHARD], device=device)
-            if list(store.shape) != list(model["shape"]):
+            if store.shape != model.shape:
                 raise ValueError(
-                    f"The volumes have shape {store.shape} where {Path(run).name} was trained on "
-                    f"{tuple(model['shape'])}; prepare them on that grid."
+                    f"The volumes have shape {store.shape} where {model.name} was trained on "
+                    f"{model.shape}; prepare them on that grid."
                 )
             for first in range(0, len(store), batch_size):
                 rows = np.arange(first, min(first + batch_size, len(store)))
                 x = store.batch(rows, device)
-                logits = network(x.contiguous(memory_format=torch.channels_last_3d))
+                logits = model.network(x.contiguous(memory_format=torch.channels_last_3d))
                 scores.append(logits.softmax(1)[:, -1].double().cpu().numpy())
     score = np.concatenate(scores) if scores else np.empty(0)
     found = table[["scan_id", "participant_id", "y_true"]].copy()

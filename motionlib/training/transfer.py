@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from motionlib.compute.engines import configure_cpu
-from motionlib.training.checkpoints import fill, is_done, read_model, read_weights
+from motionlib.training.checkpoints import Model, fill, is_done, load_model, read_model
 from motionlib.training.data import FeatureStore
 from motionlib.training.fitting import Part, fresh_network, load_parts, run_epochs
 from motionlib.training.spec import TrainSpec
@@ -24,7 +24,7 @@ CACHE_BATCH = 32
 
 
 def fine_tune(
-    source: str | os.PathLike,
+    source: str | os.PathLike | Model,
     spec: TrainSpec,
     runs_dir: str | os.PathLike,
     *,
@@ -39,8 +39,8 @@ def fine_tune(
 
     Parameters
     ----------
-    source : path-like
-        Folder of the pre-trained run: ``model.json`` and ``weights.safetensors``.
+    source : path-like or Model
+        Folder of the pre-trained run, or the run as `checkpoints.load_model` has opened it.
     spec : TrainSpec
         How to fine-tune; its `init_from`, `trainable` and `freeze_bn_stats` are set from the
         other arguments.
@@ -78,21 +78,21 @@ def fine_tune(
     convolutions have no bias (ResNet3D, SECNN) a layer may be cut in half, and N = 0 freezes
     nothing.
     """
-    model = read_model(source)
     spec = specify(source, spec, trainable=trainable, freeze_bn_stats=freeze_bn_stats)
     folder = spec.folder(runs_dir)
     if is_done(folder):
         return folder
-    weights = read_weights(Path(source) / "weights.safetensors")
+    model = load_model(source)
     train, validation, shape = load_parts(spec, device)
-    if list(shape) != list(model["shape"]):
+    if tuple(shape) != model.shape:
         raise ValueError(
-            f"The scans have shape {tuple(shape)} where {Path(source).name} was trained on "
-            f"{tuple(model['shape'])}; prepare them on that grid."
+            f"The scans have shape {tuple(shape)} where {model.name} was trained on "
+            f"{model.shape}; prepare them on that grid."
         )
     with configure_cpu(), torch.random.fork_rng():
         network = fresh_network(spec, shape)
-        fill(network, weights, f"{spec.network} at {tuple(shape)}", Path(source).name)
+        weights = model.network.state_dict()
+        fill(network, weights, f"{spec.network} at {tuple(shape)}", model.name)
         network.to(device)
         freeze_except(network, spec.trainable)
         trained = network
@@ -113,7 +113,7 @@ def fine_tune(
 
 
 def specify(
-    source: str | os.PathLike,
+    source: str | os.PathLike | Model,
     spec: TrainSpec,
     *,
     trainable: Sequence[str] | None = None,
@@ -125,8 +125,9 @@ def specify(
     """
     model = read_model(source)
     if model["network"] != spec.network:
+        name = source.name if isinstance(source, Model) else Path(source).name
         raise ValueError(
-            f"{Path(source).name} is a {model['network']}, the specification asks for "
+            f"{name} is a {model['network']}, the specification asks for "
             f"{spec.network}; choose one network."
         )
     spec = replace(

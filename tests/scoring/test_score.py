@@ -72,7 +72,7 @@ class TestTable:
     def test_a_score_is_the_networks_probability_for_the_training_input(self, scored, model):
         import torch
 
-        from motionlib.training.checkpoints import load_network
+        from motionlib.training.checkpoints import load_model
 
         array, affine = head(2)
         path = scored[1].parent / "again.nii.gz"
@@ -81,7 +81,7 @@ class TestTable:
 
         x = standardised(model_input(*read_array(path), 16.0))[None, None]
         with torch.inference_mode():
-            p = load_network(model)[0](torch.from_numpy(x)).softmax(1)[0, 1].item()
+            p = load_model(model).network(torch.from_numpy(x)).softmax(1)[0, 1].item()
         assert float(table(scored[1]).loc["scan-02_T1w", "p_motion"]) == pytest.approx(p, abs=2e-6)
 
     def test_the_count_of_scans_without_a_score_is_told(self, mixed, model, tmp_path, capsys):

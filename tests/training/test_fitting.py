@@ -19,7 +19,7 @@ from motionlib import files
 from motionlib.compute.engines import configure_cpu
 from motionlib.networks import NETWORKS, build_network
 from motionlib.training import fitting
-from motionlib.training.checkpoints import load_network, read_weights
+from motionlib.training.checkpoints import load_model, read_weights
 from motionlib.training.fitting import fit
 from motionlib.training.prediction import ensemble, predict, predict_all
 from motionlib.training.spec import TrainSpec
@@ -297,7 +297,7 @@ class TestFaults:
         model = json.loads((run / "model.json").read_text())
         files.write_json(run / "model.json", model | {"network": "SECNN"})
         with pytest.raises(ValueError, match="are not those of SECNN at"):
-            load_network(run)
+            load_model(run)
 
     def test_unfinished_run_cannot_predict(self, spec, tmp_path):
         with pytest.raises(FileNotFoundError, match=r"no model\.json"):

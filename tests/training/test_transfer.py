@@ -11,8 +11,8 @@ from prepared_set import prepared_set
 
 from motionlib.files import write_json
 from motionlib.networks import NETWORKS, PAPER_SHAPE, build_network
-from motionlib.training import data, transfer
-from motionlib.training.checkpoints import read_weights
+from motionlib.training import checkpoints, data, transfer
+from motionlib.training.checkpoints import load_model, read_weights
 from motionlib.training.fitting import fit
 from motionlib.training.prediction import predict
 from motionlib.training.spec import TrainSpec
@@ -125,6 +125,22 @@ class TestFineTune:
         monkeypatch.setattr(transfer, "CACHE_BYTES", 10)
         found = fine_tune(sources["Conv5FC3"], tuning(manifest), tmp_path / "b")
         assert changed(expected, found) == set()
+
+
+class TestOpenModel:
+    def test_a_model_opened_once_fine_tunes_and_predicts_as_its_folder_does(
+        self, sources, manifest, tmp_path, monkeypatch
+    ):
+        folder, spec = sources["Conv5FC3"], tuning(manifest, epochs=1)
+        expected = fine_tune(folder, spec, tmp_path / "folder"), predict(folder, manifest)
+        model = load_model(folder)
+        for name in ("read_model", "read_weights"):
+            monkeypatch.setattr(checkpoints, name, lambda source: pytest.fail("opened again"))
+        tuned = fine_tune(model, spec, tmp_path / "model")
+        scores = predict(model, manifest)
+        monkeypatch.undo()
+        assert changed(expected[0], tuned) == set()
+        pd.testing.assert_frame_equal(expected[1], scores)
 
 
 class TestRefusals:
