@@ -149,16 +149,16 @@ class TestResume:
     def test_a_killed_run_goes_on_and_gives_the_same_bytes(self, mixed, model, tmp_path):
         code = """
 import os, sys
-from motionlib import scoring
+from motionlib.scoring import score
 from motionlib.cli import main
-scoring.CHUNK = 3
-whole, done = scoring.examine, []
+score.CHUNK = 3
+whole, done = score.examine, []
 def examine(item):
     if len(done) == 7:
         os.kill(os.getpid(), 9)
     done.append(item)
     return whole(item)
-scoring.examine = examine
+score.examine = examine
 main(sys.argv[1:])
 """
         out = tmp_path / "s.tsv"
