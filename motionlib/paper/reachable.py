@@ -12,9 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binom, chi2
 
-from motionlib.paper.transcription import METHODS, printed
-
-PRINTED_P = {"mov01vs2": 6.60e-17, "mov0vs1": 1.39e-8}  # §V
+from motionlib.paper.transcription import METHODS, TASKS, in_text, printed
 
 
 def counts_that_print(percent: float, n: int, *, decimals: int = 2) -> dict[int, str]:
@@ -281,7 +279,8 @@ def mcnemar_reach() -> pd.DataFrame:
     """
     both = ("from_scratch", "fine_tuned")
     rows = []
-    for task, p_printed in PRINTED_P.items():
+    for task in TASKS:
+        p_printed = in_text(f"McNemar p proposed vs scratch {task}")
         margins = margins_of(task)
         readings = {
             "as labelled": margins,

@@ -14,11 +14,10 @@ import pandas as pd
 from motionlib.files import write_text
 from motionlib.manifest import is_warehouse
 from motionlib.metrics import per_fold
-from motionlib.paper.audit import paper_audit
 from motionlib.paper.beside import beside_paper
 from motionlib.paper.comparisons import agreement, mcnemar_table, scoreboard
 from motionlib.paper.run_summary import Measured
-from motionlib.paper.transcription import ARCHITECTURES, in_text, published
+from motionlib.paper.transcription import ARCHITECTURES, audit, in_text, published
 from motionlib.typeset import to_html, to_latex
 
 STANDS_FOR = {
@@ -349,7 +348,7 @@ def build(
     if name not in TABLES:
         raise ValueError(f"Found table {name!r}, expected one of {', '.join(TABLES)}.")
     if name == "paper_audit":
-        return paper_audit()
+        return audit()
     run = Measured(folder, n_boot=n_boot, seed=seed)
     if name == "scoreboard":
         return scoreboard(run, {each: make(run) for each, make in _MAKERS.items()})
@@ -373,7 +372,7 @@ def build_all(
     """
     run = Measured(folder, n_boot=n_boot, seed=seed)
     tables = {name: make(run) for name, make in _MAKERS.items()}
-    return tables | {"scoreboard": scoreboard(run, tables), "paper_audit": paper_audit()}
+    return tables | {"scoreboard": scoreboard(run, tables), "paper_audit": audit()}
 
 
 def typeset_all(folder: str | os.PathLike, made: dict[str, pd.DataFrame], *, caption: str) -> int:

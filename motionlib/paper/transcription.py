@@ -139,6 +139,24 @@ def _minutes(text: str) -> int:
     return 60 * int(hours) + int(minutes)
 
 
+def audit() -> pd.DataFrame:
+    """Return what adds up in the published tables and what does not, one row a finding.
+
+    Returns
+    -------
+    DataFrame
+        ``finding topic where printed recomputed verdict``, all text; ``finding`` is ``-`` where
+        the numbers add up. A verdict says what a printed value can or cannot come from, never what
+        is right.
+
+    Notes
+    -----
+    Source: paper Tables I-IV, A.I-A.III and the numbers in the text, as transcribed. A test
+    recomputes every number of ``data_manifests/paper/audit.csv`` from them.
+    """
+    return pd.read_csv(paper_folder() / "audit.csv", dtype=str, keep_default_na=False)
+
+
 def in_text(quantity: str) -> float:
     """Return one number of the running text.
 

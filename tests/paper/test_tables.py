@@ -13,7 +13,6 @@ from synthetic_study import write_study
 
 from motionlib.files import write_table
 from motionlib.metrics import classification_metrics
-from motionlib.paper import tables
 from motionlib.paper.beside import KEYS, METRICS_OF, beside_paper, same_order
 from motionlib.paper.run_summary import Measured
 from motionlib.paper.tables import TABLES, build, build_all, headline, typeset_all
@@ -342,10 +341,6 @@ class TestMeasured:
     def test_scans_that_are_not_listed_are_said_to_be_so(self, folder):
         rows = pd.DataFrame({"participant_id": ["nobody"]})
         assert Measured(folder).cohort_of(rows) == "not in splits.csv"
-
-
-def test_tables_module_exports_what_it_says():
-    assert all(hasattr(tables, name) for name in tables.__all__)
 
 
 class TestTypesetAll:
