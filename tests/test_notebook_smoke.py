@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 
@@ -172,35 +171,3 @@ class TestRun:
     def test_the_plan_counts_what_was_trained(self, folder):
         made = len(list((folder / "models").glob("*/DONE")))
         assert made == costs.trainings(2, recommended=1, patients=[12])
-
-
-class TestShards:
-    """Two jobs of an array at once on the first run's cohort, then the notebook itself."""
-
-    @pytest.fixture(scope="class")
-    def shared(self, first, folder, tmp_path_factory):
-        runs = tmp_path_factory.mktemp("shards")
-        away = shutil.ignore_patterns("models", "predictions*", "copies-*", "0[2-6]*")
-        shutil.copytree(folder, runs / "smoke", ignore=away)
-        words = ("--runs", str(runs), "--only", "02", "--engine")
-        jobs = [subprocess.Popen([*COMMAND, *words, f"shard:{k}/2"], **HOW) for k in range(2)]
-        said = [job.communicate() for job in jobs]
-        return runs, [job.returncode for job in jobs], said
-
-    def test_each_does_its_share_and_says_what_comes_next(self, shared):
-        _, codes, said = shared
-        assert (codes, [fault for _, fault in said]) == ([0, 0], ["", ""])
-        for k, (out, _) in enumerate(said):
-            assert f"shard {k}/2: 7 trainings done, 7 of them now" in out
-            assert "run the same command without --engine shard to make the tables" in out
-
-    def test_the_notebook_then_trains_nothing_and_predicts_as_ever(self, shared, folder):
-        runs = shared[0]
-        trained = {p: p.stat().st_mtime_ns for p in (runs / "smoke" / "models").glob("*/DONE")}
-        assert len(trained) == 14
-        done = study(runs, "--only", "02")
-        assert done.returncode == 0, done.stderr[-2000:]
-        found = {p: p.stat().st_mtime_ns for p in (runs / "smoke" / "models").glob("*/DONE")}
-        assert found == trained
-        name = "predictions/02_simulation_comparison.csv"
-        assert (runs / "smoke" / name).read_bytes() == (folder / name).read_bytes()

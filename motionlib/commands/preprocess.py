@@ -34,7 +34,8 @@ def main(args: argparse.Namespace) -> int:
         args.out,
         backend=args.backend,
         template=args.template,
-        engine=f"shard:{args.shard}" if args.shard else args.engine,
+        engine=args.engine,
+        shard=args.shard,
         cache=args.cache,
         progress=lambda line: print(line, file=sys.stderr, flush=True),
     )

@@ -81,7 +81,8 @@ def main(args: argparse.Namespace) -> int:
         args.input,
         args.output,
         motion,
-        engine=f"shard:{args.shard}" if args.shard else args.engine,
+        engine=args.engine,
+        shard=args.shard,
         progress=lambda line: print(line, file=sys.stderr, flush=True),
     )
     for row in outcome[outcome["status"] == "failed"].itertuples():

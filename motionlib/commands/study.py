@@ -19,8 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--engine",
         metavar="E",
-        help="inline, local[:N], tcp://host:port, slurm:FILE.yaml, or shard:I/N: only train the "
-        "I-th of N shares (I from 0) of notebooks 02, 03 and 04, one job of a plain array",
+        help="where to compute: inline, local[:N], tcp://host:port or slurm:FILE.yaml",
     )
     parser.add_argument("--runs", metavar="DIR", help="folder of all runs (default: runs/)")
     parser.add_argument(
@@ -38,7 +37,6 @@ def main(args: argparse.Namespace) -> int:
     """Run the study; 0 done, 1 a notebook stopped."""
     from motionlib.study.notebooks import read_study
     from motionlib.study.runner import NotebookFailed, run_study
-    from motionlib.study.shards import run_shard, shard_of, to_train
 
     notebooks = Path(args.notebooks).resolve() if args.notebooks else repository() / "notebooks"
     study = read_study(
@@ -49,17 +47,10 @@ def main(args: argparse.Namespace) -> int:
         engine=args.engine,
         settings=args.set,
     )
-    which = shard_of(study, args.engine)
     former = signal.signal(signal.SIGTERM, _interrupt)  # a cluster that takes its node back
     index = None
     try:
-        if which and args.dry_run:
-            names = ", ".join(one.stem for one in to_train(study))
-            _say(f"shard {which} would make its share of the trainings of {names}")
-        elif which:
-            _say(run_shard(study, which, say=_say))
-        else:
-            index = run_study(study, say=_say, dry_run=args.dry_run, report=_report)
+        index = run_study(study, say=_say, dry_run=args.dry_run, report=_report)
     except NotebookFailed as failure:
         print(f"{failure}; resume: {resume_command(args)}", file=sys.stderr)
         return 1

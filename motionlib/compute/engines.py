@@ -14,8 +14,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-ENGINES = "inline, local[:N], tcp://host:port, slurm:FILE.yaml or shard:I/N"
-ELSEWHERE = "Left to another shard"  # how the failures begin that are another job's work
+ENGINES = "inline, local[:N], tcp://host:port or slurm:FILE.yaml"
 RETRIES = 2  # a task whose worker died is tried again this often
 _clients: dict[tuple, Any] = {}
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # malloc.h
@@ -42,10 +41,6 @@ class Failure:
     details: str = field(default="", compare=False, repr=False)
 
 
-class LeftToOthers(RuntimeError):  # noqa: N818 - nothing went wrong
-    """A shard has done its items; the sentence says how many are left to the others."""
-
-
 def submit(
     function: Callable,
     items: Iterable,
@@ -67,12 +62,12 @@ def submit(
         The arguments, one a call.
     engine : str, default="inline"
         ``inline`` (this process), ``local`` or ``local:N`` (N processes on this machine, bound to
-        127.0.0.1), ``tcp://host:port`` (a running Dask scheduler), ``slurm:FILE.yaml`` (jobs asked
-        of SLURM) or ``shard:I/N`` (this process does items I, I+N, ...: one job of a plain array).
+        127.0.0.1), ``tcp://host:port`` (a running Dask scheduler) or ``slurm:FILE.yaml`` (jobs
+        asked of SLURM).
     label : str
         Name of the work in progress lines.
     resources : dict, optional
-        What one task occupies, for instance ``{"GPU": 1}``; ``inline`` and ``shard`` ignore it.
+        What one task occupies, for instance ``{"GPU": 1}``; ``inline`` ignores it.
     batch : int, default=1
         Items a task; larger values spare the scheduler when items are many and short.
     progress : callable, optional
@@ -92,22 +87,14 @@ def submit(
     if batch < 1:
         raise ValueError(f"batch is {batch}; a task needs at least one item.")
     kind = _kind(engine)
-    total = len(shard(items, engine.partition(":")[2]) if kind == "shard" else items)
-    meter = Meter(label or getattr(function, "__name__", "work"), total, progress)
+    meter = Meter(label or getattr(function, "__name__", "work"), len(items), progress)
     if kind == "inline":
         return [_counted(meter, _guarded(function, item)) for item in items]
-    if kind == "shard":
-        mine = set(shard(range(len(items)), engine.partition(":")[2]))
-        left = f"{ELSEWHERE} than {engine}"
-        return [
-            _counted(meter, _guarded(function, item)) if i in mine else Failure(item, left)
-            for i, item in enumerate(items)
-        ]
     return _over_dask(function, items, _client(engine, resources), resources, batch, meter)
 
 
 def shard(items: Sequence, which: str) -> list:
-    """Pick every N-th item from the I-th on (I from 0), for a plain array of jobs.
+    """Pick every N-th item from the I-th on (I from 0): what one job of a plain array does.
 
     Parameters
     ----------
@@ -127,11 +114,6 @@ def shard(items: Sequence, which: str) -> list:
     return list(items)[int(first) :: int(count)]
 
 
-def failures(results: Iterable) -> list[Failure]:
-    """Keep the failures among results."""
-    return [result for result in results if isinstance(result, Failure)]
-
-
 def raise_failures(results: list) -> list:
     """Return results unchanged, or raise one sentence when some of them are failures.
 
@@ -139,20 +121,12 @@ def raise_failures(results: list) -> list:
     ------
     RuntimeError
         Says how many failed and why the first one did.
-    LeftToOthers
-        If none failed, but some belong to other shards.
     """
-    lost = failures(results)
-    own = [one for one in lost if not one.error.startswith(ELSEWHERE)]
-    if own:
-        raise RuntimeError(
-            f"{len(own)} of {len(results)} tasks failed, the first with {own[0].error}; "
-            "finished ones are kept, so correct the cause and run again."
-        )
+    lost = [result for result in results if isinstance(result, Failure)]
     if lost:
-        raise LeftToOthers(
-            f"{len(lost)} of {len(results)} tasks are left to other shards; when all shards have "
-            "ended, run again without a shard."
+        raise RuntimeError(
+            f"{len(lost)} of {len(results)} tasks failed, the first with {lost[0].error}; "
+            "finished ones are kept, so correct the cause and run again."
         )
     return results
 
@@ -198,7 +172,7 @@ def _kind(engine: str) -> str:
     head, _, tail = engine.partition(":")
     if engine in ("inline", "local") or (head == "local" and tail.isdigit() and int(tail) > 0):
         return head
-    if (head in ("slurm", "shard") and tail) or engine.startswith("tcp://"):
+    if (head == "slurm" and tail) or engine.startswith("tcp://"):
         return head
     raise ValueError(f"Engine {engine!r} is not known; use {ENGINES}.")
 

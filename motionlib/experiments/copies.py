@@ -74,7 +74,7 @@ def make_copies(run, name: str, rows: pd.DataFrame, *, engine: str = "inline") -
 def _copy_one(item: dict) -> str:
     import torch
 
-    if Path(item["out"]).exists():  # another shard has made it meanwhile
+    if Path(item["out"]).exists():  # written by a worker that died before it could say so
         return item["out"]
     rng = np.random.default_rng(seed_from(item["seed"], item["scan_id"], item["variant"]))
     volume = torch.from_numpy(np.load(item["source"]).astype(np.float32))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,6 @@ from motionlib.experiments.trainings import (
     Job,
     folds_of,
     note_folds,
-    prepare,
     spec_for,
     train,
 )
@@ -74,11 +72,10 @@ def pretrain(
     Departs from the paper where a cohort is small (see `recipe_of`).
     """
     real = copies.real_motion_set(run)
-    still = prepare(partial(copies.control_set, run, "resampled"), engine=budget.engine)
+    still = copies.control_set(run, "resampled", engine=budget.engine)
     cells = [(s, v, n) for s in simulators for v in severities for n in networks]
     sets = {
-        (s, v): prepare(partial(copies.synthetic_set, run, s, v, recipe), engine=budget.engine)
-        for s, v, _ in cells
+        (s, v): copies.synthetic_set(run, s, v, recipe, engine=budget.engine) for s, v, _ in cells
     }
     how, spent = recipe_of(run, sets[cells[0][:2]], recipe, budget)
     plan = [(*cell, fold) for cell in cells for fold in range(budget.n_folds)]

@@ -1,4 +1,4 @@
-"""Trainings that belong together go in; their folders come out, from any engine or by shards.
+"""Trainings that belong together go in; their folders come out, from any engine.
 
 Every training is an idempotent task: its specification names its folder, so that a rerun trains
 nothing twice and a killed run goes on where it was.
@@ -6,13 +6,12 @@ nothing twice and a killed run goes on where it was.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 from motionlib import compute
-from motionlib.compute import engines
 from motionlib.compute.engines import default_device, progress_of
 from motionlib.files import read_json, sha256_file, write_json
 from motionlib.training.checkpoints import is_done
@@ -37,31 +36,6 @@ class Job:
         if self.source is None:
             return self.spec.folder(self.models)
         return specify(self.source, self.spec, trainable=self.trainable).folder(self.models)
-
-
-class ShareDone(engines.LeftToOthers):
-    """A shard has done its share of some trainings.
-
-    Parameters
-    ----------
-    trained : int
-        Trainings that this shard has just made.
-    found : int
-        Trainings of its share that were there before.
-    left : int
-        Trainings of other shards that are not there yet.
-    """
-
-    def __init__(self, trained: int, found: int, left: int):
-        self.trained, self.found, self.left = trained, found, left
-        super().__init__(
-            f"{trained + found} trainings of this shard are done, {left} are left to other shards"
-        )
-
-
-def is_shard(engine: str) -> bool:
-    """Tell whether an engine does only its share of the work."""
-    return engine.startswith("shard:")
 
 
 def spec_for(run, manifest: Path, fold: int, budget: Budget, *, network="Conv5FC3", **more):
@@ -91,28 +65,19 @@ def train(jobs: Iterable[Job], *, engine: str, label: str) -> list[Path]:
     ------
     RuntimeError
         If any failed; those that finished are kept and the next call goes on with the rest.
-    ShareDone
-        Always on a shard, whose folders are not all there or not its own: nothing is to be read
-        from them until the shards have ended.
     """
     jobs = list(jobs)
     unique = list(dict.fromkeys(jobs))
-    mine = engines.shard(unique, engine.partition(":")[2]) if is_shard(engine) else unique
-    before = sum(is_done(job.folder) for job in mine) if is_shard(engine) else 0
-    here = is_shard(engine) or engine == "inline"
-    with progress_of(label, len(mine)) as say:
+    with progress_of(label, len(unique)) as say:
         folders = compute.submit(
-            partial(_train_one, progress=say) if here else _train_one,
-            mine,
-            engine="inline" if here else engine,
+            partial(_train_one, progress=say) if engine == "inline" else _train_one,
+            unique,
+            engine=engine,
             label=label,
             resources={"GPU": 1} if any(job.device.startswith("cuda") for job in jobs) else None,
             progress=say,
         )
     compute.raise_failures(folders)
-    if is_shard(engine):
-        left = sum(not is_done(job.folder) for job in unique)
-        raise ShareDone(len(mine) - before, before, left)
     made = {job: Path(folder) for job, folder in zip(unique, folders, strict=True)}
     return [made[job] for job in jobs]
 
@@ -123,32 +88,6 @@ def _train_one(job: Job, progress=None) -> str:
         return str(fit(job.spec, job.models, **options))
     spec = replace(job.spec, trainable=job.trainable)
     return str(fine_tune(job.source, spec, job.models, trainable=job.trainable, **options))
-
-
-def prepare(make: Callable[..., Path], *, engine: str) -> Path:
-    """Prepare scans on an engine; a shard makes its share first, then what is still missing.
-
-    Every copy is written aside and renamed, and its bits depend on the scan alone: shards that
-    make the same one do no harm.
-
-    Parameters
-    ----------
-    make : callable
-        One of `studydata`, all but its engine given.
-    engine : str
-        Where copies are made.
-
-    Returns
-    -------
-    Path
-        The prepared manifest.
-    """
-    if not is_shard(engine):
-        return make(engine=engine)
-    try:
-        return make(engine=engine)
-    except engines.LeftToOthers:
-        return make(engine="inline")
 
 
 def note_folds(run, name: str, jobs: Iterable[Job]) -> None:

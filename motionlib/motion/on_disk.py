@@ -130,6 +130,7 @@ def corrupt_manifest(
     motion: Motion,
     *,
     engine: str = "inline",
+    shard: str | None = None,
     progress=None,
 ) -> pd.DataFrame:
     """Move every scan of a manifest, each by a trajectory of its own.
@@ -144,7 +145,9 @@ def corrupt_manifest(
     motion : Motion
         How; the seed of a scan is made of `motion.seed` and its id.
     engine : str, default="inline"
-        As for `motionlib.compute.engines.submit`; ``shard:I/N`` does every N-th scan.
+        As for `motionlib.compute.engines.submit`.
+    shard : str, optional
+        ``"I/N"``: only every N-th scan from the I-th on.
     progress : callable, optional
         Called with lines of text.
 
@@ -166,18 +169,18 @@ def corrupt_manifest(
         }
         for row in table[~table["refused"]].to_dict("records")
     ]
-    results = compute.submit(corrupt_one, items, engine=engine, label="simulate", progress=progress)
+    mine = engines.shard(items, shard) if shard else items
+    results = compute.submit(corrupt_one, mine, engine=engine, label="simulate", progress=progress)
     rows = [outcome_row(result) for result in results]
     rows += [failed_row(row["scan_id"], row["fault"]) for row in refused.to_dict("records")]
-    rows = [row for row in rows if not row["reason"].startswith(engines.ELSEWHERE)]
     outcome = pd.DataFrame(rows, columns=["scan_id", "status", "path", "reason"])
-    is_shard = engine.startswith("shard:")
-    name = engine.removeprefix("shard:").replace("/", "-of-")
-    write_table(outcome, out / (f"outcome_{name}.tsv" if is_shard else "outcome.tsv"))
-    if not is_shard:
-        sweep(out / f"{item['scan_id']}{end}" for item in items for end in (".nii.gz", ".json"))
+    if shard:
+        write_table(outcome, out / f"outcome_{shard.replace('/', '-of-')}.tsv")
+        return outcome
+    write_table(outcome, out / "outcome.tsv")
+    sweep(out / f"{item['scan_id']}{end}" for item in items for end in (".nii.gz", ".json"))
     there = outcome[outcome["status"] != "failed"].set_index("scan_id")["path"]
-    if len(there) and not is_shard:
+    if len(there):
         kept = table[~table["refused"] & table["scan_id"].isin(there.index)]
         kept = kept.drop(columns="refused").assign(path=kept["scan_id"].map(there), sha256=pd.NA)
         write_table(complete(kept), out / "manifest.tsv")

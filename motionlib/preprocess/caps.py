@@ -52,6 +52,7 @@ def preprocess_manifest(
     backend: str = "simpleitk",
     template: str | None = None,
     engine: str = "inline",
+    shard: str | None = None,
     cache: bool = False,
     progress=None,
 ) -> pd.DataFrame:
@@ -66,7 +67,9 @@ def preprocess_manifest(
     backend, template
         As for `motionlib.preprocess.linear.t1_linear`.
     engine : str, default="inline"
-        As for `motionlib.compute.engines.submit`; ``shard:I/N`` does every N-th scan.
+        As for `motionlib.compute.engines.submit`.
+    shard : str, optional
+        ``"I/N"``: only every N-th scan from the I-th on; the outcome is ``outcome_I-of-N.tsv``.
     cache : bool, default=False
         Also write float16 arrays for training, in ``cache-<hash of the manifest>``.
     progress : callable, optional
@@ -93,9 +96,10 @@ def preprocess_manifest(
         for row in table[~table["refused"]].to_dict("records")
     ]
     shared = _share_names(items)
+    alone = [item for item in items if item["scan_id"] not in shared]
     results = compute.submit(
         preprocess_one,
-        [item for item in items if item["scan_id"] not in shared],
+        engines.shard(alone, shard) if shard else alone,
         engine=engine,
         label="preprocess",
         progress=progress,
@@ -103,12 +107,12 @@ def preprocess_manifest(
     rows = [outcome_row(result) for result in results]
     rows += [failed_row(scan, "shares its CAPS name with another scan") for scan in sorted(shared)]
     rows += [failed_row(r["scan_id"], r["fault"]) for r in refused.to_dict("records")]
-    rows = [row for row in rows if not str(row["reason"]).startswith(engines.ELSEWHERE)]
     outcome = pd.DataFrame(rows)
     write_json(out / "dataset_description.json", DESCRIPTION)
-    name = engine.removeprefix("shard:").replace("/", "-of-")
-    write_table(outcome, out / (f"outcome_{name}.tsv" if "shard:" in engine else "outcome.tsv"))
-    if "shard:" not in engine:
+    if shard:
+        write_table(outcome, out / f"outcome_{shard.replace('/', '-of-')}.tsv")
+    else:
+        write_table(outcome, out / "outcome.tsv")
         sweep(out / name for item in items for name in _written(item))
         _write_manifests(table, outcome, manifest, out, cache)
     return outcome

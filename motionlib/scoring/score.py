@@ -76,8 +76,6 @@ def score_scans(
     out, device = Path(out), _device(device)
     if out.suffix != ".tsv":
         raise ValueError(f"{out.name} does not end in .tsv; the scores are a tab-separated table")
-    if engine.startswith("shard:"):
-        raise ValueError("score takes no shard engine; give each job a manifest and a table")
     if batch_size < 1:
         raise ValueError(f"batch size is {batch_size}; expected at least 1")
     judge = read_judge(model)

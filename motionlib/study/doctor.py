@@ -115,7 +115,6 @@ def engines() -> list[Finding]:
     return [
         Finding("engines", "inline", GOOD, "in the notebook itself"),
         Finding("engines", "local", GOOD if local else BAD, "worker processes on this computer"),
-        Finding("engines", "shard", GOOD, "a share of the trainings: a job of a plain array"),
         Finding("engines", "tcp", GOOD if local else BAD, "workers of a running dask scheduler"),
         Finding(
             "engines", "slurm", GOOD if slurm else ABSENT, "jobs of a cluster" if slurm else why

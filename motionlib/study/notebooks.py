@@ -342,15 +342,9 @@ def check_engine(engine: str) -> str:
         if not Path(rest).is_file():
             raise FileNotFoundError(f"engine {engine} names no file; expected slurm:FILE.yaml")
         return f"slurm:{Path(rest).resolve()}"
-    if kind == "shard":
-        first, _, count = rest.partition("/")
-        if not (first.isdigit() and count.isdigit() and int(first) < int(count)):
-            raise ValueError(f"engine is {engine!r}; expected shard:I/N with I from 0 to N-1")
-        return engine
     if not re.fullmatch(r"inline|local(:[1-9]\d*)?|tcp://[^/\s:]+:\d+", engine):
         raise ValueError(
-            f"engine is {engine!r}; expected inline, local, local:N, tcp://host:port, slurm:FILE "
-            "or shard:I/N"
+            f"engine is {engine!r}; expected inline, local, local:N, tcp://host:port or slurm:FILE"
         )
     return engine
 

@@ -64,8 +64,6 @@ class Run:
         If the name does not begin with two digits or the profile is not a plain word.
     """
 
-    keeps_provenance = True  # a shard of trainings leaves it to the run of the whole notebook
-
     def __init__(
         self,
         name: str,
@@ -286,8 +284,6 @@ class Run:
 
     def _describe(self) -> None:
         """Write this notebook's part of the provenance."""
-        if not self.keeps_provenance:
-            return
         facts = {"notebook": self.name, "profile": self.profile, "seed": self.seed}
         facts |= {"started": self._started, "makes": sorted(self._made)}
         facts |= {"manifest_sha256": self.manifest_sha256, **describe()}

@@ -80,7 +80,7 @@ def predict_all(
     device : str, default="cpu"
         Where to compute.
     engine : str, default="inline"
-        As for `motionlib.compute.engines.submit`; on ``shard:I/N`` this process does all.
+        As for `motionlib.compute.engines.submit`.
 
     Returns
     -------
@@ -95,7 +95,7 @@ def predict_all(
     found = submit(
         _predict_one,
         [(os.fspath(run), manifest, device) for run, manifest in pairs],
-        engine="inline" if engine.startswith("shard:") else engine,
+        engine=engine,
         label="predict",
         resources={"GPU": 1} if device.startswith("cuda") else None,
     )

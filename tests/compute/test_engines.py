@@ -17,7 +17,7 @@ from prepared_set import counted_fit, prepared_set
 from motionlib import compute
 from motionlib.compute import engines
 from motionlib.compute.clusters import slurm_cluster
-from motionlib.compute.engines import Failure, failures, raise_failures, shard, submit
+from motionlib.compute.engines import Failure, raise_failures, shard, submit
 from motionlib.experiments.pretraining import score_all
 from motionlib.study.run import Run
 from motionlib.training.spec import TrainSpec
@@ -187,12 +187,6 @@ class TestShard:
         parts = [shard(items, f"{i}/4") for i in range(4)]
         assert sorted(itertools.chain(*parts)) == items
         assert parts[1] == [1, 5, 9]
-
-    def test_engine_does_its_items_and_leaves_the_others(self):
-        found = submit(operator.neg, [1, 2, 3], engine="shard:1/2")
-        assert found[1] == -2
-        assert [f.item for f in failures(found)] == [1, 3]
-        assert "another shard" in found[0].error
 
     @pytest.mark.parametrize("which", ["2/2", "1", "a/b", "-1/2", "1/"])
     def test_impossible_shards_are_refused(self, which):

@@ -112,7 +112,8 @@ class TestRecipe:
 
         cell = prepared(n)
         monkeypatch.setattr(copies, "real_motion_set", lambda run: None)
-        monkeypatch.setattr(pretraining, "prepare", lambda make, engine: cell)
+        for name in ("control_set", "synthetic_set"):
+            monkeypatch.setattr(copies, name, lambda *args, **options: cell)
         monkeypatch.setattr(pretraining, "note_folds", lambda *args: None)
         monkeypatch.setattr(pretraining, "train", stop)
         run.seed, run.models = 20, "models"

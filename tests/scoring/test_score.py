@@ -308,7 +308,6 @@ class TestWrongCalls:
         ("words", "said"),
         [
             (("--out", "s.csv"), "does not end in .tsv"),
-            (("--out", "s.tsv", "--engine", "shard:0/2"), "no shard engine"),
             (("--out", "s.tsv", "--engine", "magic"), "not known"),
             (("--out", "s.tsv", "--batch-size", "0"), "batch size"),
             (("--out", "s.tsv", "--report", "r.html", "--no-report"), "exclude each other"),

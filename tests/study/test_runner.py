@@ -172,9 +172,10 @@ class TestRunAndSkip:
         (place / "runs" / "smoke" / "report" / "index.html").touch()
         package = str(place / "package")
         code = (
-            "import pathlib, sys; from motionlib import study; from motionlib.cli import main; "
-            f"plan = study.plan; package = pathlib.Path({package!r}); "
-            "study.plan = lambda one: plan(one, package=package); "
+            "import pathlib, sys; from motionlib.study import runner; "
+            "from motionlib.cli import main; "
+            f"plan = runner.plan; package = pathlib.Path({package!r}); "
+            "runner.plan = lambda one: plan(one, package=package); "
             f"status = main({words(place, '--only', '01')!r}); "
             "print(status, {'papermill', 'torch', 'nbconvert'} & set(sys.modules))"
         )
@@ -250,9 +251,9 @@ class TestFailures:
         code = "import os, sys, pathlib; from motionlib.study.runner import only_one\n"
         code += "with only_one(pathlib.Path(sys.argv[1])): os.kill(os.getpid(), 9)"
         subprocess.run([sys.executable, "-c", code, str(folder)], check=False)
-        assert "process" in (folder / ".lock").read_text()
+        assert "process" in (folder / ".lock-holder").read_text()
         with only_one(folder):
-            assert (folder / ".lock").read_text() == f"process {os.getpid()}"
+            assert (folder / ".lock-holder").read_text() == f"process {os.getpid()}"
 
 
 class TestWrongCalls:
