@@ -22,7 +22,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from motionlib import files
+from motionlib import files, paper
 from motionlib.files import repository, runs_root
 from motionlib.predictions import check_predictions, load_predictions, select
 from motionlib.typeset import show_tables_readably
@@ -136,9 +136,27 @@ class Run:
         self._record(path)
         return table
 
-    def table(self, name: str) -> pd.DataFrame:
-        """Read a table that this run has written."""
-        return pd.read_csv(self.need(f"tables/{_plain(name)}.csv"))
+    def table(self, name: str, **draws) -> pd.DataFrame:
+        """Make one table beside the paper's from what this run has written, save and return it.
+
+        Parameters
+        ----------
+        name : str
+            One of `paper.tables.TABLES`, such as ``"table_2"``.
+        **draws
+            `n_boot` and `seed` of its intervals, as for `paper.tables.build`.
+
+        Returns
+        -------
+        DataFrame
+            All rows of the paper's table at every profile; also ``tables/<name>.csv``.
+
+        Raises
+        ------
+        ValueError
+            Unknown table, or predictions that are not in order.
+        """
+        return self.save_table(paper.build(name, self.folder, **draws), name)
 
     def save_figure(self, figure, name: str, *, alt: str | None = None):
         """Write ``figures/<name>.png`` (150 dpi) and ``.svg``, and return the figure.

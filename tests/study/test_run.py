@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from motionlib.files import runs_root
+from motionlib.paper.transcription import published
 from motionlib.predictions import PREDICTION_COLUMNS, load_predictions
 from motionlib.study.run import MAKERS, Run, collect_provenance, headline
 
@@ -57,8 +58,16 @@ class TestRun:
 class TestTables:
     def test_a_table_comes_back_as_it_was_saved(self, run):
         table = pd.DataFrame({"row": ["a", "b"], "ours": [0.5, np.nan]})
-        assert run.save_table(table, "table_2") is table
-        pd.testing.assert_frame_equal(run.table("table_2"), table, check_dtype=False)
+        assert run.save_table(table, "own") is table
+        saved = pd.read_csv(run.folder / "tables" / "own.csv")
+        pd.testing.assert_frame_equal(saved, table, check_dtype=False)
+
+    def test_one_of_the_paper_is_made_saved_and_handed_back(self, run):
+        table = run.table("table_2")
+        assert len(table) == len(published("table_2"))
+        assert (run.folder / "tables" / "table_2.csv").is_file()
+        with pytest.raises(ValueError, match="expected one of table_1"):
+            run.table("table_9")
 
     @pytest.mark.parametrize("name", ["Table 2", "../table_2", "table_2.csv", ""])
     def test_a_name_that_is_no_plain_word_is_refused(self, run, name):
