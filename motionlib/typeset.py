@@ -64,7 +64,7 @@ def readable(table: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, list[str]]]:
     Parameters
     ----------
     table : DataFrame
-        As `tables.build` makes it.
+        As `tables.build_table` makes it.
 
     Returns
     -------
@@ -128,7 +128,7 @@ def to_html(table: pd.DataFrame, *, title: str = "", caption: str = "") -> str:
     Parameters
     ----------
     table : DataFrame
-        As `tables.build` makes it.
+        As `tables.build_table` makes it.
     title : str, optional
         Heading above the table.
     caption : str, optional
@@ -162,7 +162,7 @@ def to_latex(table: pd.DataFrame, *, caption: str = "", label: str = "") -> str:
     Parameters
     ----------
     table : DataFrame
-        As `tables.build` makes it.
+        As `tables.build_table` makes it.
     caption, label : str, optional
         Of the floating table.
 

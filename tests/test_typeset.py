@@ -12,7 +12,7 @@ from motionlib.typeset import LONGEST, render, show_tables_readably, table_html,
 
 
 def compared() -> pd.DataFrame:
-    """Two methods beside the paper, as `tables.build` makes them."""
+    """Two methods beside the paper, as `tables.build_table` makes them."""
     table = pd.DataFrame({"method": ["fine_tuned", "forest"], "cohort": "virtual-warehouse"})
     for part, values in {
         "paper": (0.845, np.nan), "ours": (0.6875, 0.5), "difference": (-0.1575, np.nan),

@@ -14,8 +14,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "mcnemar_reach",
             "smallest_sd",
         ],
-        "run_summary": ["Measured"],
-        "tables": ["build", "build_all", "typeset_all"],
+        "run_summary": ["RunSummary"],
+        "tables": ["build_table", "build_tables", "typeset_tables"],
         "transcription": ["in_text", "printed", "published"],
     },
 )

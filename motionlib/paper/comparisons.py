@@ -9,7 +9,7 @@ import pandas as pd
 
 from motionlib.metrics import METRICS
 from motionlib.paper.beside import KEYS, METRICS_OF, same_order
-from motionlib.paper.run_summary import RATERS, Measured
+from motionlib.paper.run_summary import RATERS, RunSummary
 from motionlib.paper.transcription import ARCHITECTURES, TASKS, in_text, published
 from motionlib.predictions import pair_predictions
 from motionlib.stats.agreement import weighted_kappa
@@ -36,7 +36,7 @@ GRADE_COUNTS = {"consensus mov0": 0, "consensus mov1": 1, "consensus mov2": 2}
 MAKERS = {"Siemens": "siemens", "GE": "ge", "Philips": "philips", "Toshiba": "toshiba|canon"}
 
 
-def agreement(run: Measured) -> pd.DataFrame:
+def agreement(run: RunSummary) -> pd.DataFrame:
     """Agreement of the two raters with each other, with the consensus, and left out of it.
 
     Returns
@@ -95,7 +95,7 @@ def _ba(found: dict | None, reason: str) -> dict:
     return row | {"n": found["n"], "cohort": found["cohort"]}
 
 
-def _left_out(run: Measured, scans: pd.DataFrame, task: str) -> dict | None:
+def _left_out(run: RunSummary, scans: pd.DataFrame, task: str) -> dict | None:
     """Judge each rater by the other on the test scans, mean of the two."""
     scans = scans[scans["role"].eq("test").fillna(False)]
     parts = []
@@ -119,7 +119,7 @@ def _left_out(run: Measured, scans: pd.DataFrame, task: str) -> dict | None:
     return found | {"n": rows["scan_id"].nunique(), "cohort": " + ".join(rows["cohort"].unique())}
 
 
-def mcnemar_table(run: Measured) -> pd.DataFrame:
+def mcnemar_table(run: RunSummary) -> pd.DataFrame:
     """Compare models on the same scans: McNemar, differences of BA and AUC, DeLong.
 
     Returns
@@ -162,7 +162,7 @@ def mcnemar_table(run: Measured) -> pd.DataFrame:
     return table.assign(same_verdict=significant == ours)
 
 
-def _compare(run: Measured, first: pd.DataFrame, second: pd.DataFrame) -> dict:
+def _compare(run: RunSummary, first: pd.DataFrame, second: pd.DataFrame) -> dict:
     """Every paired number of two models, or why there is none."""
     if first.empty or second.empty:
         return {"reason": "one of the two was not run"}
@@ -227,7 +227,7 @@ def _cells(name: str, table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _counts(run: Measured) -> pd.DataFrame:
+def _counts(run: RunSummary) -> pd.DataFrame:
     """Rows for the warehouse's counts that stand in the text only."""
     scans = run.warehouse
     grade = pd.to_numeric(scans.get("motion_grade", pd.Series(dtype=float)))
@@ -283,12 +283,12 @@ def _others(agreement: pd.DataFrame, mcnemar: pd.DataFrame, timing: pd.DataFrame
     return pd.concat([part.astype(object) for part in parts], ignore_index=True)
 
 
-def scoreboard(run: Measured, tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
+def scoreboard(run: RunSummary, tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """List every printed value of the paper beside ours.
 
     Parameters
     ----------
-    run : Measured
+    run : RunSummary
         The run's folder.
     tables : dict of DataFrame
         The comparison tables, ``agreement``, ``mcnemar`` and ``timing``.

@@ -26,7 +26,7 @@ RATERS = ["rater_1", "rater_2"]
 IDS = ("scan_id", "participant_id", "source_participant_id", "cohort", "role", "sex")
 
 
-class Measured:
+class RunSummary:
     """What a run has measured so far.
 
     Parameters

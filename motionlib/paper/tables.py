@@ -16,7 +16,7 @@ from motionlib.manifest import is_warehouse
 from motionlib.metrics import per_fold
 from motionlib.paper.beside import beside_paper
 from motionlib.paper.comparisons import agreement, mcnemar_table, scoreboard
-from motionlib.paper.run_summary import Measured
+from motionlib.paper.run_summary import RunSummary
 from motionlib.paper.transcription import ARCHITECTURES, audit, in_text, published
 from motionlib.typeset import to_html, to_latex
 
@@ -31,7 +31,7 @@ OWN_METHODS = ("fine_tuned_recommended", "research_only_recommended", "fine_tune
 FOREST = ("forest_research", "forest_clinical")
 
 
-def table_1(run: Measured) -> pd.DataFrame:
+def table_1(run: RunSummary) -> pd.DataFrame:
     """Describe the patients of every database.
 
     Notes
@@ -67,7 +67,7 @@ def table_1(run: Measured) -> pd.DataFrame:
     return beside_paper(pd.DataFrame(rows), "table_1")
 
 
-def table_2(run: Measured) -> pd.DataFrame:
+def table_2(run: RunSummary) -> pd.DataFrame:
     """Synthetic and real motion by simulator and severity, Conv5FC3.
 
     Notes
@@ -99,7 +99,7 @@ def table_2(run: Measured) -> pd.DataFrame:
     return beside_paper(pd.DataFrame(rows), "table_2")
 
 
-def table_3(run: Measured) -> pd.DataFrame:
+def table_3(run: RunSummary) -> pd.DataFrame:
     """Compare four networks on k-space motion of 2-4 mm and degrees.
 
     Notes
@@ -117,7 +117,7 @@ def table_3(run: Measured) -> pd.DataFrame:
     return beside_paper(pd.DataFrame(rows), "table_3")
 
 
-def table_4(run: Measured) -> pd.DataFrame:
+def table_4(run: RunSummary) -> pd.DataFrame:
     """Compare raters, networks and forests on the warehouse's test scans.
 
     Notes
@@ -140,7 +140,7 @@ def table_4(run: Measured) -> pd.DataFrame:
     return beside_paper(pd.DataFrame(rows), "table_4")
 
 
-def table_a1(run: Measured) -> pd.DataFrame:
+def table_a1(run: RunSummary) -> pd.DataFrame:
     """Count corrupted and clean research scans in each set.
 
     Notes
@@ -178,7 +178,7 @@ def table_a1(run: Measured) -> pd.DataFrame:
     return beside_paper(pd.DataFrame(rows).reindex(columns=wanted), "table_a1")
 
 
-def table_a2(run: Measured) -> pd.DataFrame:
+def table_a2(run: RunSummary) -> pd.DataFrame:
     """Count the warehouse's graded scans in each set.
 
     Notes
@@ -204,7 +204,7 @@ def table_a2(run: Measured) -> pd.DataFrame:
     return beside_paper(pd.DataFrame(rows).reindex(columns=wanted), "table_a2")
 
 
-def table_a3(run: Measured) -> pd.DataFrame:
+def table_a3(run: RunSummary) -> pd.DataFrame:
     """Compare four networks on image-based motion of 2-4 mm and degrees, best fold.
 
     Notes
@@ -228,7 +228,7 @@ def table_a3(run: Measured) -> pd.DataFrame:
     return beside_paper(pd.DataFrame(rows), "table_a3")
 
 
-def table_a4(run: Measured) -> pd.DataFrame:
+def table_a4(run: RunSummary) -> pd.DataFrame:
     """Show the k-space pre-trained models after fine-tuning, and the freeze study.
 
     Notes
@@ -255,7 +255,7 @@ def table_a4(run: Measured) -> pd.DataFrame:
     return beside_paper(pd.DataFrame(rows), "table_a4")
 
 
-def timing(run: Measured) -> pd.DataFrame:
+def timing(run: RunSummary) -> pd.DataFrame:
     """Set simulation and training times beside the paper's.
 
     Returns
@@ -317,7 +317,7 @@ _MAKERS = {
 TABLES = (*_MAKERS, "scoreboard", "paper_audit")
 
 
-def build(
+def build_table(
     name: str, folder: str | os.PathLike, *, n_boot: int = 2000, seed: int = 0
 ) -> pd.DataFrame:
     """Make one table from what a run has written.
@@ -349,13 +349,13 @@ def build(
         raise ValueError(f"Found table {name!r}, expected one of {', '.join(TABLES)}.")
     if name == "paper_audit":
         return audit()
-    run = Measured(folder, n_boot=n_boot, seed=seed)
+    run = RunSummary(folder, n_boot=n_boot, seed=seed)
     if name == "scoreboard":
         return scoreboard(run, {each: make(run) for each, make in _MAKERS.items()})
     return _MAKERS[name](run)
 
 
-def build_all(
+def build_tables(
     folder: str | os.PathLike, *, n_boot: int = 2000, seed: int = 0
 ) -> dict[str, pd.DataFrame]:
     """Make every table, measuring nothing twice.
@@ -363,19 +363,21 @@ def build_all(
     Parameters
     ----------
     folder, n_boot, seed
-        As for `build`.
+        As for `build_table`.
 
     Returns
     -------
     dict of DataFrame
         The keys are `TABLES`.
     """
-    run = Measured(folder, n_boot=n_boot, seed=seed)
+    run = RunSummary(folder, n_boot=n_boot, seed=seed)
     tables = {name: make(run) for name, make in _MAKERS.items()}
     return tables | {"scoreboard": scoreboard(run, tables), "paper_audit": audit()}
 
 
-def typeset_all(folder: str | os.PathLike, made: dict[str, pd.DataFrame], *, caption: str) -> int:
+def typeset_tables(
+    folder: str | os.PathLike, made: dict[str, pd.DataFrame], *, caption: str
+) -> int:
     """Write tables as ``.html`` and ``.tex`` beside the ``.csv`` of a run.
 
     Parameters
@@ -383,7 +385,7 @@ def typeset_all(folder: str | os.PathLike, made: dict[str, pd.DataFrame], *, cap
     folder : path-like
         Of the run.
     made : dict of DataFrame
-        Of `build_all`.
+        Of `build_tables`.
     caption : str
         The cohort's sentence, below every table.
 
@@ -461,7 +463,7 @@ def _missing(experiment: str) -> dict:
     return {"reason": f"no predictions of {experiment} in this run"}
 
 
-def _cross_validation(run: Measured, experiment: str) -> dict:
+def _cross_validation(run: RunSummary, experiment: str) -> dict:
     """Mean and SD over folds on each model's own validation scans."""
     rows = run.rows(f"{experiment}/cv", model="Conv5FC3")
     if rows.empty:
@@ -470,7 +472,7 @@ def _cross_validation(run: Measured, experiment: str) -> dict:
     return {"balanced_accuracy_cv_mean": folds.mean(), "balanced_accuracy_cv_sd": folds.std(ddof=1)}
 
 
-def _resampled(run: Measured, experiment: str) -> dict:
+def _resampled(run: RunSummary, experiment: str) -> dict:
     """Share of still heads called motion once they are resampled."""
     rows = run.rows(f"{experiment}/resampled", model="Conv5FC3")
     if rows.empty:
@@ -483,7 +485,7 @@ def _resampled(run: Measured, experiment: str) -> dict:
     }
 
 
-def _real_motion(run: Measured, experiment: str) -> dict:
+def _real_motion(run: RunSummary, experiment: str) -> dict:
     """Sensitivity (and specificity) on real motion of the fold that validates best."""
     rows = run.rows(f"{experiment}/real", model="Conv5FC3")
     if rows.empty:
@@ -506,7 +508,7 @@ def _real_motion(run: Measured, experiment: str) -> dict:
     return found
 
 
-def _training_minutes(run: Measured, simulator: str, model: str) -> float:
+def _training_minutes(run: RunSummary, simulator: str, model: str) -> float:
     """Minutes that all folds of one network trained, NaN if none was recorded."""
     start = f"train/{model}/{simulator}/2-4/paper/fold"
     chosen = run.durations[run.durations["key"].astype(str).str.startswith(start)]

@@ -144,7 +144,7 @@ class Run:
         name : str
             One of `paper.tables.TABLES`, such as ``"table_2"``.
         **draws
-            `n_boot` and `seed` of its intervals, as for `paper.tables.build`.
+            `n_boot` and `seed` of its intervals, as for `paper.tables.build_table`.
 
         Returns
         -------
@@ -156,7 +156,7 @@ class Run:
         ValueError
             Unknown table, or predictions that are not in order.
         """
-        return self.save_table(paper.build(name, self.folder, **draws), name)
+        return self.save_table(paper.build_table(name, self.folder, **draws), name)
 
     def save_figure(self, figure, name: str, *, alt: str | None = None):
         """Write ``figures/<name>.png`` (150 dpi) and ``.svg``, and return the figure.

@@ -14,8 +14,8 @@ from synthetic_study import write_study
 from motionlib.files import write_table
 from motionlib.metrics import classification_metrics
 from motionlib.paper.beside import KEYS, METRICS_OF, beside_paper, same_order
-from motionlib.paper.run_summary import Measured
-from motionlib.paper.tables import TABLES, build, build_all, headline, typeset_all
+from motionlib.paper.run_summary import RunSummary
+from motionlib.paper.tables import TABLES, build_table, build_tables, headline, typeset_tables
 from motionlib.paper.transcription import published
 from motionlib.typeset import to_html, to_latex
 
@@ -30,7 +30,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def made(folder):
-    return build_all(folder, n_boot=100)
+    return build_tables(folder, n_boot=100)
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ class TestBuild:
 
     @pytest.mark.parametrize("name", KEYS)
     def test_every_published_row_is_there_when_nothing_was_measured(self, empty, name):
-        table = build(name, empty, n_boot=10)
+        table = build_table(name, empty, n_boot=10)
         assert len(table) >= len(published(name))
         first = METRICS_OF[name][0]
         unmeasured = table[f"{first}_ours"].isna()
@@ -98,7 +98,7 @@ class TestBuild:
         rows.loc[chosen, "y_pred"] = 1 - rows.loc[chosen, "y_pred"]
         rows.to_csv(folder / "predictions.csv", index=False)
         place = made["table_4"].query("task == 'mov01vs2' and method == 'fine_tuned'").index[0]
-        changed = build("table_4", folder, n_boot=10).loc[place, "balanced_accuracy_ours"]
+        changed = build_table("table_4", folder, n_boot=10).loc[place, "balanced_accuracy_ours"]
         before = made["table_4"].loc[place, "balanced_accuracy_ours"]
         assert changed == pytest.approx(1 - before, abs=1e-12)
 
@@ -107,7 +107,7 @@ class TestBuild:
         rows = pd.read_csv(folder / "predictions.csv")
         kept = rows[~rows["experiment"].str.startswith("pretrain/kspace/4-6")]
         kept.to_csv(folder / "predictions.csv", index=False)
-        table = build("table_2", folder, n_boot=10)
+        table = build_table("table_2", folder, n_boot=10)
         row = table.query("simulator == 'kspace' and severity == '4-6'").iloc[0]
         assert np.isnan(row["balanced_accuracy_ours"])
         assert row["reason"] == "no predictions of pretrain/kspace/4-6/paper in this run"
@@ -142,7 +142,7 @@ class TestBuild:
     def test_labels_of_table_a1_come_from_predictions_where_scans_have_none(self, tmp_path):
         folder = write_study(tmp_path)
         scans = pd.read_csv(folder / "splits.csv")
-        with_labels = build("table_a1", folder)
+        with_labels = build_table("table_a1", folder)
         scans.drop(columns="y_true").to_csv(folder / "splits.csv", index=False)
         rows = pd.read_csv(folder / "predictions.csv")
         moved = rows["experiment"].str.startswith("pretrain/image/2-4/paper") & (
@@ -150,7 +150,7 @@ class TestBuild:
         )
         rows.loc[moved, "scan_id"] += "_image_2-4_paper"
         rows.to_csv(folder / "predictions.csv", index=False)
-        pd.testing.assert_frame_equal(build("table_a1", folder), with_labels)
+        pd.testing.assert_frame_equal(build_table("table_a1", folder), with_labels)
 
     def test_durations_become_seconds_per_scan_and_minutes_per_network(self, made):
         timing = made["timing"].set_index("key")
@@ -162,13 +162,13 @@ class TestBuild:
         folder = write_study(tmp_path)
         once = pd.read_csv(folder / "durations.csv")
         pd.concat([once, once]).to_csv(folder / "durations.csv", index=False)
-        pd.testing.assert_frame_equal(build("timing", folder), made["timing"])
+        pd.testing.assert_frame_equal(build_table("timing", folder), made["timing"])
 
     def test_unknown_names_and_folders_are_refused(self, folder, tmp_path):
         with pytest.raises(ValueError, match="table 'table_9'"):
-            build("table_9", folder)
+            build_table("table_9", folder)
         with pytest.raises(FileNotFoundError, match="expected a run's folder"):
-            build("table_4", tmp_path)
+            build_table("table_4", tmp_path)
 
 
 class TestPairedTables:
@@ -204,8 +204,8 @@ class TestPairedTables:
         assert (left_out < with_consensus).all()
 
     def test_nothing_measured_leaves_reasons(self, empty):
-        assert build("mcnemar", empty)["reason"].notna().all()
-        rows = build("agreement", empty).query("quantity.str.contains('consensus')")
+        assert build_table("mcnemar", empty)["reason"].notna().all()
+        rows = build_table("agreement", empty).query("quantity.str.contains('consensus')")
         assert rows["reason"].notna().all()
 
 
@@ -219,7 +219,7 @@ class TestScoreboard:
         assert board["paper"].notna().all()
 
     def test_an_empty_cell_has_a_reason_and_is_never_zero(self, empty):
-        board = build("scoreboard", empty, n_boot=10)
+        board = build_table("scoreboard", empty, n_boot=10)
         missing = board["ours"].isna()
         assert missing.sum() > 50
         assert board.loc[missing, "reason"].notna().all()
@@ -289,7 +289,7 @@ class TestTypeset:
 
 class TestHeadline:
     def test_every_method_of_both_tasks_is_there_with_its_interval(self, folder):
-        whole = build("table_4", folder, n_boot=50)
+        whole = build_table("table_4", folder, n_boot=50)
         write_table(whole, folder / "tables" / "table_4.csv")
         table = headline(folder)
         assert len(table) >= 12
@@ -310,8 +310,8 @@ class TestWithoutTorch:
             "        if name.split('.')[0] == 'torch':\n"
             "            raise ImportError('torch is not wanted here')\n"
             "sys.meta_path.insert(0, NoTorch())\n"
-            "from motionlib.paper.tables import build_all\n"
-            f"made = build_all({str(folder)!r})\n"
+            "from motionlib.paper.tables import build_tables\n"
+            f"made = build_tables({str(folder)!r}, n_boot=100)\n"
             "assert len(made) == 13 and 'torch' not in sys.modules\n"
         )
         start = time.perf_counter()
@@ -320,14 +320,14 @@ class TestWithoutTorch:
         assert time.perf_counter() - start < 60
 
 
-class TestMeasured:
+class TestRunSummary:
     def test_manifest_of_the_cohort_serves_where_splits_are_missing(self, tmp_path):
         folder = write_study(tmp_path)
         scans = pd.read_csv(folder / "splits.csv")
         (folder / "cohort").mkdir()
         scans.to_csv(folder / "cohort" / "manifest.tsv", sep="\t", index=False)
         (folder / "splits.csv").unlink()
-        assert len(Measured(folder).scans) == len(scans)
+        assert len(RunSummary(folder).scans) == len(scans)
 
     def test_best_fold_is_chosen_on_validation_scans(self, tmp_path):
         folder = write_study(tmp_path)
@@ -335,21 +335,23 @@ class TestMeasured:
         cv = (rows["experiment"] == "pretrain/image/2-4/paper/cv") & (rows["model"] == "Conv5FC3")
         rows.loc[cv & (rows["fold"] == 0), "y_pred"] = 0
         rows.to_csv(folder / "predictions.csv", index=False)
-        run = Measured(folder)
+        run = RunSummary(folder)
         assert run.best_fold("pretrain/image/2-4/paper", model="Conv5FC3") == 1
 
     def test_scans_that_are_not_listed_are_said_to_be_so(self, folder):
         rows = pd.DataFrame({"participant_id": ["nobody"]})
-        assert Measured(folder).cohort_of(rows) == "not in splits.csv"
+        assert RunSummary(folder).cohort_of(rows) == "not in splits.csv"
 
 
-class TestTypesetAll:
+class TestTypesetTables:
     def test_every_table_is_html_and_latex_beside_its_csv_and_the_same_again(self, made, tmp_path):
-        assert typeset_all(tmp_path, made, caption="Virtual heads.") == 2 * len(made)
+        assert typeset_tables(tmp_path, made, caption="Virtual heads.") == 2 * len(made)
         written = {path.name: path.read_bytes() for path in (tmp_path / "tables").iterdir()}
         assert set(written) == {f"{name}.{kind}" for name in made for kind in ("html", "tex")}
-        typeset_all(tmp_path, made, caption="Virtual heads.")
-        assert written == {p.name: p.read_bytes() for p in (tmp_path / "tables").iterdir()}
+        again = {name: made[name] for name in ("table_4", "mcnemar", "paper_audit")}
+        typeset_tables(tmp_path / "again", again, caption="Virtual heads.")
+        for path in (tmp_path / "again" / "tables").iterdir():
+            assert path.read_bytes() == written[path.name]
         html, latex = written["table_4.html"].decode(), written["table_4.tex"].decode()
         assert "Virtual heads." in html
         assert "Virtual heads." in latex
