@@ -319,31 +319,6 @@ def multiply(
     return result.reshape(shape)
 
 
-def partial_dft(volume: torch.Tensor, bins: np.ndarray, axis: int) -> torch.Tensor:
-    """Compute only some bins of the DFT along one axis.
-
-    Parameters
-    ----------
-    volume : Tensor, shape (I, J, K)
-        Real or complex.
-    bins : ndarray of int, shape (B,)
-        Frequencies in cycles per volume, negative ones included.
-    axis : int
-        Array axis.
-
-    Returns
-    -------
-    Tensor, shape (B, ., .), complex
-        The two other axes follow in their order.
-    """
-    along = waves(bins, volume.shape[axis])
-    if volume.is_complex():
-        along = torch.complex(along[: len(bins)], along[len(bins) :]).to(volume)
-        return torch.tensordot(along, volume, dims=([1], [axis]))
-    rows = torch.tensordot(along.to(volume), volume, dims=([1], [axis]))
-    return torch.complex(rows[: len(bins)], rows[len(bins) :])
-
-
 def finish(real: torch.Tensor, imaginary: torch.Tensor | None, output: Output) -> torch.Tensor:
     """Turn real and imaginary part into what was asked for."""
     if output == "real":

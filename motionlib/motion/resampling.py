@@ -188,32 +188,6 @@ def resample(
     return out
 
 
-def fine_grid(volume: torch.Tensor) -> torch.Tensor:
-    """Double the sampling of a volume by zero-filling its spectrum; voxel v goes to index 2 v.
-
-    Parameters
-    ----------
-    volume : Tensor, shape (I, J, K)
-        Real.
-
-    Returns
-    -------
-    Tensor, shape (2 I, 2 J, 2 K)
-        The band-limited volume on the finer grid, equal to `volume` on its own voxels for odd
-        sizes and up to the Nyquist frequency for even ones.
-    """
-    i, j, k = volume.shape
-    spectrum = torch.fft.rfftn(volume)
-    if k % 2 == 0:
-        spectrum[:, :, -1] /= 2  # no longer the last frequency, so it has a mirror image now
-    low_i, low_j, half = (i + 1) // 2, (j + 1) // 2, k // 2 + 1
-    finer = torch.zeros((2 * i, 2 * j, k + 1), dtype=spectrum.dtype, device=volume.device)
-    for rows, to_rows in ((slice(0, low_i),) * 2, (slice(low_i, i), slice(low_i - i, None))):
-        for cols, to_cols in ((slice(0, low_j),) * 2, (slice(low_j, j), slice(low_j - j, None))):
-            finer[to_rows, to_cols, :half] = spectrum[rows, cols]
-    return torch.fft.irfftn(finer, s=(2 * i, 2 * j, 2 * k)).mul_(8)
-
-
 def _resample_torch(
     volume: torch.Tensor,
     matrix: np.ndarray,

@@ -56,7 +56,6 @@ RECIPES = {  # the shipped one, then what is added to it, taken from it, or put 
     "untouched negatives": (CopyRecipe(matched=False), ("ixi",)),
     "the paper's severity": (CopyRecipe(realistic=False), ("ixi",)),
     "with nuisances": (CopyRecipe(nuisance=True), ("ixi",)),
-    "with an emulated scanner": (CopyRecipe(acquired=True), ("ixi",)),
     "with virtual heads": (CopyRecipe(), ("ixi", "virtual")),
     "virtual heads only": (CopyRecipe(), ("virtual",)),
 }

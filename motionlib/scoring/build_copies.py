@@ -18,7 +18,6 @@ import torch
 from motionlib import compute
 from motionlib.files import atomic, content_key, seed_from, write_table
 from motionlib.motion import sampling, trajectory
-from motionlib.motion.acquisition import NAMED, Acquisition, acquire
 from motionlib.motion.image_based import image_motion, resample_once
 from motionlib.motion.kspace_based import kspace_motion
 from motionlib.motion.recipes import CONTROLS, make_variant
@@ -28,7 +27,6 @@ from motionlib.preprocess.images import read_array
 from motionlib.scoring.model import model_input
 
 LEAST_MOTION_MM = 0.6  # mean displacement; less leaves no trace at 4 mm
-SCANNERS = tuple(name for name in NAMED if not name.endswith("simulator"))
 SCALP_DEPTH_MM = (12.0, 20.0)  # below the skin lies the brain, for heads that shall look stripped
 LADDER = ((0.5, 1), (1, 2), (2, 4), (4, 6), (6, 8))  # mm and degrees
 MOVES = ((2, "native"), (4, "native"), (4, "4mm"))  # TorchIO's default, and the paper's four
@@ -48,9 +46,6 @@ class CopyRecipe:
         paper's 2-4 mm and degrees, always positive.
     coarser : float
         Share of the copies, of either class, that are scanned with larger voxels.
-    acquired : bool
-        Some copies of either class come from an emulated scanner: line order, coils, parallel
-        imaging, noise.
     nuisance : bool
         Contrast, sharpness, noise, bias and field of view vary, alike in both classes.
     stripped : float
@@ -60,7 +55,6 @@ class CopyRecipe:
     matched: bool = True
     realistic: bool = True
     coarser: float = 0.4
-    acquired: bool = False
     nuisance: bool = False
     stripped: float = 0.0
 
@@ -124,9 +118,6 @@ def _moved(still: torch.Tensor, affine, recipe: CopyRecipe, rng) -> torch.Tensor
     if not recipe.realistic:
         return make_variant(still, affine, "image_2-4_paper", rng)
     kind = rng.random()
-    if recipe.acquired and kind < 0.15:
-        scanner = Acquisition.named(str(rng.choice(SCANNERS)))
-        return acquire(still, _course(rng), scanner, affine=affine, rng=rng)
     axis = int(rng.integers(3))
     if kind < 0.30:
         return kspace_motion(still, _course(rng), affine=affine, axis=axis)
@@ -174,10 +165,6 @@ def _still(still: torch.Tensor, affine, recipe: CopyRecipe, rng) -> torch.Tensor
     kind = rng.random()
     if not recipe.matched or kind < 0.25:
         return still.clone()
-    if recipe.acquired and kind < 0.40:
-        scanner = Acquisition.named(str(rng.choice(SCANNERS)))
-        rest = trajectory.Trajectory.constant(np.zeros(3), np.zeros(3))
-        return acquire(still, rest, scanner, affine=affine, rng=rng)
     size = rng.uniform(0.5, 6.0)
     turn = rng.uniform(-size, size, 3) * (rng.random() > 1 / 3)
     shift = rng.uniform(-size, size, 3)

@@ -14,13 +14,12 @@ import torch
 from motionlib.motion.image_based import (
     combine_poses,
     image_motion,
-    partial_dft,
     recentre,
     resample_once,
     waves,
 )
 from motionlib.motion.kspace_based import kspace_motion, type_2_torch
-from motionlib.motion.resampling import fine_grid, resample, sampling_maps
+from motionlib.motion.resampling import resample, sampling_maps
 from motionlib.motion.sampling import sample_segments, sample_time_course
 from motionlib.motion.trajectory import Trajectory, rotation_matrices
 
@@ -272,11 +271,6 @@ class TestResample:
             two = _resample_torch(volume, maps[0], 0.3, torch.empty_like(out), None)
             assert float((one - two).abs().max()) < 1e-6  # 32 fractional bits
 
-    @pytest.mark.parametrize("shape", [(6, 8, 10), (5, 7, 9)])
-    def test_fine_grid_keeps_the_voxels(self, shape, rng):
-        volume = torch.from_numpy(rng.random(shape, dtype=np.float32))
-        assert distance(fine_grid(volume)[::2, ::2, ::2], volume) < ROUNDING
-
 
 class TestCombine:
     def test_matrices_are_symmetric_and_add_up_to_one(self, rng):
@@ -322,12 +316,6 @@ class TestCombine:
         finally:
             torch.set_num_threads(before)
         assert distance(*results) < 1e-7
-
-    def test_partial_dft_takes_bins_of_the_fft(self, texture):
-        bins = np.array([-7, 0, 3])
-        expected = torch.fft.fft(texture[0].double(), dim=1)[:, [-7, 0, 3]].movedim(1, 0)
-        actual = partial_dft(texture[0].double(), bins, 1)
-        assert distance(torch.view_as_real(actual), torch.view_as_real(expected)) < 1e-12
 
     def test_no_volume_transform_is_taken(self, phantom, monkeypatch):
         def forbidden(*_, **__):

@@ -27,7 +27,7 @@ from motionlib.scoring.build_copies import CopyRecipe, _copy, make_copies, make_
 from motionlib.scoring.model import default_model, slab_grid
 
 MEGABYTES = 6
-EVERYTHING = CopyRecipe(acquired=True, nuisance=True, stripped=0.5)
+EVERYTHING = CopyRecipe(nuisance=True, stripped=0.5)
 
 
 def as_it_is(copy, affine):
