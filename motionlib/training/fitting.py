@@ -42,7 +42,6 @@ def fit(
     *,
     device: str = "cpu",
     progress: Callable[[str], None] | None = None,
-    tensorboard: bool = False,
 ) -> Path:
     """Train a network from fresh weights, or return at once if that was done before.
 
@@ -57,8 +56,6 @@ def fit(
         Where to compute; not part of the run's identity.
     progress : callable, optional
         Called with one line an epoch.
-    tensorboard : bool, default=False
-        Also write event files, if TensorBoard is installed.
 
     Returns
     -------
@@ -97,7 +94,6 @@ def fit(
             shape,
             device=device,
             progress=progress,
-            tensorboard=tensorboard,
         )
 
 
@@ -150,7 +146,6 @@ def run_epochs(
     *,
     device: str,
     progress: Callable[[str], None] | None = None,
-    tensorboard: bool = False,
 ) -> Path:
     """Run the epochs that are not done yet, then publish the best.
 
@@ -165,7 +160,7 @@ def run_epochs(
         From `load_parts`, or features of them.
     shape : tuple of 3 int
         Voxels of the grid.
-    device, progress, tensorboard
+    device, progress
         As in `fit`.
 
     Returns
@@ -178,18 +173,11 @@ def run_epochs(
     loop = Loop(spec, folder, network, trained, train, validation, device)
     state = load_epoch(folder, network, loop.optimizer, device) or loop.start()
     loop.micro_batch = state["micro_batch"]
-    board = _board(folder) if tensorboard else None
     while state["epoch"] < spec.epochs:
         state = loop.epoch(state)
         save_epoch(folder, network, loop.optimizer, state)
-        row = state["history"][-1]
-        if board is not None:
-            for name in ("train_loss", "valid_loss", "valid_balanced_accuracy"):
-                board.add_scalar(name, row[name], state["epoch"])
         if progress is not None:
             progress(_line(spec, state))
-    if board is not None:
-        board.close()
     return finish(folder, state, describe(spec, shape, state, device, loop.class_weights))
 
 
@@ -203,18 +191,6 @@ def _line(spec: TrainSpec, state: dict) -> str:
         f"(BA {row['valid_balanced_accuracy']:.3f}), "
         f"about {pace_s * (spec.epochs - done):.0f} s left"
     )
-
-
-def _board(folder: Path):
-    """Open TensorBoard's writer, or say what to install."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise ValueError(
-            "TensorBoard is not installed; install motionlib with its [log] extra or leave "
-            "tensorboard=False (metrics.csv is always written)."
-        ) from error
-    return SummaryWriter(folder / "tensorboard")
 
 
 @dataclass(frozen=True)

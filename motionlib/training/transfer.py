@@ -33,7 +33,6 @@ def fine_tune(
     cache: bool = True,
     device: str = "cpu",
     progress: Callable[[str], None] | None = None,
-    tensorboard: bool = False,
 ) -> Path:
     """Train named blocks of a pre-trained network on, and keep everything else as it is.
 
@@ -47,8 +46,8 @@ def fine_tune(
     runs_dir : path-like
         Folder of all runs.
     trainable : sequence of str, optional
-        Names of blocks, such as ``("fc1", "fc2", "fc3")``; ``("all",)``; or ``("last:N",)`` (see
-        Notes). None is every fully connected block, the paper's best.
+        Names of blocks, such as ``("fc1", "fc2", "fc3")``, or ``("all",)``. None is every fully
+        connected block, the paper's best.
     freeze_bn_stats : bool, default=True
         Frozen batch-norm layers keep their running statistics. False is the published tool's
         behaviour: they move although their weights are frozen.
@@ -56,7 +55,7 @@ def fine_tune(
         Compute the features of a frozen prefix once instead of in every epoch; the result is the
         same to rounding. It has no effect where the prefix is not constant: augmentation, active
         dropout, or moving batch-norm statistics.
-    device, progress, tensorboard
+    device, progress
         As in `training.fit`.
 
     Returns
@@ -72,11 +71,6 @@ def fine_tune(
     Notes
     -----
     Source: paper §III-C.3, §IV-B (best with all but the fully connected layers frozen).
-
-    ``last:N`` frees the last 2N tensors of the network, as the published tool's
-    ``nb_unfrozen_layer`` does, with its traps: a batch-norm layer counts as one of the N, where
-    convolutions have no bias (ResNet3D, SECNN) a layer may be cut in half, and N = 0 freezes
-    nothing.
     """
     spec = specify(source, spec, trainable=trainable, freeze_bn_stats=freeze_bn_stats)
     folder = spec.folder(runs_dir)
@@ -108,7 +102,6 @@ def fine_tune(
             shape,
             device=device,
             progress=progress,
-            tensorboard=tensorboard,
         )
 
 
@@ -154,21 +147,19 @@ def named_blocks(network: nn.Sequential, trainable: Sequence[str] | None) -> tup
     Returns
     -------
     tuple of str
-        ``("all",)``, ``("last:N",)`` or names of blocks.
+        ``("all",)`` or names of blocks.
     """
     blocks = [name for name, _ in network.named_children()]
     if trainable is None:
         return tuple(name for name in blocks if name.startswith("fc"))
     asked = (trainable,) if isinstance(trainable, str) else tuple(trainable)
-    if asked == ("all",) or asked == ("last:0",):
+    if asked == ("all",):
         return ("all",)
-    if len(asked) == 1 and asked[0].startswith("last:") and asked[0][5:].isdigit():
-        return asked
     unknown = [name for name in asked if name not in blocks]
     if unknown or not asked:
         raise ValueError(
             f"Blocks {unknown} are not in {type(network).__name__}, which has "
-            f"{', '.join(blocks)}; name at least one of them, or all, or last:N."
+            f"{', '.join(blocks)}; name at least one of them, or all."
         )
     return tuple(name for name in blocks if name in asked)
 
@@ -183,14 +174,8 @@ def freeze_except(network: nn.Sequential, trainable: Sequence[str]) -> None:
     trainable : sequence of str
         From `named_blocks`.
     """
-    tensors = list(network.named_parameters())
-    if trainable[0].startswith("last:"):
-        free = {name for name, _ in tensors[-2 * int(trainable[0][5:]) :]}
-    else:
-        every = trainable[0] == "all"
-        free = {name for name, _ in tensors if every or name.split(".")[0] in trainable}
-    for name, parameter in tensors:
-        parameter.requires_grad_(name in free)
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(trainable[0] == "all" or name.split(".")[0] in trainable)
 
 
 def frozen_prefix(spec: TrainSpec, network: nn.Sequential) -> int:
