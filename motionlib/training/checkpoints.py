@@ -1,8 +1,9 @@
-"""A training's state goes in; files that survive any interruption, and the network again, come out.
+"""The folder of a training: checkpoints while it runs, a model when it has ended.
 
-A run folder holds ``spec.json``, ``metrics.csv``, ``last/`` while it trains, and at the end
-``weights.safetensors``, ``model.json`` and ``DONE``. In ``last/`` every epoch has its own files;
-``state.json`` names the one to continue from and is replaced only once they are on the disk.
+It holds ``spec.json``, ``metrics.csv`` and, while it trains, ``last/`` with files of every epoch;
+``state.json`` there names the epoch to continue from and is replaced only once that epoch's files
+are on the disk, so that an interruption at any moment loses at most one epoch. At the end
+``weights.safetensors`` and ``model.json`` are written, then ``DONE``, and ``last/`` goes.
 """
 
 from __future__ import annotations
@@ -18,189 +19,16 @@ from typing import Any
 
 import pandas as pd
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from motionlib import __version__
 from motionlib.files import atomic, read_json, write_json, write_table, write_text
+from motionlib.networks import build_network
 
 THRESHOLD = 0.5  # of the softmax probability: the larger logit, §III-C.2
 CLASSES = ["no motion", "motion"]  # positive = motion = the last logit
-
-
-@contextmanager
-def disk_faults(folder: Path, doing: str):
-    """Turn a full disk into one sentence that says what is kept."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise OSError(
-            error.errno,
-            f"No space left while {doing} of run {folder.name}; what was finished before is kept, "
-            "so free some space and run again",
-        ) from error
-
-
-def is_done(folder: Path) -> bool:
-    """Tell whether a run has ended and its model is there."""
-    return (folder / "DONE").is_file() and (folder / "weights.safetensors").is_file()
-
-
-def save_epoch(folder: Path, network, optimizer, state: dict[str, Any]) -> None:
-    """Write one epoch's checkpoint, then drop those that neither continue nor win.
-
-    Parameters
-    ----------
-    folder : Path
-        Of the run.
-    network, optimizer : object
-        Their state is written: weights as safetensors, the optimiser's by `torch.save`.
-    state : dict
-        Plain values: `epoch` (epochs done), `best_epoch`, `history` (rows of ``metrics.csv``),
-        `micro_batch`. Schedule and random numbers need none: both are functions of
-        (seed, epoch, step).
-    """
-    from safetensors.torch import save_file
-
-    last, epoch = folder / "last", state["epoch"]
-    with disk_faults(folder, f"writing epoch {epoch}"):
-        with atomic(last / f"epoch_{epoch}.safetensors") as aside:
-            save_file(_tensors(network), aside)
-        with atomic(last / f"epoch_{epoch}.pt") as aside:
-            torch.save(optimizer.state_dict(), aside)
-        write_table(pd.DataFrame(state["history"]), folder / "metrics.csv")
-        write_json(last / "state.json", state)
-    keep = {f"epoch_{epoch}.safetensors", f"epoch_{epoch}.pt", "state.json"}
-    keep.add(f"epoch_{state['best_epoch']}.safetensors")
-    for path in last.iterdir():
-        if path.name not in keep:
-            path.unlink(missing_ok=True)
-
-
-def load_epoch(folder: Path, network, optimizer, device: str) -> dict[str, Any] | None:
-    """Put a network and an optimiser back to the last finished epoch.
-
-    Returns
-    -------
-    dict or None
-        The state that `save_epoch` was given; None if no epoch was finished.
-    """
-    last = folder / "last"
-    if not (last / "state.json").is_file():
-        return None
-    state = read_json(last / "state.json")
-    network.load_state_dict(read_weights(last / f"epoch_{state['epoch']}.safetensors"))
-    saved = last / f"epoch_{state['epoch']}.pt"
-    try:
-        optimizer.load_state_dict(torch.load(saved, map_location=device, weights_only=True))
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(
-            f"{saved.name} of run {folder.name} is damaged or not ours; remove the folder last/ "
-            "to train from the start."
-        ) from error
-    return state
-
-
-def describe(spec, shape, state: dict, device: str, class_weights) -> dict[str, Any]:
-    """Say what a run's weights belong to: the contents of ``model.json``."""
-    best = state["history"][state["best_epoch"] - 1]
-    return {
-        "key": spec.key,
-        "network": spec.network,
-        "architecture": spec.network,
-        "shape": list(shape),
-        "n_classes": len(CLASSES),
-        "classes": CLASSES,
-        "dropout": spec.dropout,
-        "options": dict(spec.options),
-        "preprocessing": "z-score of the whole volume",
-        "task": spec.task,
-        "threshold": THRESHOLD,
-        "calibration": None,
-        "cohort": None,
-        "seed": spec.seed,
-        "fold": spec.fold,
-        "init_from": spec.init_from,
-        "manifest_sha256": spec.manifest_sha256,
-        "class_weights": [float(w) for w in class_weights],
-        "best_epoch": state["best_epoch"],
-        "valid_loss": best["valid_loss"],
-        "device": torch.device(device).type,
-        "threads": torch.get_num_threads(),
-        "versions": {"motionlib": __version__, "torch": torch.__version__},
-    }
-
-
-def finish(folder: Path, state: dict[str, Any], model: dict[str, Any]) -> Path:
-    """Publish the best epoch as the run's model and mark the run done.
-
-    Parameters
-    ----------
-    folder : Path
-        Of the run.
-    state : dict
-        Of the last epoch.
-    model : dict
-        Written as ``model.json``: what the weights belong to.
-
-    Returns
-    -------
-    Path
-        The folder.
-    """
-    with disk_faults(folder, "writing the model"):
-        best = folder / "last" / f"epoch_{state['best_epoch']}.safetensors"
-        with atomic(folder / "weights.safetensors") as aside:
-            shutil.copyfile(best, aside)
-        write_table(pd.DataFrame(state["history"]), folder / "metrics.csv")
-        write_json(folder / "model.json", model)
-        write_text(folder / "DONE", "")
-    shutil.rmtree(folder / "last")
-    return folder
-
-
-def read_model(source: str | os.PathLike | Model) -> dict[str, Any]:
-    """Read what ``model.json`` of a model folder says, without its weights.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the folder holds no finished model.
-    """
-    if isinstance(source, Model):
-        return source.facts
-    path = Path(source) / "model.json"
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{Path(source).name} holds no finished model (no model.json); train it first."
-        )
-    return read_json(path)
-
-
-def read_weights(path: str | os.PathLike) -> dict[str, torch.Tensor]:
-    """Read tensors from a safetensors file, never from a pickle.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the file is not there.
-    ValueError
-        If it is of another kind or damaged.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"Weights {path.name} are not in {path.parent.name}; train first.")
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise ValueError(
-            f"{path.name} in {path.parent.name} is not a whole safetensors file ({error}); pickles "
-            "are not read, so export the weights as safetensors or train again."
-        ) from error
 
 
 @dataclass(frozen=True)
@@ -254,8 +82,6 @@ def load_model(source: str | os.PathLike | Model, *, device: str = "cpu") -> Mod
         If the weights belong to another architecture or shape than ``model.json`` says, or are no
         safetensors.
     """
-    from motionlib.networks import build_network
-
     if isinstance(source, Model):
         source.network.to(device)
         return source
@@ -274,20 +100,163 @@ def load_model(source: str | os.PathLike | Model, *, device: str = "cpu") -> Mod
     return Model(folder, facts, network.eval())
 
 
+def read_model(source: str | os.PathLike | Model) -> dict[str, Any]:
+    """Read what ``model.json`` of a model folder says, without its weights.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder holds no finished model.
+    """
+    if isinstance(source, Model):
+        return source.facts
+    path = Path(source) / "model.json"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{Path(source).name} holds no finished model (no model.json); train it first."
+        )
+    return read_json(path)
+
+
+def read_weights(path: str | os.PathLike) -> dict[str, torch.Tensor]:
+    """Read tensors from a safetensors file, never from a pickle.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the file is not there.
+    ValueError
+        If it is of another kind or damaged.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"Weights {path.name} are not in {path.parent.name}; train first.")
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(
+            f"{path.name} in {path.parent.name} is not a whole safetensors file ({error}); pickles "
+            "are not read, so export the weights as safetensors or train again."
+        ) from error
+
+
 def fill(network, weights: dict[str, torch.Tensor], wanted: str, source: str) -> None:
     """Load weights into a network, or say in one sentence that they are another network's."""
-    own = network.state_dict()
-    wrong = [
-        name
-        for name in own.keys() | weights.keys()
-        if name not in own or name not in weights or own[name].shape != weights[name].shape
-    ]
+    shapes = {name: tensor.shape for name, tensor in network.state_dict().items()}
+    given = {name: tensor.shape for name, tensor in weights.items()}
+    wrong = [name for name in shapes | given if shapes.get(name) != given.get(name)]
     if wrong:
         raise ValueError(
             f"The weights of {source} are not those of {wanted}: {len(wrong)} tensors differ in "
             f"name or shape, such as {min(wrong)}; use a run of the same network and grid."
         )
     network.load_state_dict(weights)
+
+
+def is_done(folder: Path) -> bool:
+    """Tell whether a run has ended and its model is there."""
+    return (folder / "DONE").is_file() and (folder / "weights.safetensors").is_file()
+
+
+def save_epoch(folder: Path, network, optimizer, state: dict[str, Any]) -> None:
+    """Write one epoch's checkpoint, then drop those that neither continue nor win.
+
+    The state holds plain values: `epoch` (epochs done), `best_epoch`, `history` (rows of
+    ``metrics.csv``) and `micro_batch`. Schedule and random numbers need none: both are functions
+    of (seed, epoch, step).
+    """
+    last, epoch = folder / "last", state["epoch"]
+    with disk_faults(folder, f"writing epoch {epoch}"):
+        with atomic(last / f"epoch_{epoch}.safetensors") as aside:
+            save_file(_tensors(network), aside)
+        with atomic(last / f"epoch_{epoch}.pt") as aside:
+            torch.save(optimizer.state_dict(), aside)
+        write_table(pd.DataFrame(state["history"]), folder / "metrics.csv")
+        write_json(last / "state.json", state)
+    keep = {f"epoch_{epoch}.safetensors", f"epoch_{epoch}.pt", "state.json"}
+    keep.add(f"epoch_{state['best_epoch']}.safetensors")
+    for path in last.iterdir():
+        if path.name not in keep:
+            path.unlink(missing_ok=True)
+
+
+def load_epoch(folder: Path, network, optimizer, device: str) -> dict[str, Any] | None:
+    """Put a network and an optimiser back to the last finished epoch, and return its state.
+
+    None where no epoch was finished.
+    """
+    last = folder / "last"
+    if not (last / "state.json").is_file():
+        return None
+    state = read_json(last / "state.json")
+    network.load_state_dict(read_weights(last / f"epoch_{state['epoch']}.safetensors"))
+    saved = last / f"epoch_{state['epoch']}.pt"
+    try:
+        optimizer.load_state_dict(torch.load(saved, map_location=device, weights_only=True))
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise ValueError(
+            f"{saved.name} of run {folder.name} is damaged or not ours; remove the folder last/ "
+            "to train from the start."
+        ) from error
+    return state
+
+
+def model_facts(spec, shape, state: dict, device: str, class_weights) -> dict[str, Any]:
+    """Say what a run's weights belong to: the contents of ``model.json``."""
+    best = state["history"][state["best_epoch"] - 1]
+    return {
+        "key": spec.key,
+        "network": spec.network,
+        "architecture": spec.network,
+        "shape": list(shape),
+        "n_classes": len(CLASSES),
+        "classes": CLASSES,
+        "dropout": spec.dropout,
+        "options": dict(spec.options),
+        "preprocessing": "z-score of the whole volume",
+        "task": spec.task,
+        "threshold": THRESHOLD,
+        "calibration": None,
+        "cohort": None,
+        "seed": spec.seed,
+        "fold": spec.fold,
+        "init_from": spec.init_from,
+        "manifest_sha256": spec.manifest_sha256,
+        "class_weights": [float(w) for w in class_weights],
+        "best_epoch": state["best_epoch"],
+        "valid_loss": best["valid_loss"],
+        "device": torch.device(device).type,
+        "threads": torch.get_num_threads(),
+        "versions": {"motionlib": __version__, "torch": torch.__version__},
+    }
+
+
+def finish(folder: Path, state: dict[str, Any], facts: dict[str, Any]) -> Path:
+    """Publish the best epoch as the model, with its facts in ``model.json``, and mark it done."""
+    with disk_faults(folder, "writing the model"):
+        best = folder / "last" / f"epoch_{state['best_epoch']}.safetensors"
+        with atomic(folder / "weights.safetensors") as aside:
+            shutil.copyfile(best, aside)
+        write_table(pd.DataFrame(state["history"]), folder / "metrics.csv")
+        write_json(folder / "model.json", facts)
+        write_text(folder / "DONE", "")
+    shutil.rmtree(folder / "last")
+    return folder
+
+
+@contextmanager
+def disk_faults(folder: Path, doing: str):
+    """Turn a full disk into one sentence that says what is kept."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise OSError(
+            error.errno,
+            f"No space left while {doing} of run {folder.name}; what was finished before is kept, "
+            "so free some space and run again",
+        ) from error
 
 
 def _tensors(network) -> dict[str, torch.Tensor]:

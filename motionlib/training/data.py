@@ -1,4 +1,8 @@
-"""A prepared manifest goes in; z-scored, optionally augmented batches of volumes come out."""
+"""Scans in memory: prepared manifests, their split, and batches for training and prediction.
+
+A prepared manifest lists volumes on the study grid with their label. Batches are z-scored; those
+that train may be augmented, or made of copies that are moved anew in every epoch.
+"""
 
 from __future__ import annotations
 
@@ -77,34 +81,19 @@ def load_prepared(manifest: str | os.PathLike | pd.DataFrame) -> pd.DataFrame:
 
 
 def split_rows(table: pd.DataFrame, fold: int | None) -> tuple[np.ndarray, np.ndarray]:
-    """Choose the rows that train and the rows that validate.
+    """Choose the rows of a prepared manifest that train and those that validate, by position.
 
-    Parameters
-    ----------
-    table : DataFrame
-        A prepared manifest; only rows of role ``train`` (all rows where there is no `role`) that
-        have a `y_true` are used.
-    fold : int or None
-        Validation fold. None takes the fifth of the patients whose hashed ids come last.
-
-    Returns
-    -------
-    train, validation : ndarray of int
-        Row positions.
-
-    Raises
-    ------
-    ValueError
-        If either part lacks a class, or a patient is in both.
+    Only rows of role ``train`` (all rows where there is no `role`) that have a `y_true` are used.
+    The rows of the fold validate; with None, the fifth of the patients whose hashed ids come
+    last. ValueError, if either part lacks a class, or a patient is in both.
     """
     usable = table["y_true"].notna().to_numpy()
     if "role" in table:
         usable = usable & (table["role"] == "train").fillna(False).to_numpy(bool)
-    own = table["participant_id"].astype(str)
-    patient = own
+    patient = table["participant_id"].astype(str)
     if "source_participant_id" in table:
         source = table["source_participant_id"]
-        patient = own.where(source.isna() | (source == ""), source.astype(str))
+        patient = patient.where(source.isna() | (source == ""), source.astype(str))
     if fold is None:
         names = sorted(set(patient[usable]), key=lambda name: seed_from("validation", name))
         last = set(names[len(names) - max(1, len(names) // 5) :])
@@ -172,10 +161,10 @@ class VolumeStore:
         self.shape = tuple(first.shape)
         volumes = np.empty((len(table), *self.shape), np.float16)
         statistics = np.empty((len(table), 2), np.float32)
-        one_header = Lock()  # numpy parses it as Python, which before 3.11.9 fails in two threads
+        header_lock = Lock()  # numpy parses it as Python, which before 3.11.9 fails in two threads
 
         def read(i: int, path: str) -> None:
-            with one_header:
+            with header_lock:
                 volume = np.load(path, mmap_mode="r")
             name = self.scan_ids[i]
             if volume.shape != self.shape:
@@ -227,26 +216,16 @@ class VolumeStore:
         volumes = self.volumes[rows].to(device, non_blocking=True).float()[:, None]
         if epoch is not None and self.augment != "none":
             seeds = [seed_from(self.seed, "augment", epoch, self.scan_ids[i]) for i in indices]
-            return zscored(augmented(volumes, self.augment, seeds))
+            return _zscored(augmented(volumes, self.augment, seeds))
         mean, sd = self.statistics[rows].to(device)[:, :, None, None, None, None].unbind(1)
         return (volumes - mean) / sd
 
 
 class FeatureStore:
-    """Features of a frozen prefix, computed once, that batches are gathered from.
+    """Features (N, ...) of a frozen prefix, computed once of all N scans of a store."""
 
-    Parameters
-    ----------
-    features : Tensor, shape (N, ...)
-        One row a scan.
-    scan_ids : list of str
-        In the same order.
-    """
-
-    augment = "none"
-
-    def __init__(self, features: torch.Tensor, scan_ids: list[str]):
-        self.features, self.scan_ids = features, scan_ids
+    def __init__(self, features: torch.Tensor, store: VolumeStore):
+        self.features, self.scan_ids, self.shape = features, store.scan_ids, store.shape
 
     def __len__(self) -> int:
         return len(self.scan_ids)
@@ -259,27 +238,71 @@ class FeatureStore:
         return self.features[rows].to(device)
 
 
+class FreshStore(VolumeStore):
+    """A store whose training copies are simulated again in every epoch.
+
+    The table has ``variant`` and ``original`` too: which copy, and the still array that it is made
+    of; the arrays lie on the study grid of that voxel size. Without an epoch, that is in
+    validation and prediction, the prepared copies are given.
+
+    Departs from the paper: it corrupts every scan once (Table A.I).
+    """
+
+    def __init__(self, table: pd.DataFrame, spacing_mm: float, **options):
+        missing = [name for name in ("variant", "original") if name not in table]
+        if missing:
+            raise ValueError(
+                f"The prepared manifest lacks {missing}, which copies are made anew from; prepare "
+                "it again, or leave fresh_mm=None."
+            )
+        super().__init__(table, **options)
+        grid = study_grid(spacing_mm)
+        if self.shape != grid.shape:
+            raise ValueError(
+                f"The prepared volumes have {self.shape} voxels where the study grid of "
+                f"{spacing_mm:g} mm has {grid.shape}; give their own voxel size as fresh_mm."
+            )
+        # every original is kept once, however many copies are made of it
+        self.affine = grid.matrix
+        self.variants = [str(name).partition("#")[0] for name in table["variant"]]
+        originals = table["original"].astype(str)
+        names = list(dict.fromkeys(originals))
+        stills = VolumeStore(
+            table.assign(path=originals).drop_duplicates("path"),
+            device=options.get("device", "cpu"),
+        )
+        self.stills = stills.volumes
+        self.still_of = [names.index(name) for name in originals]
+
+    def batch(
+        self, indices: Sequence[int], device: str = "cpu", epoch: int | None = None
+    ) -> torch.Tensor:
+        """Make the copies of some scans for one epoch; z-scored, shape (B, 1, I, J, K), float32.
+
+        The same seed, epoch and scan give the same copy, whatever else is in the batch.
+        """
+        if epoch is None:
+            return super().batch(indices, device)
+        copies = []
+        for i in indices:
+            rng = np.random.default_rng(seed_from(self.seed, "fresh", epoch, self.scan_ids[i]))
+            still = self.stills[self.still_of[i]].to(device, non_blocking=True).float()
+            copies.append(make_variant(still, self.affine, self.variants[i], rng))
+        volumes = torch.stack(copies)[:, None].float()
+        if self.augment != "none":
+            seeds = [seed_from(self.seed, "augment", epoch, self.scan_ids[i]) for i in indices]
+            volumes = augmented(volumes, self.augment, seeds)
+        return _zscored(volumes)
+
+
 def augmented(volumes: torch.Tensor, kind: str, seeds: Sequence[int]) -> torch.Tensor:
-    """Change what motion is not, alike in both classes.
+    """Change what motion is not, alike in both classes: volumes (B, 1, I, J, K), not z-scored.
 
-    Parameters
-    ----------
-    volumes : Tensor, shape (B, 1, I, J, K)
-        Raw intensities, not z-scored. Not modified.
-    kind : {"flip", "nuisance"}
-        ``flip`` mirrors left and right in half of the scans. ``nuisance`` also divides by the
-        foreground's mean and changes contrast (gamma), sharpness (a three-point blur in half of
-        the scans) and noise (Rician, in half of them).
-    seeds : sequence of int
-        One a volume: the same seed gives the same change.
+    ``flip`` mirrors left and right in half of the scans. ``nuisance`` also divides by the
+    foreground's mean and changes contrast (gamma), sharpness (a three-point blur in half of the
+    scans) and noise (Rician, in half of them). Each volume has its seed: the same one gives the
+    same change. The result has another scale than the input; z-score it afterwards.
 
-    Returns
-    -------
-    Tensor, shape (B, 1, I, J, K)
-        On another scale than the input where ``nuisance``; z-score it afterwards.
-
-    Notes
-    -----
     The scale is removed first: noise of a fixed size on scans of different scale would become a
     cue of its own. Changes are small, because careless ones move the threshold on a new site.
     """
@@ -316,79 +339,8 @@ def _blurred(volume: torch.Tensor, weight: float) -> torch.Tensor:
     return volume
 
 
-def zscored(volumes: torch.Tensor) -> torch.Tensor:
+def _zscored(volumes: torch.Tensor) -> torch.Tensor:
     """Give each volume of (B, 1, I, J, K) mean 0 and standard deviation 1."""
     mean = volumes.mean(dim=(1, 2, 3, 4), keepdim=True)
     sd = volumes.std(dim=(1, 2, 3, 4), keepdim=True, correction=0)
     return (volumes - mean) / sd
-
-
-class FreshStore(VolumeStore):
-    """A store whose training copies are simulated again in every epoch.
-
-    Parameters
-    ----------
-    table : DataFrame
-        From `datasets.load_prepared`, with ``variant`` and ``original``: which copy, and the still
-        array that it is made of.
-    spacing_mm : float
-        Voxel size of the study grid that the arrays lie on.
-    device, augment, seed
-        As in `VolumeStore`.
-
-    Raises
-    ------
-    ValueError
-        If the columns are missing, or the arrays are not on that grid.
-
-    Notes
-    -----
-    Without an epoch, that is in validation and prediction, the prepared copies are given.
-
-    Departs from the paper: it corrupts every scan once (Table A.I).
-    """
-
-    def __init__(self, table: pd.DataFrame, spacing_mm: float, **options):
-        missing = [name for name in ("variant", "original") if name not in table]
-        if missing:
-            raise ValueError(
-                f"The prepared manifest lacks {missing}, which copies are made anew from; prepare "
-                "it again, or leave fresh_mm=None."
-            )
-        super().__init__(table, **options)
-        grid = study_grid(spacing_mm)
-        if self.shape != grid.shape:
-            raise ValueError(
-                f"The prepared volumes have {self.shape} voxels where the study grid of "
-                f"{spacing_mm:g} mm has {grid.shape}; give their own voxel size as fresh_mm."
-            )
-        self.affine = grid.matrix
-        self.variants = [str(name).partition("#")[0] for name in table["variant"]]
-        originals = table["original"].astype(str)
-        names = list(dict.fromkeys(originals))
-        stills = VolumeStore(
-            table.assign(path=originals).drop_duplicates("path"),
-            device=options.get("device", "cpu"),
-        )
-        self.stills = stills.volumes
-        self.still_of = [names.index(name) for name in originals]
-
-    def batch(
-        self, indices: Sequence[int], device: str = "cpu", epoch: int | None = None
-    ) -> torch.Tensor:
-        """Make the copies of some scans for one epoch; z-scored, shape (B, 1, I, J, K), float32.
-
-        The same seed, epoch and scan give the same copy, whatever else is in the batch.
-        """
-        if epoch is None:
-            return super().batch(indices, device)
-        copies = []
-        for i in indices:
-            rng = np.random.default_rng(seed_from(self.seed, "fresh", epoch, self.scan_ids[i]))
-            still = self.stills[self.still_of[i]].to(device, non_blocking=True).float()
-            copies.append(make_variant(still, self.affine, self.variants[i], rng))
-        volumes = torch.stack(copies)[:, None].float()
-        if self.augment != "none":
-            seeds = [seed_from(self.seed, "augment", epoch, self.scan_ids[i]) for i in indices]
-            volumes = augmented(volumes, self.augment, seeds)
-        return zscored(volumes)

@@ -1,7 +1,10 @@
-"""A frozen specification goes in; a run folder with the lowest-loss network comes out.
+"""Training of a network from a specification: Adam, weighted cross-entropy, lowest loss kept.
 
-The specification's hash names the folder, so that nothing is trained twice, and all randomness
-is drawn from (seed, epoch, scan), so that a killed run continues to the same bits.
+1. The specification's hash names the folder, so that nothing is trained twice.
+2. All scans of a fold are read once into memory, then batches are gathered from them.
+3. After every epoch the validation loss is taken and the whole state is written down. All
+   randomness is drawn from (seed, epoch, scan), so that a killed run continues to the same bits.
+4. The epoch of lowest validation loss becomes the model.
 """
 
 from __future__ import annotations
@@ -23,11 +26,11 @@ from motionlib.compute.engines import configure_cpu
 from motionlib.files import runs_root, seed_from, sha256_file, write_json
 from motionlib.networks import build_network
 from motionlib.training.checkpoints import (
-    describe,
     disk_faults,
     finish,
     is_done,
     load_epoch,
+    model_facts,
     save_epoch,
 )
 from motionlib.training.data import FreshStore, VolumeStore, load_prepared, split_rows
@@ -51,7 +54,7 @@ def fit(
         What to train.
     runs_dir : path-like, optional
         Folder of all runs; this one goes to ``<network>-<key>/`` in it. None is ``models/`` under
-        the folder of all studies (see `provenance.runs_root`).
+        the folder of all studies (see `files.runs_root`).
     device : str, default="cpu"
         Where to compute; not part of the run's identity.
     progress : callable, optional
@@ -81,38 +84,35 @@ def fit(
         return folder
     if spec.init_from is not None:
         raise ValueError("The specification starts from another run; use transfer.fine_tune.")
-    train, validation, shape = load_parts(spec, device)
+    train, validation = load_splits(spec, device)
     with configure_cpu(), torch.random.fork_rng():
-        network = fresh_network(spec, shape).to(device)
-        return run_epochs(
-            spec,
-            folder,
-            network,
-            network,
-            train,
-            validation,
-            shape,
-            device=device,
-            progress=progress,
-        )
+        network = fresh_network(spec, train.store.shape).to(device)
+        return Loop(spec, folder, network, network, train, validation, device).run(progress)
 
 
-def load_parts(spec: TrainSpec, device: str = "cpu") -> tuple[Part, Part, tuple[int, ...]]:
-    """Load the training and the validation scans of a specification.
+def fresh_network(spec: TrainSpec, shape):
+    """Build the specified network; its weights depend on the seed alone."""
+    torch.manual_seed(seed_from(spec.seed, "weights"))
+    return build_network(spec.network, shape, dropout=spec.dropout, **dict(spec.options))
 
-    Returns
-    -------
-    train, validation : Part
-        Rows of one store.
-    shape : tuple of 3 int
-        Voxels of the grid.
-    """
+
+@dataclass(frozen=True)
+class Split:
+    """Scans that train or validate: rows of a store, and their classes in the same order."""
+
+    store: Any
+    rows: np.ndarray
+    y_true: np.ndarray
+
+
+def load_splits(spec: TrainSpec, device: str = "cpu") -> tuple[Split, Split]:
+    """Load the training and the validation scans of a specification, as rows of one store."""
     if not Path(spec.manifest).is_file():
         raise FileNotFoundError(f"Prepared manifest {spec.manifest} is not there; prepare it.")
-    found = sha256_file(spec.manifest)
-    if found != spec.manifest_sha256:
+    checksum = sha256_file(spec.manifest)
+    if checksum != spec.manifest_sha256:
         raise ValueError(
-            f"Manifest {Path(spec.manifest).name} has checksum {found[:12]} where the run was "
+            f"Manifest {Path(spec.manifest).name} has checksum {checksum[:12]} where the run was "
             f"specified for {spec.manifest_sha256[:12]}; make the specification again."
         )
     table = load_prepared(spec.manifest)
@@ -123,113 +123,27 @@ def load_parts(spec: TrainSpec, device: str = "cpu") -> tuple[Part, Part, tuple[
         store = VolumeStore(table, **options)
     else:
         store = FreshStore(table, spec.fresh_mm, **options)
-    y_true = table["y_true"].to_numpy(np.int64)
-    rows = np.arange(len(table))
-    cut = len(train)
-    return Part(store, rows[:cut], y_true[:cut]), Part(store, rows[cut:], y_true[cut:]), store.shape
-
-
-def fresh_network(spec: TrainSpec, shape):
-    """Build the specified network; its weights depend on the seed alone."""
-    torch.manual_seed(seed_from(spec.seed, "weights"))
-    return build_network(spec.network, shape, dropout=spec.dropout, **dict(spec.options))
-
-
-def run_epochs(
-    spec: TrainSpec,
-    folder: Path,
-    network,
-    trained,
-    train: Part,
-    validation: Part,
-    shape,
-    *,
-    device: str,
-    progress: Callable[[str], None] | None = None,
-) -> Path:
-    """Run the epochs that are not done yet, then publish the best.
-
-    Parameters
-    ----------
-    spec, folder : TrainSpec, Path
-        The run.
-    network, trained : torch.nn.Module
-        The whole network, and the part of it that is applied to the stores' inputs: the same, or
-        what follows a frozen prefix.
-    train, validation : Part
-        From `load_parts`, or features of them.
-    shape : tuple of 3 int
-        Voxels of the grid.
-    device, progress
-        As in `fit`.
-
-    Returns
-    -------
-    Path
-        The folder.
-    """
-    with disk_faults(folder, "starting"):
-        write_json(folder / "spec.json", asdict(spec) | {"manifest": Path(spec.manifest).name})
-    loop = Loop(spec, folder, network, trained, train, validation, device)
-    state = load_epoch(folder, network, loop.optimizer, device) or loop.start()
-    loop.micro_batch = state["micro_batch"]
-    while state["epoch"] < spec.epochs:
-        state = loop.epoch(state)
-        save_epoch(folder, network, loop.optimizer, state)
-        if progress is not None:
-            progress(_line(spec, state))
-    return finish(folder, state, describe(spec, shape, state, device, loop.class_weights))
-
-
-def _line(spec: TrainSpec, state: dict) -> str:
-    """One line of progress with an estimate of what is left."""
-    row, done = state["history"][-1], state["epoch"]
-    pace_s = sum(r["seconds"] for r in state["history"]) / done
-    return (
-        f"{spec.network} fold {spec.fold} epoch {done}/{spec.epochs}: loss "
-        f"{row['train_loss']:.4f}, validation {row['valid_loss']:.4f} "
-        f"(BA {row['valid_balanced_accuracy']:.3f}), "
-        f"about {pace_s * (spec.epochs - done):.0f} s left"
-    )
-
-
-@dataclass(frozen=True)
-class Part:
-    """Scans that train or validate.
-
-    Parameters
-    ----------
-    store : VolumeStore or FeatureStore
-        Where their inputs come from.
-    rows : ndarray of int
-        Which of the store's rows.
-    y_true : ndarray of int
-        Their classes, in the same order.
-    """
-
-    store: Any
-    rows: np.ndarray
-    y_true: np.ndarray
+    y_true, rows, cut = table["y_true"].to_numpy(np.int64), np.arange(len(table)), len(train)
+    return Split(store, rows[:cut], y_true[:cut]), Split(store, rows[cut:], y_true[cut:])
 
 
 class Loop:
-    """The optimiser, the class weights and the batches of one training.
+    """The optimiser, the class weights and the epochs of one training.
 
-    Parameters
-    ----------
-    spec : TrainSpec
-        How to train.
-    folder : Path
-        Where a batch with a loss that is not finite is noted.
-    network, trained : torch.nn.Module
-        The whole network, and the part of it that is applied to the stores' inputs.
-    train, validation : Part
-        Scans.
-    device : str
-        Where to compute.
+    `network` is the whole network and `trained` the part of it that is applied to the stores'
+    inputs: the same, or what follows a frozen prefix whose features the stores hold.
     """
 
-    def __init__(self, spec, folder: Path, network, trained, train: Part, validation: Part, device):
+    def __init__(
+        self,
+        spec: TrainSpec,
+        folder: Path,
+        network: nn.Module,
+        trained: nn.Module,
+        train: Split,
+        validation: Split,
+        device: str,
+    ):
         self.spec, self.folder, self.network, self.trained = spec, folder, network, trained
         self.train, self.validation, self.device = train, validation, torch.device(device)
         if spec.precision == "bf16" and self.device.type == "cpu":
@@ -251,27 +165,33 @@ class Loop:
         self.micro_batch = spec.batch_size + 1  # a last batch of one joins the one before
         self.n_batches = len(self.batches(0))
 
-    def start(self) -> dict[str, Any]:
-        """State before the first epoch."""
-        return {"epoch": 0, "best_epoch": 0, "history": [], "micro_batch": self.micro_batch}
+    def run(self, progress: Callable[[str], None] | None = None) -> Path:
+        """Run the epochs that are not done yet, publish the best and return the folder."""
+        spec = self.spec
+        with disk_faults(self.folder, "starting"):
+            plain = asdict(spec) | {"manifest": Path(spec.manifest).name}
+            write_json(self.folder / "spec.json", plain)
+        state = load_epoch(self.folder, self.network, self.optimizer, self.device) or {
+            "epoch": 0,
+            "best_epoch": 0,
+            "history": [],
+            "micro_batch": self.micro_batch,
+        }
+        self.micro_batch = state["micro_batch"]
+        while state["epoch"] < spec.epochs:
+            state = self.epoch(state)
+            save_epoch(self.folder, self.network, self.optimizer, state)
+            if progress is not None:
+                progress(_progress_line(spec, state))
+        shape = self.train.store.shape
+        facts = model_facts(spec, shape, state, self.device, self.class_weights)
+        return finish(self.folder, state, facts)
 
     def epoch(self, state: dict[str, Any]) -> dict[str, Any]:
-        """Train one epoch, validate, and append its row to the history.
+        """Train one epoch, validate, and return the next state.
 
-        Parameters
-        ----------
-        state : dict
-            Of `start`, or as saved.
-
-        Returns
-        -------
-        dict
-            The next state; `best_epoch` is the one of lowest validation loss, the first of equals.
-
-        Raises
-        ------
-        ValueError
-            If a loss is not finite; ``not_finite.json`` in the run folder names the scans.
+        `best_epoch` is the one of lowest validation loss, the first of equals. A loss that is not
+        finite raises ValueError; ``not_finite.json`` in the run folder names the scans.
         """
         begun, number = time.perf_counter(), state["epoch"] + 1
         torch.manual_seed(seed_from(self.spec.seed, "dropout", number))
@@ -282,30 +202,29 @@ class Loop:
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
             losses.append(self._step(batch, number))
+            # on a GPU a look at every loss would wait for it: there they are read at the end
             if self.device.type == "cpu" and not torch.isfinite(losses[-1]):
                 break
         values = torch.stack(losses).double().cpu().numpy()
         lost = np.flatnonzero(~np.isfinite(values))
         if len(lost):
             self._stop(number, batches[lost[0]])
-        sizes = [len(batch) for batch in batches]
         valid_loss, accuracy = self._validate()
         if not math.isfinite(valid_loss):
             self._stop(number, np.arange(0))
         row = {
             "epoch": number,
             "learning_rate": rate,
-            "train_loss": float(np.average(values, weights=sizes)),
+            "train_loss": float(np.average(values, weights=[len(batch) for batch in batches])),
             "valid_loss": valid_loss,
             "valid_balanced_accuracy": accuracy,
             "micro_batch": self.micro_batch,
             "seconds": round(time.perf_counter() - begun, 3),
         }
         history = [*state["history"], row]
-        best = min(history, key=lambda r: r["valid_loss"])["epoch"]
         return {
             "epoch": number,
-            "best_epoch": best,
+            "best_epoch": min(history, key=lambda r: r["valid_loss"])["epoch"],
             "history": history,
             "micro_batch": self.micro_batch,
         }
@@ -313,9 +232,7 @@ class Loop:
     def batches(self, epoch: int) -> list[np.ndarray]:
         """Positions of the training scans of each batch; a last batch of one joins the one before.
 
-        Returns
-        -------
-        list of ndarray of int
+        A single scan may have no variance to be normalised by at the end of the network.
         """
         rng = np.random.default_rng(seed_from(self.spec.seed, "order", epoch))
         y_true = self.train.y_true
@@ -350,11 +267,11 @@ class Loop:
                 if isinstance(module, _BatchNorm) and frozen:
                     module.eval()
 
-    def _forward(self, part: Part, batch: np.ndarray, epoch: int | None):
-        """Logits and classes of some scans of a part."""
-        x = part.store.batch(part.rows[batch], self.device, epoch)
-        y = torch.from_numpy(part.y_true[batch]).to(self.device)
-        if x.ndim == 5:
+    def _forward(self, split: Split, batch: np.ndarray, epoch: int | None):
+        """Logits and classes of some scans of a split."""
+        x = split.store.batch(split.rows[batch], self.device, epoch)
+        y = torch.from_numpy(split.y_true[batch]).to(self.device)
+        if x.ndim == 5:  # volumes, not features
             x = x.contiguous(memory_format=torch.channels_last_3d)
         half = self.spec.precision == "bf16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
@@ -367,7 +284,12 @@ class Loop:
         return (self.class_weights[y] * losses).sum()
 
     def _step(self, batch: np.ndarray, epoch: int) -> torch.Tensor:
-        """Update the weights once; out of memory, in smaller pieces of the same batch."""
+        """Update the weights once; out of memory, in smaller pieces of the same batch.
+
+        The loss of a batch is the sum over its pieces divided by its size, so that the gradient
+        does not depend on the pieces. Buffers (running statistics) that a failed try has moved
+        are put back.
+        """
         buffers = [b.clone() for b in self.trained.buffers()]
         while True:
             try:
@@ -403,8 +325,8 @@ class Loop:
             total += float(self._loss(logits, y).double())
             called.append(logits.argmax(1).cpu().numpy())
         right = np.concatenate(called) == self.validation.y_true
-        each = [right[self.validation.y_true == c].mean() for c in (0, 1)]
-        return total / n, float(np.mean(each))
+        recalls = [right[self.validation.y_true == c].mean() for c in (0, 1)]
+        return total / n, float(np.mean(recalls))
 
     def _pieces(self, batch: np.ndarray) -> list[np.ndarray]:
         """Split a batch into equal pieces that fit in memory."""
@@ -421,3 +343,15 @@ class Loop:
             "scans are in not_finite.json of the run folder, so look at them or lower the "
             "learning rate."
         )
+
+
+def _progress_line(spec: TrainSpec, state: dict) -> str:
+    """One line about the latest epoch, with an estimate of the time that is left."""
+    row, done = state["history"][-1], state["epoch"]
+    pace_s = sum(r["seconds"] for r in state["history"]) / done
+    return (
+        f"{spec.network} fold {spec.fold} epoch {done}/{spec.epochs}: loss "
+        f"{row['train_loss']:.4f}, validation {row['valid_loss']:.4f} "
+        f"(BA {row['valid_balanced_accuracy']:.3f}), "
+        f"about {pace_s * (spec.epochs - done):.0f} s left"
+    )

@@ -1,4 +1,4 @@
-"""Finished runs and a prepared manifest go in; one probability of motion a scan comes out."""
+"""Prediction: a probability of motion for every scan of a prepared manifest."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from motionlib.compute.engines import configure_cpu, raise_failures, submit
 from motionlib.training.checkpoints import THRESHOLD, Model, load_model
 from motionlib.training.data import VolumeStore, load_prepared
 
-SHARD = 512  # scans held in memory at a time
+CHUNK = 512  # scans held in memory at a time
 
 
 def predict(
@@ -51,8 +51,8 @@ def predict(
     model = load_model(model, device=device)
     scores = []
     with configure_cpu(), torch.inference_mode():
-        for start in range(0, len(table), SHARD):
-            store = VolumeStore(table.iloc[start : start + SHARD], device=device)
+        for start in range(0, len(table), CHUNK):
+            store = VolumeStore(table.iloc[start : start + CHUNK], device=device)
             if store.shape != model.shape:
                 raise ValueError(
                     f"The volumes have shape {store.shape} where {model.name} was trained on "

@@ -1,4 +1,4 @@
-"""Plain choices go in; a frozen specification whose hash identifies a training comes out."""
+"""The specification of a training: plain, frozen choices, whose hash is the training's identity."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class TrainSpec:
     Parameters
     ----------
     network : str
-        One of `networks.NETWORKS`.
+        One of `motionlib.networks.NETWORKS`.
     manifest : str
         Path of a prepared manifest. Not part of the key; its checksum is.
     manifest_sha256 : str
@@ -60,14 +60,14 @@ class TrainSpec:
     precision : {"float32", "bf16"}
         ``bf16`` runs the forward pass under autocast; GPU only.
     augment : {"none", "flip", "nuisance"}
-        See `datasets.augmented`.
+        See `data.augmented`.
     schedule : {"constant", "cosine"}
         ``cosine`` warms up for a tenth of the steps and decays to zero.
     options : tuple of (str, value) pairs
         Further options of the network, such as ``(("patch", (8, 8, 8)),)``.
     fresh_mm : float or None
         Voxel size in mm of the study grid on which every training scan's copy is made anew in
-        every epoch, on the device (see `freshcopies.FreshStore`); None trains on the copies as
+        every epoch, on the device (see `data.FreshStore`); None trains on the copies as
         they were prepared, the paper's way.
     freeze_bn_stats : bool, default=True
         Frozen batch-norm layers keep their running statistics; False is the published tool's

@@ -1,4 +1,8 @@
-"""A pre-trained run and graded scans go in; a run with named blocks fine-tuned comes out."""
+"""Fine-tuning: named blocks of a pre-trained network are trained on, everything else stays.
+
+Source: paper §III-C.3. Where the leading blocks are frozen, their features are the same in every
+epoch: they are computed once, and the epochs run on what follows them.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +20,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from motionlib.compute.engines import configure_cpu
 from motionlib.training.checkpoints import Model, fill, is_done, load_model, read_model
 from motionlib.training.data import FeatureStore
-from motionlib.training.fitting import Part, fresh_network, load_parts, run_epochs
+from motionlib.training.fitting import Loop, Split, fresh_network, load_splits
 from motionlib.training.spec import TrainSpec
 
 CACHE_BYTES = 4 << 30  # features that take more are computed again in every epoch
@@ -77,32 +81,22 @@ def fine_tune(
     if is_done(folder):
         return folder
     model = load_model(source)
-    train, validation, shape = load_parts(spec, device)
-    if tuple(shape) != model.shape:
+    train, validation = load_splits(spec, device)
+    shape = train.store.shape
+    if shape != model.shape:
         raise ValueError(
-            f"The scans have shape {tuple(shape)} where {model.name} was trained on "
+            f"The scans have shape {shape} where {model.name} was trained on "
             f"{model.shape}; prepare them on that grid."
         )
     with configure_cpu(), torch.random.fork_rng():
         network = fresh_network(spec, shape)
-        weights = model.network.state_dict()
-        fill(network, weights, f"{spec.network} at {tuple(shape)}", model.name)
+        fill(network, model.network.state_dict(), f"{spec.network} at {shape}", model.name)
         network.to(device)
         freeze_except(network, spec.trainable)
         trained = network
         if cache:
-            trained, train, validation = cached(spec, network, train, validation, device)
-        return run_epochs(
-            spec,
-            folder,
-            network,
-            trained,
-            train,
-            validation,
-            shape,
-            device=device,
-            progress=progress,
-        )
+            trained, train, validation = _cached(spec, network, train, validation, device)
+        return Loop(spec, folder, network, trained, train, validation, device).run(progress)
 
 
 def specify(
@@ -114,47 +108,34 @@ def specify(
 ) -> TrainSpec:
     """Complete the specification of a fine-tuning, whose key then names its folder.
 
-    Parameters and exceptions are those of `fine_tune`.
+    Parameters and exceptions are those of `fine_tune`; a complete specification stays as it is.
     """
-    model = read_model(source)
-    if model["network"] != spec.network:
+    facts = read_model(source)
+    if facts["network"] != spec.network:
         name = source.name if isinstance(source, Model) else Path(source).name
         raise ValueError(
-            f"{name} is a {model['network']}, the specification asks for "
+            f"{name} is a {facts['network']}, the specification asks for "
             f"{spec.network}; choose one network."
         )
     spec = replace(
         spec,
-        init_from=model["key"],
-        options=spec.options or tuple(sorted(model["options"].items())),
+        init_from=facts["key"],
+        options=spec.options or tuple(sorted(facts["options"].items())),
         freeze_bn_stats=freeze_bn_stats,
     )
-    with torch.random.fork_rng(), torch.device("meta"):
-        outline = fresh_network(spec, model["shape"])
+    with torch.random.fork_rng(), torch.device("meta"):  # names of blocks need no memory
+        outline = fresh_network(spec, facts["shape"])
     return replace(spec, trainable=named_blocks(outline, trainable))
 
 
 def named_blocks(network: nn.Sequential, trainable: Sequence[str] | None) -> tuple[str, ...]:
-    """Check names of blocks and put them in the network's order.
-
-    Parameters
-    ----------
-    network : torch.nn.Sequential
-        From `networks.build_network`.
-    trainable : sequence of str or None
-        As in `fine_tune`.
-
-    Returns
-    -------
-    tuple of str
-        ``("all",)`` or names of blocks.
-    """
+    """Check names of blocks, as in `fine_tune`, and put them in the network's order."""
     blocks = [name for name, _ in network.named_children()]
     if trainable is None:
         return tuple(name for name in blocks if name.startswith("fc"))
     asked = (trainable,) if isinstance(trainable, str) else tuple(trainable)
     if asked == ("all",):
-        return ("all",)
+        return asked
     unknown = [name for name in asked if name not in blocks]
     if unknown or not asked:
         raise ValueError(
@@ -165,15 +146,7 @@ def named_blocks(network: nn.Sequential, trainable: Sequence[str] | None) -> tup
 
 
 def freeze_except(network: nn.Sequential, trainable: Sequence[str]) -> None:
-    """Let only the named blocks' parameters be trained.
-
-    Parameters
-    ----------
-    network : torch.nn.Sequential
-        Modified in place.
-    trainable : sequence of str
-        From `named_blocks`.
-    """
+    """Let only the parameters of the blocks from `named_blocks` be trained, in place."""
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(trainable[0] == "all" or name.split(".")[0] in trainable)
 
@@ -181,12 +154,9 @@ def freeze_except(network: nn.Sequential, trainable: Sequence[str]) -> None:
 def frozen_prefix(spec: TrainSpec, network: nn.Sequential) -> int:
     """Count the leading blocks that give the same output for a scan in every epoch.
 
-    Returns
-    -------
-    int
-        0 if the inputs are augmented, or the first block is trained, drops or adapts.
+    None where the inputs change from epoch to epoch, or the first block trains, drops or adapts.
     """
-    if spec.augment != "none":
+    if spec.augment != "none" or spec.fresh_mm is not None:
         return 0
     count = 0
     for block in network.children():
@@ -200,15 +170,11 @@ def frozen_prefix(spec: TrainSpec, network: nn.Sequential) -> int:
     return count
 
 
-def cached(spec: TrainSpec, network: nn.Sequential, train: Part, validation: Part, device: str):
+def _cached(spec: TrainSpec, network: nn.Sequential, train: Split, validation: Split, device: str):
     """Replace volumes by the features of the frozen prefix, and the network by what follows it.
 
-    Returns
-    -------
-    trained : torch.nn.Sequential
-        Shares its blocks with `network`; `network` itself where there is nothing to cache.
-    train, validation : Part
-        The same scans.
+    All three come back as they are where nothing is frozen or the features would take too much.
+    The network that follows shares its blocks with `network`.
     """
     count, store = frozen_prefix(spec, network), train.store
     if count == 0:
@@ -216,18 +182,13 @@ def cached(spec: TrainSpec, network: nn.Sequential, train: Part, validation: Par
     blocks = list(network.named_children())
     prefix = nn.Sequential(*(block for _, block in blocks[:count])).eval()
     half = spec.precision == "bf16"
-    parts, total = [], 0
+    parts = []
     with torch.no_grad(), torch.autocast(torch.device(device).type, torch.bfloat16, enabled=half):
         for first in range(0, len(store), CACHE_BATCH):
             rows = np.arange(first, min(first + CACHE_BATCH, len(store)))
             parts.append(prefix(store.batch(rows, device)))
-            total = parts[0].nbytes * len(store) / len(parts[0])
-            if total > CACHE_BYTES:
+            if parts[0].nbytes / len(parts[0]) * len(store) > CACHE_BYTES:
                 return network, train, validation
-    features = FeatureStore(torch.cat(parts), store.scan_ids)
+    features = FeatureStore(torch.cat(parts), store)
     suffix = nn.Sequential(OrderedDict(blocks[count:]))
-    return (
-        suffix,
-        replace(train, store=features),
-        replace(validation, store=features),
-    )
+    return suffix, replace(train, store=features), replace(validation, store=features)
