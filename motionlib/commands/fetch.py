@@ -1,4 +1,4 @@
-"""A data set's name and a folder come in from the command line; its files go out."""
+"""Command ``fetch``: download an open data set, resumable and checked."""
 
 from __future__ import annotations
 
