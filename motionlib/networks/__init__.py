@@ -1,4 +1,4 @@
-"""A name and a grid's shape go in; one of the paper's four networks comes out.
+"""The paper's four networks for 3-D volumes, by name.
 
 Every network is an ordered chain of named blocks (``block1`` ... ``fc1`` ...), so that a caller
 can freeze, cache or read it block by block.
@@ -7,6 +7,11 @@ can freeze, cache or read it block by block.
 from __future__ import annotations
 
 from collections.abc import Sequence
+
+import lazy_loader
+
+__all__ = ["NETWORKS", "PAPER_SHAPE", "build_network", "cost_table"]
+__getattr__, _, _ = lazy_loader.attach(__name__, submod_attrs={"costs": ["cost_table"]})
 
 NETWORKS = ("Conv5FC3", "ResNet3D", "SECNN", "ViT3D")
 PAPER_SHAPE = (169, 208, 179)  # networks are pinned at this grid; paper §III-B
@@ -50,6 +55,7 @@ def build_network(
     -----
     Source: paper §III-C.2, Tables III and A.III.
     """
+    # here, not above: whoever only asks for the names need not wait for torch
     from motionlib.networks.conv5fc3 import Conv5FC3
     from motionlib.networks.resnet3d import ResNet3D
     from motionlib.networks.secnn import SECNN
