@@ -26,6 +26,7 @@ CONDA_NAMES = {  # what a distribution is called on conda-forge, where the name 
 IMPORT_NAMES = {  # what a distribution is called in an import, where the name differs
     "scikit-learn": "sklearn",
     "simpleitk": "SimpleITK",
+    "pillow": "PIL",
     "pyyaml": "yaml",
     "great-tables": "great_tables",
     "lazy-loader": "lazy_loader",

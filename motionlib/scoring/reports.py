@@ -6,15 +6,15 @@ It names scans by their ``scan_id`` alone: no path, no participant.
 from __future__ import annotations
 
 import base64
+import io
 import os
-import struct
-import zlib
 from html import escape
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 
 from motionlib.files import write_text
 from motionlib.preprocess.head import find_head
@@ -33,7 +33,6 @@ CAPTION = (
 GRADED = "Test scans: grade by you (rows) and by the model (columns)."
 SIDE_PX = 240  # largest side of a slice
 MIDDLE_MM = 60.0  # below the top of the head: ventricles in the axial slice
-PLANES = ("sagittal", "coronal", "axial")
 
 
 def write_report(
@@ -313,32 +312,6 @@ def middle_slices(array: np.ndarray, affine) -> np.ndarray:
     return (np.clip(np.concatenate(framed, axis=1) / bright, 0, 1) * 255).astype(np.uint8)
 
 
-def png(grey: np.ndarray) -> bytes:
-    """Write a grey picture as PNG.
-
-    Parameters
-    ----------
-    grey : ndarray of uint8, shape (rows, columns)
-        0 is black.
-
-    Returns
-    -------
-    bytes
-        The file's content, the same every time.
-    """
-    rows, columns = grey.shape
-    lines = np.concatenate([np.zeros((rows, 1), np.uint8), grey], axis=1)  # no filter
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        checksum = zlib.crc32(kind + data)
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", checksum)
-
-    header = struct.pack(">IIBBBBB", columns, rows, 8, 0, 0, 0, 0)
-    body = zlib.compress(lines.tobytes(), 9)
-    parts = (chunk(b"IHDR", header), chunk(b"IDAT", body), chunk(b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
-
-
 def picture_uri(path: str | os.PathLike) -> str:
     """Picture of a scan's middle slices as ``data:image/png;base64,...``.
 
@@ -347,5 +320,6 @@ def picture_uri(path: str | os.PathLike) -> str:
     FileNotFoundError, ValueError
         If the file can no longer be read.
     """
-    array, affine = read_array(path)
-    return "data:image/png;base64," + base64.b64encode(png(middle_slices(array, affine))).decode()
+    stream = io.BytesIO()
+    Image.fromarray(middle_slices(*read_array(path))).save(stream, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()

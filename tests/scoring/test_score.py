@@ -1,5 +1,7 @@
 """``motionlib score``: one row a scan whatever it is, the same after a kill, and a page to read."""
 
+import base64
+import io
 import re
 import shutil
 import subprocess
@@ -10,14 +12,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.image import imread
 from scoring_set import HEAD_MM, head, write_broken, write_heads, write_model
 
 from motionlib.cli import main
-from motionlib.preprocess.images import save_volume
+from motionlib.preprocess.images import read_array, save_volume
 from motionlib.scoring import score
 from motionlib.scoring.check import check_scan
 from motionlib.scoring.model import model_input, read_judge, standardised
-from motionlib.scoring.reports import SHOWN
+from motionlib.scoring.reports import SHOWN, middle_slices, picture_uri
 from motionlib.scoring.score import COLUMNS, Journal, examine, file_key, score_scans
 
 
@@ -77,8 +80,6 @@ class TestTable:
         array, affine = head(2)
         path = scored[1].parent / "again.nii.gz"
         save_volume(array, affine, path, dtype="int16")
-        from motionlib.preprocess.images import read_array
-
         x = standardised(model_input(*read_array(path), 16.0))[None, None]
         with torch.inference_mode():
             p = load_model(model).network(torch.from_numpy(x)).softmax(1)[0, 1].item()
@@ -244,8 +245,6 @@ class TestChecks:
         assert "skull" not in known.note
 
     def test_none_of_the_real_heads_is_refused(self, data_root):
-        from motionlib.preprocess.images import read_array
-
         paths = sorted(data_root.glob("*/sub-*/anat/*_T1w.nii.gz"))[::12]
         assert len(paths) >= 12
         said = [self.check(*read_array(path)).fault for path in paths]
@@ -380,19 +379,18 @@ class TestReport:
             assert name in text
 
     def test_a_picture_shows_the_head_in_proportion(self):
-        from motionlib.scoring.reports import middle_slices, png
-
         array, affine = head(0)
         tall = middle_slices(array, affine)
         squeezed = middle_slices(array[:, :, ::2], affine @ np.diag([1, 1, 2, 1]))
         assert abs(tall.shape[0] - squeezed.shape[0]) <= 1
         assert tall.max() == 255
-        import io
 
-        from matplotlib.image import imread
-
-        read = imread(io.BytesIO(png(tall)), format="png")
-        assert np.allclose(read, tall / 255, atol=1e-6)
+    def test_a_picture_is_those_slices(self, tmp_path):
+        path = save_volume(*head(0), tmp_path / "head.nii.gz")
+        kind, _, code = picture_uri(path).partition(",")
+        assert kind == "data:image/png;base64"
+        shown = imread(io.BytesIO(base64.b64decode(code)), format="png")
+        assert np.allclose(shown, middle_slices(*read_array(path)) / 255, atol=1e-6)
 
 
 def test_examine_takes_and_gives_plain_values(mixed, model):
