@@ -8,6 +8,7 @@ from __future__ import annotations
 import pandas as pd
 
 TASK_GRADES = {"mov01vs2": ((0, 1), (2,)), "mov0vs1": ((0,), (1,))}
+TASK_WORDS = {"mov01vs2": "severe motion against the rest", "mov0vs1": "mild motion against none"}
 
 
 def grade_to_task(grades, task: str) -> pd.Series:

@@ -1,7 +1,9 @@
-"""A folder goes in; small heads, broken files and a tiny model folder come out."""
+"""Small heads, broken files, a tiny model folder, and the reader of the pages about them."""
 
 from __future__ import annotations
 
+import re
+from html.parser import HTMLParser
 from pathlib import Path
 
 import nibabel as nib
@@ -104,3 +106,34 @@ def write_model(folder: Path, *, spacing_mm: float = SPACING_MM, **changes) -> P
     }
     write_json(folder / "model.json", facts | changes)
     return folder
+
+
+class Page(HTMLParser):
+    """What a page shows and loads: images, rows of tables, headings, sources."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.images, self.heads, self.headings, self.loads, self.captions = [], [], [], [], 0
+        self.tables, self.rows, self._in_cell = 0, [], False
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        found = dict(attrs)
+        self.loads += [found[name] for name in ("src", "srcset", "data") if name in found]
+        self.loads += [found["href"]] if tag == "link" else []
+        self.images += [found] if tag == "img" else []
+        self.heads += [found] if tag == "th" else []
+        self.headings += [int(tag[1])] if re.fullmatch("h[1-6]", tag) else []
+        self.tables += tag == "table"
+        self.captions += tag == "caption"
+        self.rows += [[]] if tag == "tr" else []
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+            self._in_cell = True
+
+    def handle_endtag(self, tag):
+        self._in_cell = self._in_cell and tag not in ("td", "th")
+
+    def handle_data(self, data):
+        if self._in_cell:
+            self.rows[-1][-1] += data

@@ -44,7 +44,7 @@ def main(args: argparse.Namespace) -> int:
     """Fine-tune and report; 0 if every graded scan was used, 1 if some could not be."""
     from motionlib.scoring.model import default_model
     from motionlib.scoring.own_grades import fine_tune_own
-    from motionlib.scoring.reports import write_reports
+    from motionlib.scoring.reports import write_tuning_report
 
     outcome = fine_tune_own(
         args.manifest,
@@ -61,7 +61,7 @@ def main(args: argparse.Namespace) -> int:
         engine=args.engine,
         progress=lambda line: print(line, file=sys.stderr, flush=True),
     )
-    _, report = write_reports(outcome)
+    report = write_tuning_report(outcome)
     for row in outcome.left_out.itertuples():
         print(f"{row.scan_id}: {row.reason}", file=sys.stderr)
     for line in outcome.warnings:

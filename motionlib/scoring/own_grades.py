@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from motionlib.files import atomic, write_json, write_table
-from motionlib.metrics import classification_metrics
+from motionlib.metrics import METRICS, classification_metrics
 from motionlib.predictions import PREDICTION_COLUMNS, check_predictions
 from motionlib.scoring import own_scans
 from motionlib.scoring.model import read_judge, slab_grid
@@ -24,17 +24,16 @@ from motionlib.scoring.own_scans import PATIENT
 from motionlib.stats.agreement import GRADES, Kappa, grade_table, weighted_kappa
 from motionlib.stats.calibration import best_threshold, logit, temperature, tempered
 from motionlib.stats.intervals import bootstrap_ci
+from motionlib.tasks import TASK_WORDS
 from motionlib.training.checkpoints import load_model, read_model
 from motionlib.training.prediction import predict
 from motionlib.training.spec import TrainSpec
 from motionlib.training.transfer import fine_tune
 
-WORDS = {"mov01vs2": "severe motion against the rest", "mov0vs1": "mild motion against none"}
 DIGITS = 6  # of a probability, as `score` rounds it before it gives a grade
 TIE = 1e-12  # kappas nearer than this are equal
 FEW = 15  # scans of a grade; below it a limit follows single scans
 NONE = "No grades are given"
-METRICS = ("balanced_accuracy", "sensitivity", "specificity", "auc")
 BEFORE, AFTER = "own_grades/before", "own_grades/fine_tuned"
 
 
@@ -255,9 +254,9 @@ def fine_tune_own(
         "grade_thresholds": grading.limits,
         "voxel_mm": voxel_mm,
         "slab_mm": model.get("slab_mm"),
-        "cohort": f"{len(parts['training'])} scans graded by the user for {WORDS[task]}; before "
-        f"that: {str(model.get('cohort') or 'not stated').rstrip('.')}",
-        "card": "report.md",
+        "cohort": f"{len(parts['training'])} scans graded by the user for {TASK_WORDS[task]}; "
+        f"before that: {str(model.get('cohort') or 'not stated').rstrip('.')}",
+        "card": "report.html",
         "stripped_seen": bool(model.get("stripped_seen")) or bool(table["stripped"].any()),
     }
     predictions = _predictions(source, run, parts["test"], facts, device)
@@ -420,32 +419,6 @@ def judge_limits(grading: Grading, scans: pd.DataFrame, patients, seed: int) -> 
     kappa = weighted_kappa(*pair, groups=patients, seed=seed)
     table = pd.DataFrame(grade_table(*pair), index=GRADES, columns=GRADES)
     return replace(grading, kappa=kappa, table=table, scans=scans)
-
-
-def judged_lines(grading: Grading) -> list[str]:
-    """Say how the grades did on the test patients; nothing where there are none."""
-    if grading.kappa is None:
-        return []
-    kappa, table = grading.kappa, grading.table
-    lines = [
-        f"Linear weighted kappa with your grades, {kappa.n} test scans: {kappa.estimate:.3f} "
-        f"[{kappa.low:.3f}, {kappa.high:.3f}]; on the validation scans, where the limits were "
-        f"chosen, it was {grading.held:.3f}, which flatters."
-    ]
-    for grade in GRADES:
-        n, hit = int(table.loc[grade].sum()), int(table.loc[grade, grade])
-        if n:
-            lines.append(
-                f"Test scans that you graded {grade}: {n}; of these {hit} got grade {grade}."
-            )
-        else:
-            lines.append(f"No test scan has grade {grade}: how well it is given is not known.")
-    lines.append(
-        "Mild motion is the hard grade: the network was trained on severe motion against the rest, "
-        "and the lower limit only cuts the probability of that. Grades and decision have limits of "
-        "their own and can differ."
-    )
-    return lines
 
 
 def grade_warnings(grading: Grading) -> list[str]:

@@ -6,19 +6,16 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from scoring_set import write_heads, write_model
+from scoring_set import Page, write_heads, write_model
 
 from motionlib.cli import main
-from motionlib.scoring.model import read_judge
 from motionlib.scoring.own_grades import (
     best_limits,
     choose_limits,
     grade_warnings,
     grades_by,
     judge_limits,
-    judged_lines,
 )
-from motionlib.scoring.reports import model_line
 from motionlib.stats.agreement import weighted_kappa
 
 N_SCANS = 36  # two a patient
@@ -93,7 +90,7 @@ class TestChoice:
         assert grading.limits is None
         assert why in grading.said
         assert judge_limits(grading, scans_of(held, list(p)), list("abcdef"), 0) == grading
-        assert judged_lines(grading) == grade_warnings(grading) == []
+        assert grade_warnings(grading) == []
 
     def test_the_test_scans_judge_the_limits_and_move_nothing(self):
         held = [0, 0, 1, 1, 2, 2]
@@ -116,7 +113,7 @@ class TestChoice:
         p = [0.05, 0.1, 0.2, 0.4, 0.8, 0.95]
         judged = judge_limits(grading, scans_of([0, 1, 1, 1, 2, 2], p), list("abcdef"), 0)
         assert "1 of 3 test scans" in " ".join(grade_warnings(judged))
-        assert "Test scans that you graded 1: 3; of these 1 got grade 1." in judged_lines(judged)
+        assert judged.table.loc[1].tolist() == [2, 1, 0]
 
 
 @pytest.fixture(scope="module")
@@ -161,8 +158,8 @@ class TestCommand:
         )
         facts = tune(graded, tmp_path / "other", other)
         assert facts["grade_thresholds"] == tuned[1]["grade_thresholds"]
-        assert (tmp_path / "other" / "report.md").read_text() != (
-            tuned[0] / "report.md"
+        assert (tmp_path / "other" / "report.html").read_text() != (
+            tuned[0] / "report.html"
         ).read_text()
 
     def test_other_grades_of_validation_patients_change_them(self, graded, tuned, tmp_path):
@@ -185,23 +182,27 @@ class TestCommand:
     def test_the_report_holds_kappa_and_the_table(self, tuned):
         own = pd.read_csv(tuned[0] / "grades.csv")
         kappa = weighted_kappa(own["motion_grade"], own["grade"])
-        text = (tuned[0] / "report.md").read_text()
+        text = (tuned[0] / "report.html").read_text()
+        rows = Page(text).rows
         assert f"{kappa.n} test scans: {kappa.estimate:.3f} [" in text
         for grade in (0, 1, 2):
-            rows = own[own["motion_grade"] == grade]["grade"]
-            counts = " | ".join(str((rows == given).sum()) for given in (0, 1, 2))
-            assert f"| you: {grade} | {counts} |" in text
+            given = own[own["motion_grade"] == grade]["grade"]
+            counts = [str((given == other).sum()) for other in (0, 1, 2)]
+            assert [f"you: {grade}", *counts] in rows
+            hits = (given == grade).sum()
+            said = f"you graded {grade}: {len(given)}; of these {hits} got grade {grade}."
+            assert said in text
         assert "Mild motion is the hard grade" in text
-        page = (tuned[0] / "report.html").read_text()
-        assert "you: 1" in page
-        assert f"{kappa.estimate:.3f} [" in page
 
     def test_score_fills_the_grade_where_there_is_a_probability(self, graded, tuned, tmp_path):
         broken = tmp_path / "broken_T1w.nii.gz"
         broken.write_bytes(b"")
         scans = [*sorted((graded[0] / "scans").glob("*.nii.gz")), broken]
-        words = ["score", *scans, "--model", tuned[0], "--out", tmp_path / "s.tsv", "--no-report"]
+        words = ["score", *scans, "--model", tuned[0], "--out", tmp_path / "s.tsv"]
         assert main([str(word) for word in words]) == 1
+        assert f"grade 1 from {tuned[1]['grade_thresholds'][0]:.3g} on" in (
+            (tmp_path / "s.html").read_text()
+        )
         rows = pd.read_csv(tmp_path / "s.tsv", sep="\t")
         assert rows["grade"].isna().tolist() == [False] * N_SCANS + [True]
         rows = rows.dropna(subset="grade").sort_values("p_motion")
@@ -210,17 +211,15 @@ class TestCommand:
         assert rows["grade"].tolist() == grades_by(limits, rows["p_motion"]).tolist()
         assert rows["grade"].nunique() > 1
 
-    def test_the_reports_of_score_name_the_limits(self, tuned):
-        assert "grade 1 from" in model_line(read_judge(tuned[0]))
-
     def test_with_two_grades_there_are_none(self, graded, tmp_path, capsys):
         table = graded[1][graded[1]["motion_grade"] != 1]
         facts = tune(graded, tmp_path / "two", table)
         assert facts["grade_thresholds"] is None
         assert "No grades are given" in capsys.readouterr().out
-        text = (tmp_path / "two" / "report.md").read_text()
+        text = (tmp_path / "two" / "report.html").read_text()
         assert "grades 0 and 2 only" in text
-        assert "## Grades" not in text
+        assert "you: 0" not in text
+        assert 'id="grades"' not in text
         assert not (tmp_path / "two" / "grades.csv").exists()
 
     def test_an_older_model_without_limits_leaves_the_column_empty(self, graded, tmp_path):

@@ -6,7 +6,7 @@ import shutil
 import pandas as pd
 import pytest
 from safetensors.numpy import load_file
-from scoring_set import write_broken, write_heads, write_model
+from scoring_set import Page, write_broken, write_heads, write_model
 
 from motionlib.cli import main
 from motionlib.predictions import PREDICTION_COLUMNS
@@ -58,8 +58,8 @@ class TestResult:
     def test_a_scan_that_cannot_be_used_is_told_and_the_rest_is_done(self, tuned):
         status, folder = tuned
         assert status == 1
-        assert "| half |" in (folder / "report.md").read_text()
-        assert (folder / "report.html").is_file()
+        page = Page((folder / "report.html").read_text())
+        assert "half" in [row[0] for row in page.rows]
 
     def test_the_folder_scores(self, tuned, graded, tmp_path):
         out = tmp_path / "s.tsv"
@@ -101,23 +101,24 @@ class TestResult:
         assert facts["threshold"] == pytest.approx(cut, rel=1e-6)
 
     def test_the_report_says_n_intervals_and_warns_of_few_scans(self, tuned):
-        text = (tuned[1] / "report.md").read_text()
+        text = (tuned[1] / "report.html").read_text()
+        page = Page(text)
         table = pd.read_csv(tuned[1] / "predictions.csv")
         n = len(table) // 2
         assert list(table.columns) == list(PREDICTION_COLUMNS)
         for words in ("before fine-tuning", "threshold 0.5", "chosen threshold"):
             assert words in text
-        assert f"| {n} |" in text
+        assert [row[1] for row in page.rows if row[0].startswith("fine-tuned")] == [str(n)] * 2
         assert "Few test scans" in text
         assert "Few validation scans" in text
-        page = (tuned[1] / "report.html").read_text()
-        assert "Few test scans" in page
-        assert page.count("<caption>") == page.count("<table>") == 3
+        assert page.captions == page.tables == 3
+        assert page.headings == [1, 2, 2, 2, 2, 2]
+        assert all(source.startswith("data:") for source in page.loads)
 
     def test_the_description_is_whole(self, tuned):
         facts = json.loads((tuned[1] / "model.json").read_text())
         assert facts["voxel_mm"] == 16.0
-        assert facts["card"] == "report.md"
+        assert facts["card"] == "report.html"
         assert facts["init_from"] == "fresh"
         assert 0 <= facts["threshold"] <= 1
 
