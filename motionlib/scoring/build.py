@@ -24,20 +24,21 @@ from motionlib.files import (
     PACKAGE,
     atomic,
     code_key,
+    read_json,
     seed_from,
     write_json,
     write_table,
     write_text,
 )
-from motionlib.metrics import auc
+from motionlib.metrics import classification_metrics
 from motionlib.scoring.build_copies import CopyRecipe, judged_copies, make_copies
 from motionlib.scoring.model import DIGITS
 from motionlib.stats.calibration import best_threshold, fit_calibrator, logit
-from motionlib.stats.prior_shift import FEWEST, match_quantiles
 from motionlib.training.checkpoints import read_model
 from motionlib.training.fitting import fit
 from motionlib.training.prediction import predict
 from motionlib.training.spec import TrainSpec
+from motionlib.typeset import render
 
 SEED, FOLDS, TESTED, VALIDATION = 20, 8, (0, 1), 2
 SHAPE = (2.0, 48.0)  # voxel and slab in mm; `modelinput.model_input`
@@ -61,56 +62,7 @@ RECIPES = {  # the shipped one, then what is added to it, taken from it, or put 
 }
 COLUMNS = ["scan_id", "participant_id", "source_participant_id", "cohort", "path", "role", "fold"]
 NAME = "motionlib-t1w-2mm"
-SOURCES = {"ixi": "IXI"}
-CARD = """# Model card: {name}
-
-A probability that a 3-D T1-weighted head scan was corrupted by motion.
-
-* **Network** Conv5FC3 with linear layers of 128 and 50 units, on {planes} sagittal planes of 2 mm
-  about the middle of the head; {size_mb:.1f} MB of safetensors.
-* **Trained on** {cohort}; {copies} moved and {copies} still copies of each head. The moved ones
-  have one to six resting positions or a gliding course, 0.5 to 8 mm and degrees, signed, any axis;
-  the still ones were resampled the same way; both at the scan's own voxels or at 2 to 4.5 mm. IXI
-  is by brain-development.org, CC BY-SA 3.0; no scan is part of the model.
-* **Calibration and threshold** from {n_held} patients of one fold that did not train; the same
-  patients chose the epoch. Their still copies and their copies moved by TorchIO's motion of 2-8 mm
-  were told apart at {threshold}, where {still_called:.1%} of the still ones (n = {n_still}) are
-  called motion. The threshold was fixed before the scans below were looked at.
-* **Good for** ranking and sorting whole, defaced or faced T1w heads of 1 to 2 mm voxels; coarser
-  ones are scored with more false alarms (`4mm` below), beyond 4 mm they are refused.
-* **Not good for** other contrasts, other body parts, motion too small to be seen at 2 mm; grades.
-  The motion it has seen is synthetic: before use, have some of your own scans graded and run
-  `motionlib finetune`, which gives grades too. It was not tested on patients' real motion.
-* **Reproduce** `make model` with `MOTIONLIB_DATA` set; `ARGS=--ablations` for the last table too.
-
-## Share called motion at the threshold
-
-Patients that the network never saw; the motion is TorchIO 1.2.1's own `RandomMotion`, not ours.
-`n2`, `n4`: number of moves; ranges in mm and degrees; `native`: made at the scan's own voxels,
-`4mm`: after averaging to 4 mm. The heads of ds002748 are stripped of skull and scalp, which the
-network has never seen: `score` sends each to review. In brackets 95 % intervals (Wilson), over
-scans.
-
-{table}
-
-Balanced accuracy, 4-6 mm with four moves against clean and resampled scans, at native voxels:
-{accuracy}.
-With two moves, TorchIO's default: {two_moves}.
-There the first position owns the middle of k-space, a third of it on average, along the axis that
-is filled in time: how far the head moves beyond that changes fine detail only. How little of it
-a 2 mm grid keeps is in `benchmarks/results/two_moves.csv`.
-"""
-ABLATION = """
-## What each ingredient does
-
-The same network, trained on fewer copies (four moved and four still ones of each head), once as
-recommended and once with something added, taken away or put in its place.
-Each row is judged at its own threshold, chosen on copies of its own validation patients as above;
-`moved threshold` carries that threshold to the site by the site's ungraded scores.
-AUC and balanced accuracy (BA): 4-6 mm with four moves against clean and resampled scans.
-
-{table}
-"""
+COHORTS = {"ixi": "IXI"}  # as the card calls them
 STILL_CALLED = 0.02  # of the validation copies without motion, at the threshold
 MOVED_MM = ("_2-4", "_4-6", "_6-8")  # mm and degrees
 STILL, MOVED = ("clean@native", "resampled@native"), "torchio_n4_4-6@native"
@@ -276,32 +228,54 @@ def ship(
     Path
         `out`.
     """
-    table = shares(predictions, chosen)
     out.mkdir(parents=True, exist_ok=True)
     with atomic(out / "weights.safetensors") as aside:
         shutil.copyfile(run / "weights.safetensors", aside)
-    model = read_model(run)
     people = trained.groupby("cohort")["source_participant_id"].nunique()
-    cohort = ", ".join(f"{SOURCES[name]} ({n} patients)" for name, n in people.items())
-    copies = int(trained["y_true"].sum()) // int(people.sum())
-    facts = model | chosen | {
-        "name": NAME, "voxel_mm": 2.0, "slab_mm": 48.0, "cohort": cohort, "card": "card.md",
+    cohort = ", ".join(f"{COHORTS[name]} ({n} patients)" for name, n in people.items())
+    facts = read_model(run) | chosen | {
+        "name": NAME, "voxel_mm": SHAPE[0], "slab_mm": SHAPE[1], "card": "card.md",
+        "cohort": cohort, "copies": int(trained["y_true"].sum()) // int(people.sum()),
         "stripped_seen": False,
     }  # fmt: skip
     write_json(out / "model.json", facts)
-    write_table(table.round(4), out / "accuracy.csv")
-    said = CARD.format(
-        name=NAME, planes=model["shape"][0], cohort=cohort, threshold=chosen["threshold"],
-        copies=copies, **{k: chosen[k] for k in ("n_held", "n_still", "still_called")},
-        size_mb=(out / "weights.safetensors").stat().st_size / 1e6,
-        table=_markdown(table), accuracy=_accuracies(table, 4), two_moves=_accuracies(table, 2),
-    )  # fmt: skip
+    write_table(shares(predictions, chosen).round(4), out / "accuracy.csv")
     (out / "ablations.csv").unlink(missing_ok=True)
     if ablations is not None:
         write_table(ablations.round(4), out / "ablations.csv")
-        said += ABLATION.format(table=_ablation_table(ablations))
-    write_text(out / "card.md", said)
+    write_text(out / "card.md", card(out))
     return out
+
+
+def card(folder: Path) -> str:
+    """Fill the model card from what a model folder says of itself: description and tables."""
+    facts, table = read_json(folder / "model.json"), pd.read_csv(folder / "accuracy.csv")
+    sizes = table.groupby("site", sort=False)["n"].first()
+    copies = []
+    for variant, rows in table.groupby("variant", sort=False):
+        by_site = rows.set_index("site").loc[sizes.index].itertuples()
+        copies.append([variant, *(f"{r.called:.2f} [{r.low:.2f}, {r.high:.2f}]" for r in by_site)])
+    recipes = []
+    if (folder / "ablations.csv").is_file():
+        for row in pd.read_csv(folder / "ablations.csv").itertuples():
+            numbers = (row.auc, row.clean, row.resampled, row.moved, row.balanced_accuracy)
+            cells = (f"{number:.2f}" for number in numbers)
+            recipes.append([row.recipe, f"{row.site} (n = {row.n})", *cells])
+
+    def accuracies(moves: int) -> str:
+        by_site = (f"{site} {balanced_accuracy(table, site, moves):.2f}" for site in sizes.index)
+        return ", ".join(by_site)
+
+    return render(
+        "card.md",
+        facts=facts,
+        size_mb=(folder / "weights.safetensors").stat().st_size / 1e6,
+        sites=[f"{site} (n = {n})" for site, n in sizes.items()],
+        copies=copies,
+        accuracy=accuracies(4),
+        two_moves=accuracies(2),
+        recipes=recipes,
+    )
 
 
 def shares(predictions: pd.DataFrame, chosen: dict) -> pd.DataFrame:
@@ -330,38 +304,6 @@ def balanced_accuracy(own: pd.DataFrame, site: str, moves: int = 4) -> float:
     rows = own[own["site"] == site].set_index("variant")["called"]
     still = rows[["clean@native", "resampled@native"]].mean()
     return float((rows[f"torchio_n{moves}_4-6@native"] + 1 - still) / 2)
-
-
-def _accuracies(own: pd.DataFrame, moves: int) -> str:
-    sites = own["site"].unique()
-    return ", ".join(f"{site} {balanced_accuracy(own, site, moves):.2f}" for site in sites)
-
-
-def _markdown(own: pd.DataFrame) -> str:
-    """Table of the shares, one row a copy, one column a site."""
-    sites = list(own["site"].unique())
-    sizes = own.groupby("site")["n"].first()
-    lines = ["| copy | " + " | ".join(f"{site} (n = {sizes[site]})" for site in sites) + " |"]
-    lines.append("|---" * (len(sites) + 1) + "|")
-    for variant, rows in own.groupby("variant", sort=False):
-        by_site = rows.set_index("site")
-        cells = [
-            f"{by_site.called[s]:.2f} [{by_site.low[s]:.2f}, {by_site.high[s]:.2f}]" for s in sites
-        ]
-        lines.append(f"| {variant} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
-def _ablation_table(ablations: pd.DataFrame) -> str:
-    """Markdown of `modelchoice.compared`."""
-    lines = ["| recipe | site | AUC | clean | resampled | moved | BA | BA, moved threshold |"]
-    lines.append("|---" * 8 + "|")
-    for row in ablations.itertuples():
-        numbers = (row.auc, row.clean, row.resampled, row.moved, row.balanced_accuracy)
-        numbers = (*numbers, row.balanced_accuracy_moved_threshold)
-        cells = " | ".join("–" if np.isnan(value) else f"{value:.2f}" for value in numbers)
-        lines.append(f"| {row.recipe} | {row.site} (n = {row.n}) | {cells} |")
-    return "\n".join(lines)
 
 
 def choose(validation: pd.DataFrame) -> dict:
@@ -408,7 +350,7 @@ def choose(validation: pd.DataFrame) -> dict:
 
 
 def compared(predictions: pd.DataFrame) -> pd.DataFrame:
-    """Judge every recipe at each site, by thresholds that no label of the site has touched.
+    """Judge every recipe at each site, by a threshold that no label of the site has touched.
 
     Parameters
     ----------
@@ -419,28 +361,23 @@ def compared(predictions: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        ``recipe site auc clean resampled moved balanced_accuracy balanced_accuracy_moved_threshold
-        n``: motion of 4-6 mm with four moves against clean and once resampled heads; ``clean``,
-        ``resampled`` and ``moved`` are the shares called motion at the validation threshold.
-        ``..._moved_threshold``: that threshold carried to the site by its ungraded scores
-        (`priorshift.match_quantiles`, told only that two in three did not move); NaN where a site
-        has too few.
+        ``recipe site auc clean resampled moved balanced_accuracy n``: motion of 4-6 mm with four
+        moves against clean and once resampled heads; ``clean``, ``resampled`` and ``moved`` are
+        the shares called motion at the validation threshold.
     """
     rows = []
     for recipe, every in predictions.groupby("recipe", sort=False):
-        held = every[every["site"] == "validation"]
-        chosen = choose(held)
+        chosen = choose(every[every["site"] == "validation"])
         every = every.assign(score=calibrated(every["score"], chosen))
-        still = every.loc[held.index[held["variant"].isin(STILL)], "score"]
         threshold = chosen["threshold"]
         for site, part in every[every["site"] != "validation"].groupby("site", sort=False):
             part = part[part["variant"].isin([*STILL, MOVED])]
             called = (part["score"] >= threshold).groupby(part["variant"]).mean()
+            values = classification_metrics(part["y_true"], part["score"], threshold=threshold)
             rows.append(
-                {"recipe": recipe, "site": site, "auc": auc(part["y_true"], part["score"])}
+                {"recipe": recipe, "site": site, "auc": values["auc"]}
                 | {"clean": called[STILL[0]], "resampled": called[STILL[1]]}
-                | {"moved": called[MOVED], "balanced_accuracy": _accuracy(part, threshold)}
-                | {"balanced_accuracy_moved_threshold": _carried(part, still, threshold)}
+                | {"moved": called[MOVED], "balanced_accuracy": values["balanced_accuracy"]}
                 | {"n": part["participant_id"].nunique()}
             )
     return pd.DataFrame(rows)
@@ -450,20 +387,6 @@ def calibrated(score, chosen: dict) -> np.ndarray:
     """Probabilities of motion by what `choose` found."""
     z = logit(np.asarray(score)) / chosen["calibration"]["temperature"]
     return 1 / (1 + np.exp(-(z + chosen["calibration"]["bias"])))
-
-
-def _carried(rows: pd.DataFrame, still, threshold: float) -> float:
-    """Balanced accuracy at a threshold carried by ungraded scores; NaN where they are too few."""
-    if len(rows) < FEWEST:
-        return float("nan")
-    shift = match_quantiles(rows["score"], still, 2 / 3)
-    return _accuracy(rows, shift.threshold(threshold))
-
-
-def _accuracy(rows: pd.DataFrame, threshold: float) -> float:
-    """Balanced accuracy at a threshold."""
-    right = (rows["score"] >= threshold) == (rows["y_true"] == 1)
-    return float(right.groupby(rows["y_true"]).mean().mean())
 
 
 if __name__ == "__main__":
