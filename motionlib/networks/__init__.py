@@ -18,12 +18,7 @@ PAPER_SHAPE = (169, 208, 179)  # networks are pinned at this grid; paper §III-B
 
 
 def build_network(
-    name: str,
-    shape: Sequence[int],
-    *,
-    n_classes: int = 2,
-    dropout: float | None = None,
-    **options,
+    name: str, shape: Sequence[int], *, n_classes: int = 2, dropout: float | None = None, **options
 ):
     """Build a network with fresh weights from torch's current random state.
 
@@ -36,8 +31,7 @@ def build_network(
     n_classes : int, default=2
         Logits; the last one is motion.
     dropout : float, optional
-        Probability of dropping in the head; None is the published one of each network
-        (0, 0.8, 0.5 and 0).
+        Probability of dropping in the head; None is the published one (0, 0.8, 0.5 and 0).
     **options
         Further options of one network, such as ``patch`` of ViT3D.
 

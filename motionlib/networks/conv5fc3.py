@@ -1,4 +1,4 @@
-"""A volume goes in; two logits come out, by five convolutions and three linear layers.
+"""Conv5FC3: five convolutions and three linear layers, the network that the paper fine-tunes.
 
 Shape trace at the paper's grid::
 
@@ -34,17 +34,9 @@ HIDDEN = (1300, 50)
 class Conv5FC3(nn.Sequential):
     """The convolutional network of Wen et al. that the paper fine-tunes.
 
-    Parameters
-    ----------
-    shape : tuple of 3 int
-        Voxels (I, J, K); any size of 2 and above.
-    n_classes : int, default=2
-        Logits.
-    dropout : float, default=0.0
-        Before the first linear layer. Not stated in the paper; 0 is the training tool's default
-        (its class default is 0.5).
-    hidden : sequence of 2 int, default=(1300, 50)
-        Widths of the linear layers; smaller ones make a model that is small to ship.
+    `shape` is any grid of 2 voxels and more an axis. `dropout`, before the first linear layer, is
+    not stated in the paper; 0 is the training tool's default (its class default is 0.5). A smaller
+    `hidden`, the widths of the linear layers, makes a model that is small to ship.
     """
 
     def __init__(self, shape, *, n_classes: int = 2, dropout: float = 0.0, hidden=HIDDEN):

@@ -1,9 +1,9 @@
-"""A convolution's output goes in; its batch-normalised, pooled and rectified half-size comes out.
+"""Batch normalisation, ReLU and padded max-pool of a convolution's output, fused into one pass.
 
-On a CPU the three operations are bound by memory, and one pass over it does for all of them; the
-backward pass writes the convolution's gradient directly, from one byte a pooled value that says
-where the maximum was. On a GPU in bf16 `gpublock` does the like. Elsewhere torch's own operations
-are used, with the same result to rounding.
+On a CPU the three are bound by memory. One pass over the map finds its moments and one more
+normalises, pools and rectifies; one byte a pooled value says where the maximum was, so that the
+backward pass writes the convolution's gradient directly. In bf16 on a GPU `fused_gpu` does the
+like, step by step as told there. Elsewhere torch's own operations give the same to rounding.
 """
 
 from __future__ import annotations
@@ -23,11 +23,8 @@ NOWHERE = 255  # the maximum was a padding zero, or not positive
 class NormPool(nn.BatchNorm3d):
     """Batch normalisation, padded max-pool of 2, then ReLU, with BatchNorm3d's tensors.
 
-    Notes
-    -----
     Source: ClinicaDL 1.x, ``BatchNorm3d``, ``ReLU``, ``PadMaxPool3d(2, 2)``: odd axes get one plane
     of zeros at the front. Not ``MaxPool3d(2, 2, ceil_mode=True)``, which pads at the end.
-
     Departs from the paper in the order of ReLU and pool, which exchange exactly: values and
     gradients are the same, because the padding is zero.
     """
@@ -40,7 +37,7 @@ class NormPool(nn.BatchNorm3d):
             mean, variance = (torch.from_numpy(a).float() for a in _moments(_last(x).numpy()))
             if torch.isfinite(variance).all():
                 count = x.numel() // x.shape[1]
-                with torch.no_grad():
+                with torch.no_grad():  # as BatchNorm3d does
                     self.running_mean.lerp_(mean, self.momentum)
                     self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)
                     self.num_batches_tracked += 1
@@ -49,7 +46,7 @@ class NormPool(nn.BatchNorm3d):
             statistics = self.running_mean, self.running_var
             return _pooled(x, self.weight, self.bias, *statistics, self.eps)[0]
         elif x.is_cuda and x.dtype == torch.bfloat16 and kernels_at_hand():
-            from motionlib.networks.fused_gpu import NormPoolGpu, serves
+            from motionlib.networks.fused_gpu import NormPoolGpu, serves  # needs Triton
 
             if serves(x, self):
                 return NormPoolGpu.apply(x, self.weight, self.bias, self)
@@ -64,11 +61,11 @@ class FirstBlock(nn.Sequential):
         conv, norm = self
         few = norm.num_features <= FEW_CHANNELS
         if few and x.is_cuda and not x.requires_grad and kernels_at_hand():
-            from motionlib.networks.fused_gpu import FirstBlockGpu, serves
+            from motionlib.networks.fused_gpu import FirstBlockGpu, serves  # needs Triton
 
             if serves(x, norm):
-                own = conv.weight, conv.bias, norm.weight, norm.bias
-                return FirstBlockGpu.apply(x, *own, norm)
+                parameters = conv.weight, conv.bias, norm.weight, norm.bias
+                return FirstBlockGpu.apply(x, *parameters, norm)
         return super().forward(x)
 
 
@@ -79,17 +76,7 @@ def kernels_at_hand() -> bool:
 
 
 def padded_max_pool(x: torch.Tensor) -> torch.Tensor:
-    """Halve each axis by maximum, after one zero plane at the front of each odd axis.
-
-    Parameters
-    ----------
-    x : Tensor, shape (B, C, I, J, K)
-        Any values; zeros are harmless beside a ReLU.
-
-    Returns
-    -------
-    Tensor, shape (B, C, ceil(I/2), ceil(J/2), ceil(K/2))
-    """
+    """Halve the three last axes by maximum, after one zero plane at the front of each odd one."""
     i, j, k = (n % 2 for n in x.shape[2:])
     if i or j or k:
         x = nn.functional.pad(x, (k, 0, j, 0, i, 0))
@@ -113,19 +100,18 @@ class _NormPool(torch.autograd.Function):
         inverse = 1 / np.sqrt(variance + ctx.eps)
         gradient = _last(gradient)
         summed, projected = _sums(gradient.numpy(), where.numpy(), picked.numpy(), mean, inverse)
-        count = x.numel() // x.shape[1]
-        scale = weight.detach().double().numpy() * inverse
-        slope = -scale * inverse * projected / count
-        base = -scale * summed / count - slope * mean
         x_gradient = None
         if ctx.needs_input_grad[0]:
+            # the maximum gets scale times its gradient; the moments add a line in x, everywhere
+            count = x.numel() // x.shape[1]
+            scale = weight.detach().double().numpy() * inverse
+            slope = -scale * inverse * projected / count
+            base = -scale * summed / count - slope * mean
             source = _last(x)
             x_gradient = torch.empty_like(source)
-            scale, slope, base = (a.astype(np.float32) for a in (scale, slope, base))
-            _spread(
-                *(source.numpy(), gradient.numpy(), where.numpy(), scale, slope, base),
-                x_gradient.numpy(),
-            )
+            line = (a.astype(np.float32) for a in (scale, slope, base))
+            given = (source.numpy(), gradient.numpy(), where.numpy(), *line)
+            _spread(*given, x_gradient.numpy())
             x_gradient = x_gradient.permute(0, 4, 1, 2, 3)
         sums = (torch.from_numpy(a).float() for a in (projected, summed))
         return x_gradient, *sums, None, None, None
@@ -145,10 +131,8 @@ def _pooled(x, weight, bias, mean, variance, eps):
     shape = (batch, *(-(-n // 2) for n in sizes), channels)
     out, picked = source.new_empty(shape), source.new_empty(shape)
     where = torch.empty(shape, dtype=torch.uint8)
-    _pool(
-        *(source.numpy(), scale.numpy(), shift.numpy()),
-        *(out.numpy(), where.numpy(), picked.numpy()),
-    )
+    outputs = (out.numpy(), where.numpy(), picked.numpy())
+    _pool(source.numpy(), scale.numpy(), shift.numpy(), *outputs)
     return out.permute(0, 4, 1, 2, 3), where, picked
 
 

@@ -1,4 +1,4 @@
-"""A volume goes in; two logits come out, by five residual blocks and two linear layers.
+"""ResNet3D: five residual blocks and two linear layers, published for brain age.
 
 Shape trace at the paper's grid::
 
@@ -29,33 +29,38 @@ CHANNELS = (8, 16, 32, 64, 128)
 UNPADDED_FROM = 63  # voxels an axis must have for five unpadded pools to leave one
 
 
-class Shortcut(nn.Conv3d):
-    """A bias-free 1x1x1 convolution: on a CPU a product over channels, which stay last.
+class ResNet3D(nn.Sequential):
+    """The brain-age residual network that the paper compares; `dropout` as published."""
 
-    On one thread torch takes another way for this size, in a layout of its own, and everything
-    that meets it is copied.
+    def __init__(self, shape, *, n_classes: int = 2, dropout: float = 0.8):
+        blocks, features = residual_blocks(shape, nn.ELU)
+        blocks["fc1"] = nn.Sequential(nn.Flatten(), nn.Linear(features, 256), nn.ELU())
+        blocks["fc2"] = nn.Sequential(nn.Dropout(dropout), nn.Linear(256, n_classes))
+        super().__init__(blocks)
+
+
+def residual_blocks(shape, activation, attention=None):
+    """Chain ``block1`` ... ``block5``, each with its pool; also give the length of their output.
+
+    `activation` makes a block's activation, and `attention` the module on its residual branch from
+    the block's width.
+    Departs from the paper: where an axis has fewer than 63 voxels the published unpadded pools
+    would leave nothing, so every pool is padded by one voxel; no parameter depends on it.
     """
+    padding = 0 if min(shape) >= UNPADDED_FROM else 1
+    blocks: OrderedDict[str, nn.Module] = OrderedDict()
+    sizes, channels = tuple(shape), 1
+    for number, width in enumerate(CHANNELS, 1):
+        extra = None if attention is None else attention(width)
+        blocks[f"block{number}"] = nn.Sequential(
+            _ResidualBlock(channels, width, activation, extra), nn.MaxPool3d(3, 2, padding)
+        )
+        sizes, channels = tuple((n + 2 * padding - 3) // 2 + 1 for n in sizes), width
+    return blocks, channels * sizes[0] * sizes[1] * sizes[2]
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Turn ``(B, channels, I, J, K)`` into ``(B, width, I, J, K)``."""
-        if x.device.type != "cpu":
-            return super().forward(x)
-        mixed = nn.functional.linear(x.permute(0, 2, 3, 4, 1), self.weight.flatten(1))
-        return mixed.permute(0, 4, 1, 2, 3)
 
-
-class ResidualBlock(nn.Module):
-    """Two convolutions beside a bias-free 1x1x1 shortcut that is always there.
-
-    Parameters
-    ----------
-    channels, width : int
-        Channels in and out.
-    activation : callable
-        Makes the activation module.
-    attention : torch.nn.Module, optional
-        Applied to the residual branch before the sum.
-    """
+class _ResidualBlock(nn.Module):
+    """Two convolutions, then `attention` if any, beside a shortcut that is always there."""
 
     def __init__(self, channels: int, width: int, activation, attention=None):
         super().__init__()
@@ -75,57 +80,16 @@ class ResidualBlock(nn.Module):
         return self.activation(self.attention(self.residual(x)) + self.shortcut(x))
 
 
-def residual_blocks(shape, activation, attention=None):
-    """Chain five residual blocks, each with its pool.
+class Shortcut(nn.Conv3d):
+    """A bias-free 1x1x1 convolution: on a CPU a product over channels, which stay last.
 
-    Parameters
-    ----------
-    shape : tuple of 3 int
-        Voxels (I, J, K) of the input.
-    activation : callable
-        Makes the activation module.
-    attention : callable, optional
-        Takes a block's width, makes the module on its residual branch.
-
-    Returns
-    -------
-    blocks : OrderedDict
-        ``block1`` ... ``block5``.
-    features : int
-        Length of the flattened output.
-
-    Notes
-    -----
-    Departs from the paper: where an axis has fewer than 63 voxels the published unpadded pools
-    would leave nothing, so every pool is padded by one voxel; no parameter depends on it.
-    """
-    padding = 0 if min(shape) >= UNPADDED_FROM else 1
-    blocks: OrderedDict[str, nn.Module] = OrderedDict()
-    sizes, channels = tuple(shape), 1
-    for number, width in enumerate(CHANNELS, 1):
-        extra = None if attention is None else attention(width)
-        blocks[f"block{number}"] = nn.Sequential(
-            ResidualBlock(channels, width, activation, extra), nn.MaxPool3d(3, 2, padding)
-        )
-        sizes, channels = tuple((n + 2 * padding - 3) // 2 + 1 for n in sizes), width
-    return blocks, channels * sizes[0] * sizes[1] * sizes[2]
-
-
-class ResNet3D(nn.Sequential):
-    """The brain-age residual network that the paper compares.
-
-    Parameters
-    ----------
-    shape : tuple of 3 int
-        Voxels (I, J, K); below 63 on an axis the pools are padded (see `residual_blocks`).
-    n_classes : int, default=2
-        Logits.
-    dropout : float, default=0.8
-        Before the last linear layer, as published.
+    On one thread torch takes another way for this size, in a layout of its own, and everything
+    that meets it is copied.
     """
 
-    def __init__(self, shape, *, n_classes: int = 2, dropout: float = 0.8):
-        blocks, features = residual_blocks(shape, nn.ELU)
-        blocks["fc1"] = nn.Sequential(nn.Flatten(), nn.Linear(features, 256), nn.ELU())
-        blocks["fc2"] = nn.Sequential(nn.Dropout(dropout), nn.Linear(256, n_classes))
-        super().__init__(blocks)
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Turn ``(B, channels, I, J, K)`` into ``(B, width, I, J, K)``."""
+        if x.device.type != "cpu":
+            return super().forward(x)
+        mixed = nn.functional.linear(x.permute(0, 2, 3, 4, 1), self.weight.flatten(1))
+        return mixed.permute(0, 4, 1, 2, 3)

@@ -1,4 +1,4 @@
-"""A volume goes in; two logits come out, by five squeeze-and-excitation blocks.
+"""SECNN: ResNet3D's blocks with squeeze-and-excitation, gates that weight the channels.
 
 Shape trace at the paper's grid::
 
@@ -28,46 +28,28 @@ from motionlib.networks.resnet3d import residual_blocks
 RATIO = 8  # channels to bottleneck units; ClinicaDL 1.x
 
 
-class ChannelGates(nn.Module):
-    """Weight each channel by a gate that a two-layer bottleneck reads off the channel means.
-
-    Parameters
-    ----------
-    width : int
-        Channels.
-    """
-
-    def __init__(self, width: int):
-        super().__init__()
-        self.gates = nn.Sequential(
-            nn.Linear(width, width // RATIO),
-            nn.ReLU(),
-            nn.Linear(width // RATIO, width),
-            nn.Sigmoid(),
-        )
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Scale the channels of ``(B, C, I, J, K)``."""
-        return x * self.gates(x.mean(dim=(2, 3, 4)))[:, :, None, None, None]
-
-
 class SECNN(nn.Sequential):
-    """The squeeze-and-excitation network that the paper compares.
-
-    Parameters
-    ----------
-    shape : tuple of 3 int
-        Voxels (I, J, K); below 63 on an axis the pools are padded (see `residual_blocks`).
-    n_classes : int, default=2
-        Logits.
-    dropout : float, default=0.5
-        Before the first linear layer, as published.
-    """
+    """The squeeze-and-excitation network that the paper compares; `dropout` as published."""
 
     def __init__(self, shape, *, n_classes: int = 2, dropout: float = 0.5):
-        blocks, features = residual_blocks(shape, nn.ReLU, ChannelGates)
+        blocks, features = residual_blocks(shape, nn.ReLU, _ChannelGates)
         blocks["fc1"] = nn.Sequential(
             nn.Flatten(), nn.Dropout(dropout), nn.Linear(features, 256), nn.ReLU()
         )
         blocks["fc2"] = nn.Sequential(nn.Linear(256, n_classes))
         super().__init__(blocks)
+
+
+class _ChannelGates(nn.Module):
+    """Weight each channel by a gate that a two-layer bottleneck reads off the channel means."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        few = width // RATIO
+        self.gates = nn.Sequential(
+            nn.Linear(width, few), nn.ReLU(), nn.Linear(few, width), nn.Sigmoid()
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Scale the channels of ``(B, C, I, J, K)``."""
+        return x * self.gates(x.mean(dim=(2, 3, 4)))[:, :, None, None, None]

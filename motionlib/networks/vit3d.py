@@ -1,4 +1,4 @@
-"""A volume goes in; two logits come out, by a vision transformer over cubes of voxels.
+"""ViT3D: a vision transformer over cubes of voxels.
 
 Shape trace at the paper's grid, patches of 13 x 13 x 16 voxels::
 
@@ -27,19 +27,38 @@ PAPER_TOKENS = 13 * 16 * 11
 SMALL_TOKENS = 200  # most tokens that a default patch makes on a smaller grid
 
 
+class ViT3D(nn.Sequential):
+    """The vision transformer that the paper compares.
+
+    `patch` is `default_patch` unless given; (56, 52, 59) is the fork's second version. `dim`, the
+    width of a token, is 1024 at the paper's grid and 256 on smaller ones; a head is `head_dim`
+    wide. `dropout` acts in the perceptrons.
+    Departs from the paper's public fork in three places that are faults there: the position table
+    has the right length, positions and class token are trained and saved, and attention is scaled
+    by the head's width.
+    """
+
+    def __init__(
+        self, shape, *, n_classes=2, dropout=0.0, patch=None, dim=None, depth=6, head_dim=64
+    ):
+        if dim is None:
+            dim = 256 if patch is None and default_patch(shape) != PAPER_PATCH else 1024
+        patch = default_patch(shape) if patch is None else tuple(patch)
+        if len(patch) != 3 or _tokens(shape, patch) < 1:
+            raise ValueError(f"Shape {shape} holds no patch of {patch} voxels; give a smaller one.")
+        if dim % head_dim:
+            raise ValueError(f"Width {dim} is not a multiple of the head's width {head_dim}.")
+        blocks: OrderedDict[str, nn.Module] = OrderedDict(embedding=_Embedding(shape, patch, dim))
+        for number in range(1, depth + 1):
+            blocks[f"block{number}"] = _Layer(dim, dim // head_dim, 2 * dim, dropout)
+        blocks["fc1"] = nn.Sequential(_ClassToken(), nn.LayerNorm(dim), nn.Linear(dim, n_classes))
+        super().__init__(blocks)
+
+
 def default_patch(shape) -> tuple[int, int, int]:
-    """Choose the patch: the paper's at its grid, cubes on smaller grids.
+    """Choose the patch: the paper's where it makes as many tokens as at the paper's grid.
 
-    Parameters
-    ----------
-    shape : tuple of 3 int
-        Voxels (I, J, K).
-
-    Returns
-    -------
-    tuple of 3 int
-        13 x 13 x 16 where it makes at least the paper's 2288 tokens, else the smallest cube that
-        makes at most 200 (8 voxels at 43 x 52 x 45: 150 tokens).
+    On smaller grids the smallest cube that makes at most 200 (8 voxels at 43 x 52 x 45: 150).
     """
     if _tokens(shape, PAPER_PATCH) >= PAPER_TOKENS:
         return PAPER_PATCH
@@ -55,15 +74,10 @@ def _tokens(shape, patch) -> int:
     return i * j * k
 
 
-class Embedding(nn.Module):
+class _Embedding(nn.Module):
     """Cut a volume into patches, project them, prepend the class token, add positions.
 
-    Parameters
-    ----------
-    shape, patch : tuple of 3 int
-        Voxels of the volume and of a patch; what does not fill a patch at the far end is cropped.
-    dim : int
-        Width of a token.
+    What does not fill a patch at the far end is cropped.
     """
 
     def __init__(self, shape, patch, dim: int):
@@ -77,23 +91,15 @@ class Embedding(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Turn ``(B, 1, I, J, K)`` into ``(B, tokens + 1, dim)``."""
-        (a, b, c), (p, q, r) = self.counts, self.patch
+        (a, b, c), (p, q, r) = self.counts, self.patch  # patches, and voxels of one, along I, J, K
         x = x[:, 0, : a * p, : b * q, : c * r].reshape(-1, a, p, b, q, c, r)
         x = x.permute(0, 1, 3, 5, 2, 4, 6).reshape(-1, a * b * c, p * q * r)
         x = self.project(x)
         return torch.cat([self.class_token.expand(len(x), -1, -1), x], 1) + self.positions
 
 
-class Layer(nn.Module):
-    """Attention and a two-layer perceptron, each behind a LayerNorm and beside a shortcut.
-
-    Parameters
-    ----------
-    dim, heads, mlp : int
-        Width of a token, number of heads (``dim / heads`` wide), hidden units.
-    dropout : float
-        In the perceptron.
-    """
+class _Layer(nn.Module):
+    """Attention and a two-layer perceptron, each behind a LayerNorm and beside a shortcut."""
 
     def __init__(self, dim: int, heads: int, mlp: int, dropout: float):
         super().__init__()
@@ -121,62 +127,9 @@ class Layer(nn.Module):
         return x + self.mlp(self.norm2(x))
 
 
-class ClassToken(nn.Module):
+class _ClassToken(nn.Module):
     """Keep the first token."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Turn ``(B, tokens + 1, dim)`` into ``(B, dim)``."""
         return x[:, 0]
-
-
-class ViT3D(nn.Sequential):
-    """The vision transformer that the paper compares.
-
-    Parameters
-    ----------
-    shape : tuple of 3 int
-        Voxels (I, J, K); at least one patch an axis.
-    n_classes : int, default=2
-        Logits.
-    dropout : float, default=0.0
-        In the perceptrons.
-    patch : tuple of 3 int, optional
-        Voxels of a patch; None is `default_patch`. (56, 52, 59) is the fork's second version.
-    dim : int, optional
-        Width of a token: 1024 at the paper's grid, 256 where `shape` makes fewer than 2288
-        patches of the paper's size and no patch is given.
-    depth : int, default=6
-        Layers.
-    head_dim : int, default=64
-        Width of a head.
-
-    Notes
-    -----
-    Departs from the paper's public fork in three places that are faults there: the position table
-    has the right length, positions and class token are trained and saved, and attention is scaled
-    by the head's width.
-    """
-
-    def __init__(
-        self,
-        shape,
-        *,
-        n_classes: int = 2,
-        dropout: float = 0.0,
-        patch=None,
-        dim: int | None = None,
-        depth: int = 6,
-        head_dim: int = 64,
-    ):
-        if dim is None:
-            dim = 256 if patch is None and default_patch(shape) != PAPER_PATCH else 1024
-        patch = default_patch(shape) if patch is None else tuple(patch)
-        if len(patch) != 3 or _tokens(shape, patch) < 1:
-            raise ValueError(f"Shape {shape} holds no patch of {patch} voxels; give a smaller one.")
-        if dim % head_dim:
-            raise ValueError(f"Width {dim} is not a multiple of the head's width {head_dim}.")
-        blocks: OrderedDict[str, nn.Module] = OrderedDict(embedding=Embedding(shape, patch, dim))
-        for number in range(1, depth + 1):
-            blocks[f"block{number}"] = Layer(dim, dim // head_dim, 2 * dim, dropout)
-        blocks["fc1"] = nn.Sequential(ClassToken(), nn.LayerNorm(dim), nn.Linear(dim, n_classes))
-        super().__init__(blocks)

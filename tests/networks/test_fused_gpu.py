@@ -15,14 +15,14 @@ pytest.importorskip("triton", reason="Triton comes with CUDA builds of torch onl
 
 COMPARE = """
 import sys, torch, triton.language as tl
-from motionlib.networks import gpupool
+from motionlib.networks import fused_gpu
 from motionlib.networks.fused_gpu import FirstBlockGpu, NormPoolGpu
 from motionlib.networks.pooling import NormPool, padded_max_pool
 
 device, shape = sys.argv[1], tuple(int(n) for n in sys.argv[3:])
 if device == "cpu":
-    gpupool.HALF = tl.constexpr(tl.float32)  # the interpreter has no products of bf16
-gpupool.PROGRAMS = int(sys.argv[2])  # few: each takes many turns, as at the paper's grid
+    fused_gpu.HALF = tl.constexpr(tl.float32)  # the interpreter has no products of bf16
+fused_gpu.PROGRAMS = int(sys.argv[2])  # few: each takes many turns, as at the paper's grid
 torch.manual_seed(20)
 
 def norms(channels):
@@ -97,7 +97,7 @@ class TestServes:
     """Which steps the kernels take; a GPU is pretended."""
 
     @pytest.fixture
-    def gpublock(self, monkeypatch):
+    def kernels(self, monkeypatch):
         from motionlib.networks import fused_gpu
 
         monkeypatch.setattr(fused_gpu, "works", lambda device: True)
@@ -110,8 +110,8 @@ class TestServes:
     def x(self):
         return torch.zeros(2, 8, 4, 4, 4)
 
-    def test_a_training_step_in_bf16(self, gpublock, x):
-        assert gpublock.serves(x, torch.nn.BatchNorm3d(8))
+    def test_a_training_step_in_bf16(self, kernels, x):
+        assert kernels.serves(x, torch.nn.BatchNorm3d(8))
 
     @pytest.mark.parametrize(
         ("name", "value"),
@@ -123,15 +123,15 @@ class TestServes:
             ("MOST", 100),
         ],
     )
-    def test_not_where_a_condition_fails(self, gpublock, x, monkeypatch, name, value):
+    def test_not_where_a_condition_fails(self, kernels, x, monkeypatch, name, value):
         where = f"motionlib.networks.fused_gpu.{name}" if "." not in name else name
         monkeypatch.setattr(where, value)
-        assert not gpublock.serves(x, torch.nn.BatchNorm3d(8))
+        assert not kernels.serves(x, torch.nn.BatchNorm3d(8))
 
-    def test_not_with_other_channels_or_fixed_statistics(self, gpublock, x):
-        assert not gpublock.serves(x, torch.nn.BatchNorm3d(12))
-        assert not gpublock.serves(x, torch.nn.BatchNorm3d(8).eval())
-        assert not gpublock.serves(x, torch.nn.BatchNorm3d(8, momentum=None))
+    def test_not_with_other_channels_or_fixed_statistics(self, kernels, x):
+        assert not kernels.serves(x, torch.nn.BatchNorm3d(12))
+        assert not kernels.serves(x, torch.nn.BatchNorm3d(8).eval())
+        assert not kernels.serves(x, torch.nn.BatchNorm3d(8, momentum=None))
 
     def test_a_missing_compiler_is_said_once_and_torch_goes_on(self, monkeypatch):
         from motionlib.networks import fused_gpu
@@ -140,7 +140,7 @@ class TestServes:
             def __getitem__(self, grid):
                 raise RuntimeError("Failed to find C compiler")
 
-        monkeypatch.setattr(fused_gpu.kernels, "padded", Broken())
+        monkeypatch.setattr(fused_gpu, "_padded", Broken())
         fused_gpu.works.cache_clear()
         with pytest.warns(UserWarning, match="Failed to find C compiler.*torch's own operations"):
             assert not fused_gpu.works(torch.device("cpu"))
