@@ -21,7 +21,6 @@ from motionlib.experiments.cohort import _centre_all
 from motionlib.experiments.pretraining import read_prepared, rows_of
 from motionlib.files import read_json, write_table
 from motionlib.manifest import write_manifest
-from motionlib.stats.prior_shift import estimate_prior
 from motionlib.study.run import Run
 from motionlib.training.prediction import predict
 
@@ -77,8 +76,6 @@ def main() -> None:
     errors = trust.compare_calibrators(held, rows)
     coverage = trust.promised_coverage(rows)
     whole = trust.calibrated(held, rows).query("fold == -1")
-    share = estimate_prior(whole["score"], float(held["y_true"].mean()))
-    print(f"share of motion {whole['y_true'].mean():.3f}, estimated {share.target:.3f}")
     print(
         f"scans {len(whole)}, severe {int(whole['y_true'].sum())}, mean {np.mean(whole['score'])}"
     )

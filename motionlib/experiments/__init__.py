@@ -31,9 +31,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "trainings": ["Budget"],
         "trust": [
             "before_and_after",
-            "by_site",
             "compare_calibrators",
-            "other_shares",
             "promised_coverage",
             "risk_curve",
             "validation_scores",

@@ -18,26 +18,24 @@ class TestCoverage:
     @pytest.mark.parametrize("level", [0.8, 0.9, 0.95])
     def test_it_is_the_one_asked_for_over_200_resplits(self, level, by_class, rng):
         y_true, score = scans(rng, 400)
-        found = conformal.resplit(y_true, score, levels=[level], by_class=by_class).iloc[0]
+        found = conformal.resplit_coverage(y_true, score, levels=[level], by_class=by_class).iloc[0]
         assert found["n_splits"] == 200
         assert found["coverage"] == pytest.approx(level, abs=0.02)
 
-    def test_with_few_scans_it_is_exact_when_ties_are_drawn_by_lot(self, rng):
-        covered = {None: [], 20: []}
+    def test_with_few_scans_it_is_at_least_the_level_and_little_more(self, rng):
+        covered = []
         for _ in range(400):
             y_true, score = scans(rng, 129, prior=0.5)
-            fitted = conformal.calibrate(y_true[:29], score[:29], by_class=False)
-            for seed, found in covered.items():
-                kept = conformal.possible(fitted, score[29:], smooth_seed=seed)
-                found.append(conformal.abstention(y_true[29:], kept)["coverage"])
-        assert np.mean(covered[20]) == pytest.approx(0.9, abs=0.01)
-        assert 0.9 - 0.01 < np.mean(covered[None]) < 0.9 + 1 / 30 + 0.01
+            limits = conformal.prediction_limits(y_true[:29], score[:29], by_class=False)
+            kept = conformal.prediction_set(limits, score[29:])
+            covered.append(kept[np.arange(100), y_true[29:]].mean())
+        assert 0.9 - 0.01 < np.mean(covered) < 0.9 + 1 / 30 + 0.01
 
     def test_a_rare_class_is_kept_only_when_asked(self, rng):
         y_true, score = scans(rng, 1200, prior=0.06)
         score = norm.cdf(norm.ppf(score) - 1.5)  # low for all, as probabilities of a rare class are
         shares = [
-            conformal.resplit(y_true, score, levels=[0.9], by_class=by_class).iloc[0]
+            conformal.resplit_coverage(y_true, score, levels=[0.9], by_class=by_class).iloc[0]
             for by_class in (True, False)
         ]
         assert shares[0]["coverage_motion"] == pytest.approx(0.9, abs=0.04)
@@ -46,41 +44,43 @@ class TestCoverage:
     def test_patients_are_never_on_both_sides(self, rng):
         y_true, score = (np.repeat(part, 5) for part in scans(rng, 30, prior=0.5))
         # every scan five times: a copy on the other side would be covered more often than promised
-        by_patient = conformal.resplit(y_true, score, np.repeat(np.arange(30), 5), by_class=False)
-        by_scan = conformal.resplit(y_true, score, by_class=False)
+        by_patient = conformal.resplit_coverage(
+            y_true, score, np.repeat(np.arange(30), 5), by_class=False
+        )
+        by_scan = conformal.resplit_coverage(y_true, score, by_class=False)
         assert (by_patient["coverage_sd"] > 1.5 * by_scan["coverage_sd"]).all()
 
     def test_same_seed_same_table(self, rng):
         y_true, score = scans(rng, 100)
-        first, second = (conformal.resplit(y_true, score, n_splits=5) for _ in range(2))
+        first, second = (conformal.resplit_coverage(y_true, score, n_splits=5) for _ in range(2))
         assert first.equals(second)
 
 
-class TestDecide:
-    def test_thresholds_are_the_known_quantiles(self, rng):
+class TestPredictionSet:
+    def test_limits_are_the_known_quantiles(self, rng):
         y_true, score = scans(rng, 40_000, prior=0.5, apart=1.0)
-        fitted = conformal.calibrate(y_true, score, level=0.9)
-        low, high = norm.cdf(0.5 - norm.ppf(0.9)), norm.cdf(norm.ppf(0.9) - 0.5)
-        ask = np.array([low - 0.01, low + 0.01, high - 0.01, high + 0.01])
-        assert conformal.decide(fitted, ask).tolist() == [0, -1, -1, 1]
+        still, moved = conformal.prediction_limits(y_true, score, level=0.9)
+        assert still == pytest.approx(norm.cdf(norm.ppf(0.9) - 0.5), abs=0.01)
+        assert 1 - moved == pytest.approx(norm.cdf(0.5 - norm.ppf(0.9)), abs=0.01)
 
-    def test_between_separated_classes_no_label_is_possible(self):
-        y_true, score = np.repeat([0, 1], 20), np.repeat([0.1, 0.9], 20)
-        fitted = conformal.calibrate(y_true, score)
-        assert conformal.possible(fitted, [0.5]).tolist() == [[False, False]]
-        assert conformal.decide(fitted, [0.05, 0.5, 0.95]).tolist() == [0, -1, 1]
+    def test_limit_is_the_ceil_of_level_times_n_plus_one_smallest(self):
+        y_true, score = np.repeat([0, 1], 9), np.tile(np.arange(1, 10) / 10, 2)
+        limits = conformal.prediction_limits(y_true, score, level=0.5)  # the 5th of 9
+        assert limits == pytest.approx([0.5, 0.5])
+        assert conformal.prediction_limits(y_true, score, level=0.9)[0] == pytest.approx(0.9)
 
-    def test_a_rising_map_of_the_scores_changes_no_decision(self, rng):
+    def test_between_separated_classes_no_label_is_left(self):
+        limits = conformal.prediction_limits(np.repeat([0, 1], 20), np.repeat([0.1, 0.9], 20))
+        sets = conformal.prediction_set(limits, [0.05, 0.5, 0.95]).tolist()
+        assert sets == [[True, False], [False, False], [False, True]]
+
+    def test_a_rising_map_of_the_scores_changes_no_set(self, rng):
         y_true, score = scans(rng, 200)
-        plain = conformal.decide(conformal.calibrate(y_true, score), score)
-        bent = conformal.decide(conformal.calibrate(y_true, score**3), score**3)
+        plain, bent = (
+            conformal.prediction_set(conformal.prediction_limits(y_true, s), s)
+            for s in (score, score**3)
+        )
         assert (plain == bent).all()
-
-    def test_abstention_counts_by_hand(self):
-        kept = np.array([[1, 0], [1, 1], [0, 0], [0, 1], [1, 0]], dtype=bool)
-        found = conformal.abstention([0, 1, 0, 1, 1], kept)
-        assert found == {"coverage": 0.6, "coverage_still": 0.5, "coverage_motion": 2 / 3,
-                         "abstained": 0.4, "error_decided": 1 / 3, "n": 5}  # fmt: skip
 
 
 class TestRefusals:
@@ -95,19 +95,19 @@ class TestRefusals:
     )
     def test_a_promise_that_cannot_be_kept_is_refused(self, y_true, level, said):
         with pytest.raises(ValueError, match=said) as caught:
-            conformal.calibrate(y_true, np.linspace(0, 1, len(y_true)), level=level)
+            conformal.prediction_limits(y_true, np.linspace(0, 1, len(y_true)), level=level)
         assert "\n" not in str(caught.value)
 
     def test_among_several_levels_it_becomes_a_row_with_a_reason(self, rng):
         y_true, score = scans(rng, 60, prior=0.5)
-        table = conformal.resplit(y_true, score, levels=(0.8, 0.99), n_splits=20)
+        table = conformal.resplit_coverage(y_true, score, levels=(0.8, 0.99), n_splits=20)
         assert table["n_splits"].tolist() == [20, 0]
         assert "at least 99" in table["reason"][1]
         assert np.isnan(table["coverage"][1])
 
     def test_one_patient_cannot_be_split(self):
         with pytest.raises(ValueError, match="Found 1 patients for 4 scans"):
-            conformal.resplit([0, 1, 0, 1], [0.1, 0.9, 0.2, 0.8], ["a"] * 4)
+            conformal.resplit_coverage([0, 1, 0, 1], [0.1, 0.9, 0.2, 0.8], ["a"] * 4)
 
 
 class TestCoverageRisk:
