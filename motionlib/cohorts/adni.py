@@ -10,7 +10,7 @@ import pandas as pd
 
 from motionlib.cohorts import sources
 from motionlib.cohorts.bids import sidecar_facts
-from motionlib.cohorts.selection import Selection, Sieve
+from motionlib.cohorts.selection import ScanFilter, Selection
 
 CONVERSION = ("subject_id", "viscode", "series_id", "image_id", "field_strength")
 MOTION = re.compile(r"\b(motion|mov(e|ed|es|ing|ements?)|ghost\w*|rings?|ringing|blur\w*)\b", re.I)
@@ -55,26 +55,28 @@ def read(
     """
     root = sources.need_folder(root)
     base = next((b for b in ("", "BIDS", "bids") if any((root / b).glob("sub-ADNI*"))), "")
-    sieve = Sieve(_candidates(root, base), "converted, or in the folder", "t1_paths.tsv and BIDS")
-    sieve.drop("in the conversion table", sieve.table["series_id"].isna(), "on disk, not in table")
-    wrong = ~sieve.table["scan_id"].str.contains(r"^sub-ADNI\d{3}S\d{4}_ses-M\d{3}_")
-    sieve.drop("participant and visit", wrong, "PTID or visit code not understood")
+    scans = ScanFilter(
+        _candidates(root, base), "converted, or in the folder", "t1_paths.tsv and BIDS"
+    )
+    scans.drop("in the conversion table", scans.table["series_id"].isna(), "on disk, not in table")
+    wrong = ~scans.table["scan_id"].str.contains(r"^sub-ADNI\d{3}S\d{4}_ses-M\d{3}_")
+    scans.drop("participant and visit", wrong, "PTID or visit code not understood")
     if field_strength is not None:
-        tesla = pd.to_numeric(sieve.table["field_strength"], errors="coerce")
+        tesla = pd.to_numeric(scans.table["field_strength"], errors="coerce")
         other = (tesla - field_strength).abs().fillna(9) > 0.1
-        sieve.drop(f"{field_strength:g} T", other, "has another field strength")
-    sources.drop_unusable(sieve, root, check_files=check_files)
-    _join_scores(sieve, root)
-    _join_comments(sieve, root)
-    _choose(sieve)
-    table = sieve.table.join(sources.demographics(root / base), on="participant_id")
+        scans.drop(f"{field_strength:g} T", other, "has another field strength")
+    sources.drop_unusable(scans, root, check_files=check_files)
+    _join_scores(scans, root)
+    _join_comments(scans, root)
+    _choose(scans)
+    table = scans.table.join(sources.demographics(root / base), on="participant_id")
     facts = pd.DataFrame([sidecar_facts(root, p) for p in table["path"]], index=table.index)
-    sieve.table = table.assign(
+    scans.table = table.assign(
         cohort="adni",
         manufacturer=facts.get("manufacturer"),
         motion_grade=table["ipmotion"].astype(int).map(GRADES) if len(table) else None,
     )[list(KEPT)]
-    return sieve.select()
+    return scans.select()
 
 
 def session_of(viscode: str) -> str:
@@ -120,7 +122,7 @@ def _day(column: pd.Series) -> pd.Series:
     return column.astype("string").str.replace("-", "", regex=False).str[:8]
 
 
-def _join_scores(sieve: Sieve, root: Path) -> None:
+def _join_scores(scans: ScanFilter, root: Path) -> None:
     """Bring PASS and IPMOTION by series; scans without one clear row leave."""
     path = sources.find_table(root, r"MRIQUALITY.*\.csv")
     scores = sources.read_table(path, ("loniuid", "pass", "ipmotion"))
@@ -128,18 +130,18 @@ def _join_scores(sieve: Sieve, root: Path) -> None:
     scores = scores[["pass", "ipmotion"]].assign(series_key=key).dropna(subset="series_key")
     scores = scores.drop_duplicates()
     torn = set(scores.loc[scores["series_key"].duplicated(), "series_key"])
-    series = sieve.table["series_id"].str.upper().str.removeprefix("S")
-    sieve.table["series_key"] = series.str.replace(r"\.0$", "", regex=True)
-    bad = sieve.table["series_key"].isin(torn)
-    sieve.drop("one quality row", bad, "has contradictory rows in MRIQUALITY")
+    series = scans.table["series_id"].str.upper().str.removeprefix("S")
+    scans.table["series_key"] = series.str.replace(r"\.0$", "", regex=True)
+    bad = scans.table["series_key"].isin(torn)
+    scans.drop("one quality row", bad, "has contradictory rows in MRIQUALITY")
     scores = scores[~scores["series_key"].isin(torn)]
-    sieve.table = sieve.table.merge(scores, on="series_key", how="left", indicator="scored")
-    sieve.drop("quality row", sieve.table["scored"] == "left_only", "has no row in MRIQUALITY")
-    odd = ~sieve.table["ipmotion"].isin(["0", "1", "2", "3"])
-    sieve.drop("IPMOTION 0 to 3", odd, "has no IPMOTION")
+    scans.table = scans.table.merge(scores, on="series_key", how="left", indicator="scored")
+    scans.drop("quality row", scans.table["scored"] == "left_only", "has no row in MRIQUALITY")
+    odd = ~scans.table["ipmotion"].isin(["0", "1", "2", "3"])
+    scans.drop("IPMOTION 0 to 3", odd, "has no IPMOTION")
 
 
-def _join_comments(sieve: Sieve, root: Path) -> None:
+def _join_comments(scans: ScanFilter, root: Path) -> None:
     """Mark scans whose comments speak of motion: of the same image, or of the same day."""
     path = sources.find_table(root, r"MAYOADIRL_MRI_IMAGEQC.*\.csv")
     notes = sources.read_table(path, ("rid", "loni_image"))
@@ -153,29 +155,29 @@ def _join_comments(sieve: Sieve, root: Path) -> None:
     days = set()
     if "series_date" in notes:
         days = set((rid + ":" + _day(notes["series_date"])).dropna())
-    table = sieve.table
+    table = scans.table
     image = table["image_id"].str.upper().str.removeprefix("I")
     table["image_moves"] = image.str.replace(r"\.0$", "", regex=True).isin(images)
     table["day_moves"] = (table["rid"].astype("string") + ":" + table["day"]).isin(days)
     said = f"searched {', '.join(columns)}" if columns else f"{path.name} has no comment column"
-    sieve.note("comments", said)
+    scans.note("comments", said)
 
 
-def _choose(sieve: Sieve) -> None:
+def _choose(scans: ScanFilter) -> None:
     """Keep motion-free scans and, of other participants, scans with real motion."""
-    table = sieve.table
+    table = scans.table
     score = table["ipmotion"].astype(int)
     any_word = table["image_moves"] | table["day_moves"]
     reason = pd.Series(pd.NA, index=table.index, dtype="string")
     reason[(score == 0) & (table["pass"] != "1")] = "failed its quality control, IPMOTION 0"
     reason[(score == 0) & any_word] = "is contradictory: IPMOTION 0, and comments on motion"
     reason[(score == 1) & ~table["image_moves"]] = "is mild: neither motion-free nor clear motion"
-    sieve.drop("motion-free or clear motion", reason.notna(), reason)
-    table = sieve.table
+    scans.drop("motion-free or clear motion", reason.notna(), reason)
+    table = scans.table
     clean = table["ipmotion"].astype(int) == 0
     table["role"] = clean.map({True: "research", False: "real_motion"})
     elsewhere = ~clean & table["participant_id"].isin(table.loc[clean, "participant_id"])
-    sieve.drop(
+    scans.drop(
         "participants apart",
         elsewhere,
         "has real motion, and its participant is in the motion-free set",

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from motionlib.cohorts import sources
-from motionlib.cohorts.selection import Selection, Sieve
+from motionlib.cohorts.selection import ScanFilter, Selection
 
 GRADES = {f"{prefix}{grade}": grade for prefix in ("", "mov") for grade in (0, 1, 2)}
 FLAGS = {"1": 1, "yes": 1, "true": 1, "0": 0, "no": 0, "false": 0}
@@ -46,27 +46,27 @@ def read(
     Source: paper §III-A.2 (grades mov0, mov1, mov2; straight reject; consensus).
     """
     root = sources.need_folder(root)
-    sieve = Sieve(_rows(root, table), "rows of the table", "one row an image")
-    sieve.drop("names an image", sieve.table["path"].isna(), "has no image")
-    nobody = sieve.table["participant_id"].isna()
-    sieve.drop("names a patient", nobody, "has neither a patient column nor sub- in its path")
-    torn = sieve.table["path"].duplicated(keep=False)
-    sieve.drop("one row an image", torn, "stands in rows that contradict each other")
-    outside = sieve.table["path"].str.contains(r"^[/\\]|(?:^|[/\\])\.\.(?:[/\\]|$)")
-    sieve.drop("inside the folder", outside, "has a path that leaves the folder")
-    sources.drop_unusable(sieve, root, check_files=check_files)
-    grades = sieve.table[["rater_1", "rater_2", "consensus"]]
-    rejected = sieve.table["straight_reject"] == 1
+    scans = ScanFilter(_rows(root, table), "rows of the table", "one row an image")
+    scans.drop("names an image", scans.table["path"].isna(), "has no image")
+    nobody = scans.table["participant_id"].isna()
+    scans.drop("names a patient", nobody, "has neither a patient column nor sub- in its path")
+    torn = scans.table["path"].duplicated(keep=False)
+    scans.drop("one row an image", torn, "stands in rows that contradict each other")
+    outside = scans.table["path"].str.contains(r"^[/\\]|(?:^|[/\\])\.\.(?:[/\\]|$)")
+    scans.drop("inside the folder", outside, "has a path that leaves the folder")
+    sources.drop_unusable(scans, root, check_files=check_files)
+    grades = scans.table[["rater_1", "rater_2", "consensus"]]
+    rejected = scans.table["straight_reject"] == 1
     both = rejected & grades.notna().any(axis=1)
-    sieve.drop("grade or reject", both, "is contradictory: a straight reject with a grade")
-    ungraded = (sieve.table["straight_reject"] != 1) & sieve.table["consensus"].isna()
-    sieve.drop("graded", ungraded, "has no grade 0, 1 or 2 by both raters")
-    kept = sieve.table
+    scans.drop("grade or reject", both, "is contradictory: a straight reject with a grade")
+    ungraded = (scans.table["straight_reject"] != 1) & scans.table["consensus"].isna()
+    scans.drop("graded", ungraded, "has no grade 0, 1 or 2 by both raters")
+    kept = scans.table
     rejects = kept[kept["straight_reject"] == 1].assign(role="excluded")
-    sieve.drop("no straight reject", kept["straight_reject"] == 1, "is a straight reject")
-    sieve.table = pd.concat([sieve.table.assign(role="warehouse"), rejects], ignore_index=True)
-    sieve.table["motion_grade"] = sieve.table["consensus"]
-    return sieve.select()
+    scans.drop("no straight reject", kept["straight_reject"] == 1, "is a straight reject")
+    scans.table = pd.concat([scans.table.assign(role="warehouse"), rejects], ignore_index=True)
+    scans.table["motion_grade"] = scans.table["consensus"]
+    return scans.select()
 
 
 def _rows(root: Path, name: str | None) -> pd.DataFrame:

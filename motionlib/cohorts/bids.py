@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from motionlib.cohorts import sources
-from motionlib.cohorts.selection import Selection, Sieve
+from motionlib.cohorts.selection import ScanFilter, Selection
 
 KNOWN = ("ds000011", "ds002748")
 FACTS = {"field_strength": "MagneticFieldStrength", "manufacturer": "Manufacturer"}
@@ -44,14 +44,14 @@ def read(
     table = pd.DataFrame(rows, columns=["participant_id", "scan_id", "path"], dtype="string")
     if table.empty:
         raise FileNotFoundError(f"{root} holds no sub-*/[ses-*/]anat/*_T1w.nii.gz.")
-    sieve = Sieve(table, "T1w images in the folder", "sub-*/[ses-*/]anat/*_T1w.nii[.gz]")
-    sources.drop_unusable(sieve, root, check_files=check_files)
+    scans = ScanFilter(table, "T1w images in the folder", "sub-*/[ses-*/]anat/*_T1w.nii[.gz]")
+    sources.drop_unusable(scans, root, check_files=check_files)
     people = sources.demographics(root)
-    table = sieve.table.join(people, on="participant_id")
+    table = scans.table.join(people, on="participant_id")
     facts = [sidecar_facts(root, path) for path in table["path"]]
     table = table.join(pd.DataFrame(facts, index=table.index))
-    sieve.table = table.assign(cohort=cohort or _cohort_name(root))
-    return sieve.select()
+    scans.table = table.assign(cohort=cohort or _cohort_name(root))
+    return scans.select()
 
 
 def sidecar_facts(root: Path, path: str) -> dict:

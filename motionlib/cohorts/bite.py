@@ -7,7 +7,7 @@ import os
 import pandas as pd
 
 from motionlib.cohorts import sources
-from motionlib.cohorts.selection import Selection, Sieve
+from motionlib.cohorts.selection import ScanFilter, Selection
 
 PATIENTS = [number for number in range(1, 15) if number != 13]  # group 3 has no 13
 SESSIONS = {"preop": "preop_mri", "postop": "postop_mri"}
@@ -50,10 +50,12 @@ def read(root: str | os.PathLike, *, check_files: bool = True) -> Selection:
                     "path": path or start + SUFFIXES[0],
                 }
             )
-    sieve = Sieve(pd.DataFrame(rows), "images of group 3", "13 patients, before and after surgery")
-    sources.drop_unusable(sieve, root, check_files=check_files)
-    table = sieve.table.join(sources.demographics(root), on="participant_id")
-    sieve.table = table.assign(
+    scans = ScanFilter(
+        pd.DataFrame(rows), "images of group 3", "13 patients, before and after surgery"
+    )
+    sources.drop_unusable(scans, root, check_files=check_files)
+    table = scans.table.join(sources.demographics(root), on="participant_id")
+    scans.table = table.assign(
         cohort="bite", contrast_agent=1, manufacturer="GE", field_strength=1.5
     )
-    return sieve.select()
+    return scans.select()

@@ -7,7 +7,7 @@ import os
 import pandas as pd
 
 from motionlib.cohorts import sources
-from motionlib.cohorts.selection import Selection, Sieve
+from motionlib.cohorts.selection import ScanFilter, Selection
 from motionlib.preprocess.caps import CROPPED
 
 
@@ -54,14 +54,14 @@ def read(
     table = pd.DataFrame(rows, columns=names)
     if table.empty:
         raise FileNotFoundError(f"{root} holds no subjects/sub-*/ses-*/t1_linear/*_T1w.nii.gz.")
-    sieve = Sieve(table, "t1-linear images in the folder", "subjects/sub-*/ses-*/t1_linear")
-    sieve.drop("Clinica's space", ~sieve.table["is_caps"], "not in MNI152NLin2009cSym")
-    has_crop = sieve.table.groupby("scan_id")["is_crop"].transform("any").astype(bool)
-    spare = has_crop & ~sieve.table["is_crop"].astype(bool)
-    sieve.drop("cropped image first", spare, "is the uncropped copy of a cropped image")
-    sources.drop_unusable(sieve, root, check_files=check_files)
-    table = sieve.table.join(sources.demographics(root), on="participant_id")
-    sieve.table = table.drop(columns=["is_crop", "is_caps", "session"]).assign(
+    scans = ScanFilter(table, "t1-linear images in the folder", "subjects/sub-*/ses-*/t1_linear")
+    scans.drop("Clinica's space", ~scans.table["is_caps"], "not in MNI152NLin2009cSym")
+    has_crop = scans.table.groupby("scan_id")["is_crop"].transform("any").astype(bool)
+    spare = has_crop & ~scans.table["is_crop"].astype(bool)
+    scans.drop("cropped image first", spare, "is the uncropped copy of a cropped image")
+    sources.drop_unusable(scans, root, check_files=check_files)
+    table = scans.table.join(sources.demographics(root), on="participant_id")
+    scans.table = table.drop(columns=["is_crop", "is_caps", "session"]).assign(
         cohort=cohort or "caps"
     )
-    return sieve.select()
+    return scans.select()

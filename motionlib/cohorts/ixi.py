@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from motionlib.cohorts import bids, sources
-from motionlib.cohorts.selection import Selection, Sieve
+from motionlib.cohorts.selection import ScanFilter, Selection
 
 IMAGE = re.compile(r"IXI(?P<number>\d{3})-(?P<site>Guys|HH|IOP)-(?P<scan>\d{4})-T1\.nii(\.gz)?")
 SITES = {"Guys": ("Philips", 1.5), "HH": ("Philips", 3.0), "IOP": ("GE", 1.5)}
@@ -59,14 +59,14 @@ def read(root: str | os.PathLike, *, check_files: bool = True) -> Selection:
     table = pd.DataFrame(rows).astype({"participant_id": "string", "scan_id": "string"})
     unseen = listed[~listed["scan_id"].isin(table["scan_id"])]
     table = pd.concat([table, unseen], ignore_index=True)
-    sieve = Sieve(table, "images and rows of the table", "IXI*-T1.nii.gz and IXI.xls")
-    sieve.drop("image on disk", sieve.table["path"].isna(), "is in the table and not on disk")
-    sources.drop_unusable(sieve, root, check_files=check_files)
-    table = sieve.table.join(people, on="participant_id")
+    scans = ScanFilter(table, "images and rows of the table", "IXI*-T1.nii.gz and IXI.xls")
+    scans.drop("image on disk", scans.table["path"].isna(), "is in the table and not on disk")
+    sources.drop_unusable(scans, root, check_files=check_files)
+    table = scans.table.join(people, on="participant_id")
     n_unknown = int(table["age"].isna().sum())
-    sieve.table = table.assign(cohort="ixi", contrast_agent=0)
-    sieve.note("demographics", f"{n_unknown} without an age (zero, contradictory or no row)")
-    return sieve.select()
+    scans.table = table.assign(cohort="ixi", contrast_agent=0)
+    scans.note("demographics", f"{n_unknown} without an age (zero, contradictory or no row)")
+    return scans.select()
 
 
 def _people(root: Path) -> pd.DataFrame:

@@ -7,7 +7,7 @@ import os
 import pandas as pd
 
 from motionlib.cohorts import sources
-from motionlib.cohorts.selection import Selection, Sieve
+from motionlib.cohorts.selection import ScanFilter, Selection
 
 GRADES = {"1": 0, "2": 1, "3": 2}  # score 1 / 2 / 3 is the paper's mov0 / mov1 / mov2
 
@@ -48,28 +48,30 @@ def read(
         dtype="string",
     )
     table = scores.drop_duplicates().merge(on_disk, on="scan_id", how="outer")
-    sieve = Sieve(table.sort_values("scan_id"), "scored, or in the folder", "scores.tsv and images")
-    torn = sieve.table["scan_id"].duplicated(keep=False)
-    sieve.drop("one score", torn, "has contradictory scores")
-    sieve.drop("scored", sieve.table["score"].isna(), "is on disk and has no score")
-    odd = ~sieve.table["score"].isin(list(GRADES))
-    sieve.drop("score 1, 2 or 3", odd, "has a score that is none of 1, 2, 3")
-    named = sieve.table["scan_id"].str.extract(r"^(sub-[A-Za-z0-9]+)_")[0]
-    sieve.drop("named after its participant", named.isna(), "has a name without sub-")
-    table = sieve.table
+    scans = ScanFilter(
+        table.sort_values("scan_id"), "scored, or in the folder", "scores.tsv and images"
+    )
+    torn = scans.table["scan_id"].duplicated(keep=False)
+    scans.drop("one score", torn, "has contradictory scores")
+    scans.drop("scored", scans.table["score"].isna(), "is on disk and has no score")
+    odd = ~scans.table["score"].isin(list(GRADES))
+    scans.drop("score 1, 2 or 3", odd, "has a score that is none of 1, 2, 3")
+    named = scans.table["scan_id"].str.extract(r"^(sub-[A-Za-z0-9]+)_")[0]
+    scans.drop("named after its participant", named.isna(), "has a name without sub-")
+    table = scans.table
     table["participant_id"] = table["scan_id"].str.extract(r"^(sub-[A-Za-z0-9]+)_")[0]
     expected = table["participant_id"] + "/anat/" + table["scan_id"] + ".nii.gz"
     table["path"] = table["path"].fillna(expected)
     if require_images:
-        sources.drop_unusable(sieve, root, check_files=check_files)
+        sources.drop_unusable(scans, root, check_files=check_files)
     else:
-        sieve.note("images", "not asked for: the tables alone are used")
-    table = sieve.table.join(sources.demographics(root), on="participant_id")
-    sieve.table = table.assign(
+        scans.note("images", "not asked for: the tables alone are used")
+    table = scans.table.join(sources.demographics(root), on="participant_id")
+    scans.table = table.assign(
         cohort="mr-art",
         motion_grade=table["score"].map(GRADES),
         manufacturer="Siemens",
         field_strength=3.0,
         contrast_agent=0,
     ).drop(columns="score")
-    return sieve.select()
+    return scans.select()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from motionlib.cohorts import sources
-from motionlib.cohorts.selection import Selection, Sieve
+from motionlib.cohorts.selection import ScanFilter, Selection
 
 IMAGE_NAMES = ("3DT1GADO.nii.gz", "3DT1GADO.nii")
 
@@ -41,15 +41,15 @@ def read(root: str | os.PathLike, *, check_files: bool = True) -> Selection:
         raise FileNotFoundError(
             f"{root} holds no Center_*/Patient_* and no folder with 3DT1GADO.nii.gz."
         )
-    sieve = Sieve(pd.DataFrame(rows), "patients in the folder", "Center_*/Patient_*")
-    stripped = sieve.table["path"].isna() & sieve.table["preprocessed"]
-    sieve.drop("raw images", stripped, "has only Preprocessed_Data, which is skull-stripped")
-    none = sieve.table["path"].isna()
-    sieve.drop("3D T1w with gadolinium", none, "has no Raw_Data/3DT1GADO.nii.gz")
-    sources.drop_unusable(sieve, root, check_files=check_files)
-    table = sieve.table.join(sources.demographics(root), on="participant_id")
-    sieve.table = table.drop(columns="preprocessed").assign(cohort="msseg", contrast_agent=1)
-    return sieve.select()
+    scans = ScanFilter(pd.DataFrame(rows), "patients in the folder", "Center_*/Patient_*")
+    stripped = scans.table["path"].isna() & scans.table["preprocessed"]
+    scans.drop("raw images", stripped, "has only Preprocessed_Data, which is skull-stripped")
+    none = scans.table["path"].isna()
+    scans.drop("3D T1w with gadolinium", none, "has no Raw_Data/3DT1GADO.nii.gz")
+    sources.drop_unusable(scans, root, check_files=check_files)
+    table = scans.table.join(sources.demographics(root), on="participant_id")
+    scans.table = table.drop(columns="preprocessed").assign(cohort="msseg", contrast_agent=1)
+    return scans.select()
 
 
 def _patients(root: Path) -> list[Path]:

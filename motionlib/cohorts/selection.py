@@ -39,7 +39,7 @@ class Selection:
         return iter((self.manifest, self.flow))
 
 
-class Sieve:
+class ScanFilter:
     """Candidate scans that pass one test after the other.
 
     Parameters
@@ -97,7 +97,7 @@ def _kinds(reasons: pd.Series) -> list[tuple[str, int]]:
     return sorted(short.value_counts().items(), key=lambda pair: (-pair[1], pair[0]))
 
 
-def branch(cohort: str, role: str) -> str:
+def flow_label(cohort: str, role: str) -> str:
     """Name under which a scan is counted: a real-motion test is no part of its cohort's flow."""
     return f"{cohort}{REAL_MOTION}" if role == "real_motion" else str(cohort)
 
@@ -123,7 +123,7 @@ def count_scans(manifest: pd.DataFrame, step: str, reason: str, failed=()) -> pd
         for the straight rejects where there are any, cohort by cohort.
     """
     pairs = zip(manifest["cohort"], manifest["role"].astype(str), strict=True)
-    names = np.array([branch(*pair) for pair in pairs], dtype=object)
+    names = np.array([flow_label(*pair) for pair in pairs], dtype=object)
     rejected = manifest["straight_reject"].fillna(0).to_numpy(int) == 1
     rows = []
     for name in dict.fromkeys([*names, *(one["cohort"] for one in failed)]):

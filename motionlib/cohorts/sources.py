@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from motionlib.cohorts.selection import Sieve
+from motionlib.cohorts.selection import ScanFilter
 from motionlib.manifest import ID_PATTERN
 from motionlib.preprocess.images import check_header
 
@@ -174,29 +174,29 @@ def stem(path: str) -> str:
     return next((name[: -len(s)] for s in IMAGE_SUFFIXES if name.endswith(s)), name)
 
 
-def drop_unusable(sieve: Sieve, root: Path, *, check_files: bool = True) -> None:
+def drop_unusable(scans: ScanFilter, root: Path, *, check_files: bool = True) -> None:
     """Let scans leave that are not on disk, that cannot be read, or that share an id.
 
     Parameters
     ----------
-    sieve : Sieve
+    scans : ScanFilter
         Its table has ``scan_id`` and ``path`` (relative to `root`).
     root : Path
         The cohort's folder.
     check_files : bool, default=True
         Open every header (about a millisecond a scan); else only names are compared.
     """
-    absent = [not os.path.lexists(root / path) for path in sieve.table["path"]]
-    absent = pd.Series(absent, sieve.table.index, dtype="boolean")
-    sieve.drop("image on disk", absent, "in the table and not on disk")
-    odd = ~sieve.table["scan_id"].astype("string").str.fullmatch(ID_PATTERN)
-    sieve.drop("plain name", odd, "has a name with other than ASCII letters and digits")
-    twice = sieve.table["scan_id"].duplicated()
-    sieve.drop("unique name", twice, "shares its name with another scan")
+    absent = [not os.path.lexists(root / path) for path in scans.table["path"]]
+    absent = pd.Series(absent, scans.table.index, dtype="boolean")
+    scans.drop("image on disk", absent, "in the table and not on disk")
+    odd = ~scans.table["scan_id"].astype("string").str.fullmatch(ID_PATTERN)
+    scans.drop("plain name", odd, "has a name with other than ASCII letters and digits")
+    twice = scans.table["scan_id"].duplicated()
+    scans.drop("unique name", twice, "shares its name with another scan")
     if check_files:
-        said = pd.Series([_fault(root / path) for path in sieve.table["path"]], dtype="string")
-        said.index = sieve.table.index
-        sieve.drop("readable header", said.notna(), "unreadable: " + said)
+        said = pd.Series([_fault(root / path) for path in scans.table["path"]], dtype="string")
+        said.index = scans.table.index
+        scans.drop("readable header", said.notna(), "unreadable: " + said)
 
 
 def _fault(path: Path) -> str | None:

@@ -12,7 +12,7 @@ import pandas as pd
 
 from motionlib import compute
 from motionlib.cohorts import read_cohort
-from motionlib.cohorts.selection import FLOW, REAL_MOTION, Selection, branch, count_scans
+from motionlib.cohorts.selection import FLOW, REAL_MOTION, Selection, count_scans, flow_label
 from motionlib.files import (
     atomic,
     code_key,
@@ -164,7 +164,7 @@ def _centre_all(run, manifest, key: str, spacing_mm: float, engine: str):
     bad = [isinstance(one, compute.Failure) for one in done]
     rows = zip(used["cohort"], used["role"].astype(str), done, strict=True)
     failed = [
-        ("centring", branch(cohort, role), 1, 0, str(one.error))
+        ("centring", flow_label(cohort, role), 1, 0, str(one.error))
         for cohort, role, one in rows
         if isinstance(one, compute.Failure)
     ]

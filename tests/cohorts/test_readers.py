@@ -8,7 +8,7 @@ import pytest
 from motionlib.cli import main as cli
 from motionlib.cohorts import COHORTS, read_cohort
 from motionlib.cohorts.adni import says_motion, session_of
-from motionlib.cohorts.selection import Selection, branch
+from motionlib.cohorts.selection import Selection, flow_label
 from motionlib.experiments.cohort import assemble
 from motionlib.manifest import read_manifest
 
@@ -404,7 +404,7 @@ class TestBids:
         made = assemble("real", tmp_path, size=12, seed=20, engine="local:2")
         last = made.flow.groupby("cohort").tail(1).set_index("cohort")["n_out"]
         kept = made.manifest[made.manifest["role"] != "excluded"]
-        names = [branch(*pair) for pair in zip(kept["cohort"], kept["role"], strict=True)]
+        names = [flow_label(*pair) for pair in zip(kept["cohort"], kept["role"], strict=True)]
         assert last.to_dict() == pd.Series(names).value_counts().to_dict()
         assert made.flow.loc[made.flow["step"] == "research", "n_in"].item() == 144
         lost = made.flow["n_in"] > made.flow["n_out"]

@@ -1,4 +1,8 @@
-"""A generator, an age and a pathology go in; the constant parts of one patient come out."""
+"""One virtual patient: size, shape, folding and pathology of a head, and its tissues.
+
+A patient is the standard head of `atlas`, deformed smoothly, folded differently, with ventricles
+by age, and with lesions or a tumour; it stays the same at every visit.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numba import njit
+from scipy.ndimage import map_coordinates, spline_filter1d
 
 from motionlib.cohorts.virtual.atlas import CHANNELS, build_atlas
 from motionlib.cohorts.virtual.signal import TISSUES
@@ -21,30 +26,17 @@ HULL_REACH_MM, FACE_REACH_MM = 28.0, 14.0  # thickest shells and the largest dis
 
 @dataclass(frozen=True)
 class Anatomy:
-    """What stays the same at every visit of one patient.
+    """What stays the same at every visit of one patient."""
 
-    Attributes
-    ----------
-    scale : ndarray, shape (3,)
-        Head size against the template, per axis.
-    nodes_mm : ndarray, shape (a, b, c, 3)
-        Smooth displacement into template space, every 8 mm.
-    patches : ndarray, shape (p, q, r, 6)
-        Every 4 mm in template space: weights of fluid and grey matter (folding), then fractions
-        of lesion, oedema, tumour core and enhancing rim.
-    ventricle_mm, skull_mm, scalp_mm : float
-        Growth of the ventricles, thickness of skull and scalp.
-    t1_factor : ndarray, shape (14,)
-        The patient's T1 against the tables.
-    """
-
-    scale: np.ndarray
-    nodes_mm: np.ndarray
+    scale: np.ndarray  # (3,) head size against the template
+    nodes_mm: np.ndarray  # (a, b, c, 3) smooth displacement into template space, every 8 mm
+    # (p, q, r, 6) every 4 mm in template space: weights of fluid and of grey matter (folding), then
+    # fractions of lesion, oedema, tumour core and enhancing rim
     patches: np.ndarray
-    ventricle_mm: float
-    skull_mm: float
+    ventricle_mm: float  # growth of the ventricles
+    skull_mm: float  # thickness, as the next
     scalp_mm: float
-    t1_factor: np.ndarray = field(repr=False)
+    t1_factor: np.ndarray = field(repr=False)  # (14,) the patient's T1 against the tables
 
 
 def draw_anatomy(
@@ -57,27 +49,11 @@ def draw_anatomy(
     tumour: bool = False,
     sex: str = "F",
 ) -> Anatomy:
-    """Draw one patient.
+    """Draw one patient from his own generator.
 
-    Parameters
-    ----------
-    rng : numpy.random.Generator
-        The patient's own.
-    age : float, default=50
-        Years; ventricles and sulci widen after 40.
-    ventricle : float, default=0
-        Additional growth of the ventricles in mm.
-    lesions, enhancing : int, default=0
-        White-matter lesions, and how many of them take up gadolinium.
-    tumour : bool, default=False
-        One glioma: dark core, rim that enhances, oedema around it.
-    sex : str, default="F"
-        Male heads are 3 % larger on average.
-
-    Returns
-    -------
-    Anatomy
-        To be rendered at any visit by `render_head`.
+    Ventricles and sulci widen after the age of 40, the ventricles by another `ventricle` mm.
+    Of the white-matter `lesions`, `enhancing` take up gadolinium. A `tumour` is one glioma: dark
+    core, rim that enhances, oedema around it. Male heads are 3 % larger on average.
     """
     atlas = build_atlas()
     old = max(0.0, age - 40.0)
@@ -100,6 +76,155 @@ def draw_anatomy(
     )
 
 
+@njit(cache=True, fastmath=True, error_model="numpy")
+def sample_maps(
+    shape, matrix, offset, nodes, low, node_mm, maps, maps_low, maps_mm, patches, patch_mm
+):
+    """Pull template and patient maps back to every voxel of a scanner's grid of `shape`.
+
+    `matrix` (3, 3) and `offset` (3,) lead from voxel indices to the patient's axes at template
+    size, mm. `nodes` (a, b, c, 3) is the displacement in mm on a grid that begins at `low` with
+    steps of `node_mm`, `patches` the patient's own maps on one with steps of `patch_mm`; `maps`,
+    `maps_low`, `maps_mm` are the atlas's. Returns the flat indices (M,) of the voxels in or near
+    the head (all others are air) and the sampled channels (atlas's, then patient's; M), float32.
+    """
+    n_maps, n_patches = maps.shape[3], patches.shape[3]
+    total = shape[0] * shape[1] * shape[2]
+    index = np.empty(total, np.int64)
+    out = np.empty((n_maps + n_patches, total), np.float32)
+    values = np.empty(n_maps + n_patches, np.float32)  # contiguous: lets the loops vectorise
+    m = 0
+    for i in range(shape[0]):
+        for j in range(shape[1]):
+            for k in range(shape[2]):
+                # 1. where the voxel lies in the undeformed template
+                x = matrix[0, 0] * i + matrix[0, 1] * j + matrix[0, 2] * k + offset[0]
+                y = matrix[1, 0] * i + matrix[1, 1] * j + matrix[1, 2] * k + offset[1]
+                z = matrix[2, 0] * i + matrix[2, 1] * j + matrix[2, 2] * k + offset[2]
+                a, b, c, p, q = _cell(
+                    maps.shape,
+                    (x - maps_low[0]) / maps_mm,
+                    (y - maps_low[1]) / maps_mm,
+                    (z - maps_low[2]) / maps_mm,
+                )
+                if maps[a, b, c, HULL] > HULL_REACH_MM and maps[a, b, c, FACE] > FACE_REACH_MM:
+                    continue  # air, whatever the displacement
+                # 2. displace it the patient's way
+                d, e, f, p, q = _cell(
+                    nodes.shape,
+                    (x - low[0]) / node_mm,
+                    (y - low[1]) / node_mm,
+                    (z - low[2]) / node_mm,
+                )
+                x += _blend(nodes, d, e, f, p, q, 0)
+                y += _blend(nodes, d, e, f, p, q, 1)
+                z += _blend(nodes, d, e, f, p, q, 2)
+                # 3. sample all maps there
+                a, b, c, p, q = _cell(
+                    maps.shape,
+                    (x - maps_low[0]) / maps_mm,
+                    (y - maps_low[1]) / maps_mm,
+                    (z - maps_low[2]) / maps_mm,
+                )
+                for g in range(n_maps):
+                    values[g] = _blend(maps, a, b, c, p, q, g)
+                d, e, f, p, q = _cell(
+                    patches.shape,
+                    (x - low[0]) / patch_mm,
+                    (y - low[1]) / patch_mm,
+                    (z - low[2]) / patch_mm,
+                )
+                for g in range(n_patches):
+                    values[n_maps + g] = _blend(patches, d, e, f, p, q, g)
+                for g in range(n_maps + n_patches):
+                    out[g, m] = values[g]
+                index[m] = i * shape[1] * shape[2] + j * shape[2] + k
+                m += 1
+    return index[:m].copy(), out[:, :m]
+
+
+def compose(
+    sampled: np.ndarray,
+    anatomy: Anatomy,
+    width_mm: float,
+    resected: bool = False,
+    growth_mm: float = 0.0,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Turn sampled maps and distances, (18, M) from `sample_maps`, into tissue fractions.
+
+    Surfaces are blurred over about `width_mm`, the largest voxel edge (partial volume).
+    `growth_mm` widens the ventricles at this visit; `resected` puts fluid in place of the tumour's
+    core. Returns fractions (14, M), float32, that sum to 1 in the order of `signal.TISSUES`, and
+    the brightness (M,) within a tissue, near 1.
+    """
+    at = dict(zip(CHANNELS, sampled, strict=False))
+    more_csf, more_grey, lesion, oedema, core, rim = sampled[len(CHANNELS) :]
+    soft = max(2.0, width_mm)
+    out = np.zeros((len(TISSUES), sampled.shape[1]), np.float32)
+    row = {name: out[i] for i, name in enumerate(TISSUES)}
+
+    # 1. brain: sharpen the average maps, fold them the patient's way, widen the ventricles
+    brain = _inside(at["hull"], soft)
+    grey, white = at["grey"], at["white"]
+    csf = np.clip(1 - grey - white, 0.03, 1) ** 2 * more_csf
+    grey, white = grey**2 * more_grey, white**2
+    solid = 1 - _inside(at["ventricle"] - anatomy.ventricle_mm - growth_mm, soft)
+    share = brain * solid / (csf + grey + white)
+    kept = share
+    if resected:
+        cavity = np.clip(core + 0.7 * rim, 0, 1)
+        core, rim, oedema = 0 * core, 0.4 * rim * (1 - cavity), oedema * (1 - cavity)
+        kept = kept * (1 - cavity)
+    brainy = (grey + white) * share
+    for name, level in (("rim", rim), ("tumour", core), ("oedema", oedema), ("lesion", lesion)):
+        row[name][:] = level * brainy
+        brainy = brainy * (1 - level)
+        kept = kept * (1 - level)
+    row["grey"][:] = grey * kept
+    row["white"][:] = white * kept
+    row["csf"][:] = brain - out.sum(axis=0)
+
+    # 2. skull, scalp, face: shells around the brain joined with ellipsoids
+    outer = anatomy.skull_mm + 1.0
+    head = _inside(
+        np.minimum(at["hull"] - outer - anatomy.scalp_mm, at["face"] - 0.4 * anatomy.scalp_mm),
+        soft,
+    )
+    skull = np.maximum(_inside(at["hull"] - outer, soft), _inside(at["bone"], soft)) - brain
+    skull = np.clip(skull, 0, 1)
+    diploe = _inside(np.abs(at["hull"] - 1 - 0.5 * anatomy.skull_mm) - 0.2 * outer, soft)
+    diploe = np.maximum(diploe, _inside(at["bone"] + 3.0, soft))
+    row["marrow"][:] = 0.75 * skull * diploe
+    row["bone"][:] = skull - row["marrow"]
+    flesh = np.clip(head - brain - skull, 0, 1)
+    orbit = _inside(at["orbit"], soft) * flesh
+    eye = _inside(at["eye"], soft) * orbit
+    surface = np.minimum(at["hull"] - outer - anatomy.scalp_mm, at["face"])
+    fatty = np.clip(_inside(-surface - anatomy.scalp_mm, soft), 0.18, 0.9)
+    fatty = np.clip(fatty + 0.12 * (more_grey - 1), 0, 1) * (flesh - orbit)
+    row["fat"][:] = fatty + orbit - eye
+    row["csf"] += eye
+    row["muscle"][:] = flesh - fatty - orbit
+
+    # 3. thin structures take their share of whatever lies there; air fills the rest
+    for name, fraction in (
+        ("dura", 0.55 * _inside(at["dura"], soft)),
+        ("vessel", _inside(at["vessel"], soft)),
+        ("air", _inside(at["airway"], soft) * (1 - brain)),
+    ):
+        fraction = fraction * np.minimum(1, head + brain)
+        out *= 1 - fraction
+        row[name] += fraction
+    row["air"][:] = np.clip(1 - out[1:].sum(axis=0), 0, 1)
+    texture = 1 + (at["texture"] - 1) * 0.7 * brain
+    return out, texture.astype(np.float32)
+
+
+def _inside(distance_mm, width_mm):
+    """Fraction of a voxel inside a surface at a signed distance."""
+    return np.clip(0.5 - distance_mm / width_mm, 0, 1)
+
+
 def _count(step_mm):
     """Nodes needed to cover the template's box."""
     return tuple(int(n) for n in np.ceil(_SPAN_MM / step_mm) + 1)
@@ -107,8 +232,6 @@ def _count(step_mm):
 
 def _smooth_zoom(knots, shape) -> np.ndarray:
     """Cubic interpolation of coarse knots (a, b, c, 3) onto a finer grid, float32."""
-    from scipy.ndimage import map_coordinates, spline_filter1d
-
     out = knots
     for axis, n in enumerate(shape):
         filtered = spline_filter1d(out, axis=axis, mode="nearest")
@@ -202,188 +325,3 @@ def _blend(maps, i, j, k, p, q, c):
         + q[2] * maps[i + 1, j + 1, k, c]
         + q[3] * maps[i + 1, j + 1, k + 1, c]
     )
-
-
-@njit(cache=True, fastmath=True, error_model="numpy")
-def sample_maps(
-    shape,
-    matrix,
-    offset,
-    nodes,
-    low,
-    node_mm,
-    maps,
-    maps_low,
-    maps_mm,
-    patches,
-    patch_mm,
-):
-    """Pull template and patient maps back to every voxel of a scanner's grid.
-
-    Parameters
-    ----------
-    shape : ndarray of int, shape (3,)
-        The scanner's grid.
-    matrix, offset : ndarray, shapes (3, 3) and (3,)
-        Voxel indices to the patient's axes at template size, mm.
-    nodes : ndarray, shape (a, b, c, 3), float32
-        Displacement in mm on a grid that begins at `low` with steps of `node_mm`.
-    low, node_mm : ndarray of shape (3,), float
-        See `nodes`.
-    maps, maps_low, maps_mm
-        The atlas: channels last, its first voxel's position, its spacing.
-    patches, patch_mm
-        The patient's own maps, on a grid that begins at `low`.
-
-    Returns
-    -------
-    index : ndarray of int64, shape (M,)
-        Flat voxels in or near the head; all others are air.
-    sampled : ndarray, shape (channels of maps + channels of patches, M), float32
-    """
-    n_maps, n_patches = maps.shape[3], patches.shape[3]
-    total = shape[0] * shape[1] * shape[2]
-    index = np.empty(total, np.int64)
-    out = np.empty((n_maps + n_patches, total), np.float32)
-    values = np.empty(n_maps + n_patches, np.float32)  # contiguous: lets the loops vectorise
-    m = 0
-    for i in range(shape[0]):
-        for j in range(shape[1]):
-            for k in range(shape[2]):
-                x = matrix[0, 0] * i + matrix[0, 1] * j + matrix[0, 2] * k + offset[0]
-                y = matrix[1, 0] * i + matrix[1, 1] * j + matrix[1, 2] * k + offset[1]
-                z = matrix[2, 0] * i + matrix[2, 1] * j + matrix[2, 2] * k + offset[2]
-                a, b, c, p, q = _cell(
-                    maps.shape,
-                    (x - maps_low[0]) / maps_mm,
-                    (y - maps_low[1]) / maps_mm,
-                    (z - maps_low[2]) / maps_mm,
-                )
-                if maps[a, b, c, HULL] > HULL_REACH_MM and maps[a, b, c, FACE] > FACE_REACH_MM:
-                    continue  # air, whatever the displacement
-                d, e, f, p, q = _cell(
-                    nodes.shape,
-                    (x - low[0]) / node_mm,
-                    (y - low[1]) / node_mm,
-                    (z - low[2]) / node_mm,
-                )
-                x += _blend(nodes, d, e, f, p, q, 0)
-                y += _blend(nodes, d, e, f, p, q, 1)
-                z += _blend(nodes, d, e, f, p, q, 2)
-                a, b, c, p, q = _cell(
-                    maps.shape,
-                    (x - maps_low[0]) / maps_mm,
-                    (y - maps_low[1]) / maps_mm,
-                    (z - maps_low[2]) / maps_mm,
-                )
-                for g in range(n_maps):
-                    values[g] = _blend(maps, a, b, c, p, q, g)
-                d, e, f, p, q = _cell(
-                    patches.shape,
-                    (x - low[0]) / patch_mm,
-                    (y - low[1]) / patch_mm,
-                    (z - low[2]) / patch_mm,
-                )
-                for g in range(n_patches):
-                    values[n_maps + g] = _blend(patches, d, e, f, p, q, g)
-                for g in range(n_maps + n_patches):
-                    out[g, m] = values[g]
-                index[m] = i * shape[1] * shape[2] + j * shape[2] + k
-                m += 1
-    return index[:m].copy(), out[:, :m]
-
-
-def _inside(distance_mm, width_mm):
-    """Fraction of a voxel inside a surface at a signed distance."""
-    return np.clip(0.5 - distance_mm / width_mm, 0, 1)
-
-
-def compose(
-    sampled: np.ndarray,
-    anatomy: Anatomy,
-    width_mm: float,
-    resected: bool = False,
-    growth_mm: float = 0.0,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Turn sampled maps and distances into tissue fractions.
-
-    Parameters
-    ----------
-    sampled : ndarray, shape (18, M), float32
-        From `sample_maps`: the atlas's channels, then the patient's.
-    anatomy : Anatomy
-        Thickness of the shells, growth of the ventricles.
-    width_mm : float
-        Largest voxel edge: surfaces are blurred over about a voxel (partial volume).
-    resected : bool, default=False
-        Fluid instead of the tumour's core.
-    growth_mm : float, default=0
-        Additional growth of the ventricles at this visit.
-
-    Returns
-    -------
-    tissue : ndarray, shape (14, M), float32
-        Fractions that sum to 1, in the order of `signal.TISSUES`.
-    texture : ndarray, shape (M,), float32
-        Brightness within a tissue, near 1.
-    """
-    at = dict(zip(CHANNELS, sampled, strict=False))
-    more_csf, more_grey, lesion, oedema, core, rim = sampled[len(CHANNELS) :]
-    soft = max(2.0, width_mm)
-    out = np.zeros((len(TISSUES), sampled.shape[1]), np.float32)
-    row = {name: out[i] for i, name in enumerate(TISSUES)}
-
-    # brain: sharpen the average maps, fold them the patient's way, widen the ventricles
-    brain = _inside(at["hull"], soft)
-    grey, white = at["grey"], at["white"]
-    csf = np.clip(1 - grey - white, 0.03, 1) ** 2 * more_csf
-    grey, white = grey**2 * more_grey, white**2
-    solid = 1 - _inside(at["ventricle"] - anatomy.ventricle_mm - growth_mm, soft)
-    share = brain * solid / (csf + grey + white)
-    kept = share
-    if resected:
-        cavity = np.clip(core + 0.7 * rim, 0, 1)
-        core, rim, oedema = 0 * core, 0.4 * rim * (1 - cavity), oedema * (1 - cavity)
-        kept = kept * (1 - cavity)
-    brainy = (grey + white) * share
-    for name, level in (("rim", rim), ("tumour", core), ("oedema", oedema), ("lesion", lesion)):
-        row[name][:] = level * brainy
-        brainy = brainy * (1 - level)
-        kept = kept * (1 - level)
-    row["grey"][:] = grey * kept
-    row["white"][:] = white * kept
-    row["csf"][:] = brain - out.sum(axis=0)
-
-    # skull, scalp, face: shells around the brain joined with ellipsoids
-    outer = anatomy.skull_mm + 1.0
-    head = _inside(
-        np.minimum(at["hull"] - outer - anatomy.scalp_mm, at["face"] - 0.4 * anatomy.scalp_mm),
-        soft,
-    )
-    skull = np.maximum(_inside(at["hull"] - outer, soft), _inside(at["bone"], soft)) - brain
-    skull = np.clip(skull, 0, 1)
-    diploe = _inside(np.abs(at["hull"] - 1 - 0.5 * anatomy.skull_mm) - 0.2 * outer, soft)
-    diploe = np.maximum(diploe, _inside(at["bone"] + 3.0, soft))
-    row["marrow"][:] = 0.75 * skull * diploe
-    row["bone"][:] = skull - row["marrow"]
-    flesh = np.clip(head - brain - skull, 0, 1)
-    orbit = _inside(at["orbit"], soft) * flesh
-    eye = _inside(at["eye"], soft) * orbit
-    surface = np.minimum(at["hull"] - outer - anatomy.scalp_mm, at["face"])
-    fatty = np.clip(_inside(-surface - anatomy.scalp_mm, soft), 0.18, 0.9)
-    fatty = np.clip(fatty + 0.12 * (more_grey - 1), 0, 1) * (flesh - orbit)
-    row["fat"][:] = fatty + orbit - eye
-    row["csf"] += eye
-    row["muscle"][:] = flesh - fatty - orbit
-
-    for name, fraction in (
-        ("dura", 0.55 * _inside(at["dura"], soft)),
-        ("vessel", _inside(at["vessel"], soft)),
-        ("air", _inside(at["airway"], soft) * (1 - brain)),
-    ):
-        fraction = fraction * np.minimum(1, head + brain)
-        out *= 1 - fraction
-        row[name] += fraction
-    row["air"][:] = np.clip(1 - out[1:].sum(axis=0), 0, 1)
-    texture = 1 + (at["texture"] - 1) * 0.7 * brain
-    return out, texture.astype(np.float32)

@@ -1,4 +1,4 @@
-"""The MNI152 maps inside nilearn's wheel go in; tissue maps and distances of a head come out."""
+"""The standard head: tissue maps of the MNI152 brain, distances to the surfaces around it."""
 
 from __future__ import annotations
 
@@ -9,24 +9,16 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+from scipy import ndimage
 
-# Everything after the tissue maps is a signed distance in mm: negative inside.
+# Two tissue probabilities and the T1 texture (a factor near 1); then signed distances to surfaces
+# in mm, negative inside.
 CHANNELS = (
-    "grey",
-    "white",
-    "texture",
-    "hull",
-    "ventricle",
-    "dura",
-    "vessel",
-    "face",
-    "bone",
-    "airway",
-    "eye",
-    "orbit",
+    *("grey", "white", "texture"),
+    *("hull", "ventricle", "dura", "vessel", "face", "bone", "airway", "eye", "orbit"),
 )
 _LOW_MM, _HIGH_MM = np.array([-104, -138, -168]), np.array([104, 130, 112])
-_FAR_MM = 40.0
+_FAR_MM = 40.0  # distances are not followed further
 _TUBES_MM = {  # radius, then the polyline's points in MNI space
     "vessel": [
         (2.5, [(22, -14, -56), (14, -2, -32), (13, 2, -12)]),  # internal carotid
@@ -68,34 +60,76 @@ _FACE_MM = [  # centre, radii of ellipsoids
 
 @dataclass(frozen=True)
 class Atlas:
-    """Maps of a standard head, sampled together.
+    """Maps of a standard head, sampled together; axes are R, A, S."""
 
-    Attributes
-    ----------
-    maps : ndarray, shape (I, J, K, 12), float32
-        `CHANNELS` on the last axis: two tissue probabilities, the T1 texture (a factor near 1),
-        then signed distances in mm, negative inside.
-    spacing_mm : float
-        Edge of a voxel.
-    origin_mm : ndarray, shape (3,)
-        MNI position of voxel (0, 0, 0); axes are R, A, S.
-    white_sites_mm : ndarray, shape (N, 3)
-        Positions in periventricular white matter, for lesions.
-    lobe_sites_mm : ndarray, shape (N, 3)
-        Positions deep in a lobe, for tumours.
+    maps: np.ndarray  # (I, J, K, 12) float32, `CHANNELS` on the last axis
+    spacing_mm: float  # edge of a voxel
+    origin_mm: np.ndarray  # (3,) MNI position of voxel (0, 0, 0)
+    white_sites_mm: np.ndarray  # (N, 3) in periventricular white matter, for lesions
+    lobe_sites_mm: np.ndarray  # (N, 3) deep in a lobe, for tumours
+
+
+@lru_cache(maxsize=2)
+def build_atlas(spacing_mm: float = 2.0) -> Atlas:
+    """Build the maps, voxel edge 1 to 4 mm (about 100 MB at 2 mm), once a process.
+
+    Brain: the MNI152 2009a symmetric maps (grey, white, T1) in nilearn's wheel, a brain without
+    skull. Skull and scalp are shells around the closed brain, drawn per patient by
+    `anatomy.compose`; face, neck, vessels and cavities are ellipsoids and tubes.
     """
-
-    maps: np.ndarray
-    spacing_mm: float
-    origin_mm: np.ndarray
-    white_sites_mm: np.ndarray
-    lobe_sites_mm: np.ndarray
+    if not 1 <= spacing_mm <= 4:
+        raise ValueError(f"Atlas spacing {spacing_mm} mm: give a value from 1 to 4 mm.")
+    # 1. tissue probabilities on the atlas grid, which reaches down to the neck
+    shape = tuple(int(n) for n in (_HIGH_MM - _LOW_MM) // spacing_mm + 1)
+    t1, grey, white = _templates(spacing_mm, shape)
+    axes = [
+        (low + spacing_mm * np.arange(n)).astype(np.float32)
+        for low, n in zip(_LOW_MM, shape, strict=True)
+    ]
+    grid = np.meshgrid(*axes, indexing="ij", sparse=True)
+    x, y, z = grid
+    total = np.maximum(1, (grey + white) / 255)
+    grey, white = grey / 255 / total, white / 255 / total
+    # 2. surfaces: the closed brain with its cord, and the ventricles
+    brain = (t1 > 60) | (grey + white > 0.5)
+    brain = ndimage.binary_opening(brain, iterations=max(1, round(3 / spacing_mm)))
+    cord = _tubes("cord", grid)
+    hull = np.minimum(_hull(brain, spacing_mm), cord)
+    white = np.maximum(white, np.clip(0.5 - _tubes("cord_white", grid) / 2, 0, 1) * (z < -66))
+    csf = np.clip(1 - grey - white, 0, 1)
+    ventricle = _ventricle(csf, hull, grid, spacing_mm)
+    # 3. dura and sinuses: thin sheets in the midline and around the hull
+    falx = np.maximum(np.abs(x) - 0.8, np.hypot(y + 20, (z - 4)) * -1 + 52)
+    falx = np.maximum(np.maximum(falx, -(z - 2)), hull)
+    tentorium = np.abs(hull + 0.5) - 0.8
+    sinus = np.maximum(np.abs(x) - 3.5, np.abs(hull + 1.5) - 3.0)
+    sinus = np.maximum(sinus, np.minimum(-(z + 10), 40) * (y < 60) + 40 * (y >= 60))
+    # 4. texture: what the T1 map shows beyond what the tissue maps predict
+    predicted = 70 * csf + 165 * grey + 225 * white
+    texture = np.where(t1 > 60, t1 / np.maximum(predicted, 50), 1.0)
+    channels = {
+        "grey": grey,
+        "white": white,
+        "texture": np.clip(texture, 0.75, 1.2),
+        "hull": hull,
+        "ventricle": ventricle,
+        "dura": np.minimum(falx, tentorium),
+        "vessel": np.minimum(_tubes("vessel", grid), sinus),
+        "face": _face(grid),
+    }
+    channels |= {name: _tubes(name, grid) for name in ("bone", "airway", "eye", "orbit")}
+    maps = np.stack([channels[name] for name in CHANNELS], axis=-1)
+    maps = np.clip(maps, -_FAR_MM, _FAR_MM).astype(np.float32)
+    # 5. where lesions and tumours may lie
+    near = (white > 0.8) & (ventricle > 3) & (ventricle < 22) & (z > -20)
+    lobes = (white > 0.4) & (hull < -16) & (hull > -34) & (ventricle > 10) & (z > -25)
+    sites = [np.argwhere(m) * spacing_mm + _LOW_MM for m in (near, lobes & (np.abs(x) > 18))]
+    return Atlas(maps, float(spacing_mm), _LOW_MM.astype(np.float32), *sites)
 
 
 def _templates(spacing_mm, shape):
     """T1, grey and white maps of the wheel on the atlas grid, three arrays (I, J, K)."""
     import nibabel as nib
-    from scipy import ndimage
 
     # found without importing nilearn, which takes longer than all the rest
     package = find_spec("nilearn")
@@ -118,8 +152,6 @@ def _templates(spacing_mm, shape):
 
 def _distance(mask, spacing_mm):
     """Signed distance to the border of a mask in mm, negative inside, (I, J, K)."""
-    from scipy import ndimage
-
     outside = ndimage.distance_transform_edt(~mask, sampling=spacing_mm)
     inside = ndimage.distance_transform_edt(mask, sampling=spacing_mm)
     return (outside - inside).astype(np.float32)
@@ -127,8 +159,6 @@ def _distance(mask, spacing_mm):
 
 def _hull(brain, spacing_mm):
     """Smooth signed distance to the closed brain, found on every second voxel, (I, J, K)."""
-    from scipy import ndimage
-
     coarse = _distance(brain[::2, ::2, ::2], 2 * spacing_mm)
     coarse = _distance(_distance(coarse < 14, 2 * spacing_mm) < -14, 2 * spacing_mm)
     coarse = ndimage.gaussian_filter(coarse, 0.8)
@@ -137,8 +167,6 @@ def _hull(brain, spacing_mm):
 
 def _ventricle(csf, hull, grid, spacing_mm):
     """Signed distance to the largest pool of fluid deep inside the brain, (I, J, K)."""
-    from scipy import ndimage
-
     x, y, z = grid
     deep = (np.abs(x) < 40) & (y > -70) & (y < 42) & (z > -22) & (z < 40) & (hull < -14)
     components, _ = ndimage.label((csf > 0.5) & deep)
@@ -180,84 +208,3 @@ def _face(grid):
         q = np.sqrt(q + ((z - centre[2]) / radii[2]) ** 2)
         best = np.minimum(best, (q - 1) * min(radii))
     return best.astype(np.float32)
-
-
-@lru_cache(maxsize=2)
-def build_atlas(spacing_mm: float = 2.0) -> Atlas:
-    """Build the maps once; later calls return the same object.
-
-    Parameters
-    ----------
-    spacing_mm : float, default=2
-        Edge of a voxel of the maps, 1 to 4 mm.
-
-    Returns
-    -------
-    Atlas
-        About 100 MB at 2 mm.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the installed nilearn lacks its MNI152 maps.
-    ValueError
-        If the spacing is outside 1 to 4 mm.
-
-    Notes
-    -----
-    Brain: MNI152 2009a symmetric maps (GM, WM, T1) from nilearn's wheel, a brain without skull.
-    Skull and scalp are shells around the closed brain, drawn per patient by
-    `motionlib.cohorts.virtual.heads`; face, neck, vessels and cavities are ellipsoids and tubes.
-    """
-    from scipy import ndimage
-
-    if not 1 <= spacing_mm <= 4:
-        raise ValueError(f"Atlas spacing {spacing_mm} mm: give a value from 1 to 4 mm.")
-    shape = tuple(int(n) for n in (_HIGH_MM - _LOW_MM) // spacing_mm + 1)
-    t1, grey, white = _templates(spacing_mm, shape)
-    axes = [
-        (low + spacing_mm * np.arange(n)).astype(np.float32)
-        for low, n in zip(_LOW_MM, shape, strict=True)
-    ]
-    grid = np.meshgrid(*axes, indexing="ij", sparse=True)
-    x, y, z = grid
-    total = np.maximum(1, (grey + white) / 255)
-    grey, white = grey / 255 / total, white / 255 / total
-    brain = (t1 > 60) | (grey + white > 0.5)
-    brain = ndimage.binary_opening(brain, iterations=max(1, round(3 / spacing_mm)))
-    cord = _tubes("cord", grid)
-    hull = np.minimum(_hull(brain, spacing_mm), cord)
-    white = np.maximum(white, np.clip(0.5 - _tubes("cord_white", grid) / 2, 0, 1) * (z < -66))
-
-    csf = np.clip(1 - grey - white, 0, 1)
-    ventricle = _ventricle(csf, hull, grid, spacing_mm)
-
-    falx = np.maximum(np.abs(x) - 0.8, np.hypot(y + 20, (z - 4)) * -1 + 52)
-    falx = np.maximum(np.maximum(falx, -(z - 2)), hull)
-    tentorium = np.abs(hull + 0.5) - 0.8
-    sinus = np.maximum(np.abs(x) - 3.5, np.abs(hull + 1.5) - 3.0)
-    sinus = np.maximum(sinus, np.minimum(-(z + 10), 40) * (y < 60) + 40 * (y >= 60))
-    predicted = 70 * csf + 165 * grey + 225 * white
-    texture = np.where(t1 > 60, t1 / np.maximum(predicted, 50), 1.0)
-    maps = np.stack(
-        [
-            grey,
-            white,
-            np.clip(texture, 0.75, 1.2),
-            hull,
-            ventricle,
-            np.minimum(falx, tentorium),
-            np.minimum(_tubes("vessel", grid), sinus),
-            _face(grid),
-            _tubes("bone", grid),
-            _tubes("airway", grid),
-            _tubes("eye", grid),
-            _tubes("orbit", grid),
-        ],
-        axis=-1,
-    )
-    maps = np.clip(maps, -_FAR_MM, _FAR_MM).astype(np.float32)
-    near = (white > 0.8) & (ventricle > 3) & (ventricle < 22) & (z > -20)
-    lobes = (white > 0.4) & (hull < -16) & (hull > -34) & (ventricle > 10) & (z > -25)
-    sites = [np.argwhere(m) * spacing_mm + _LOW_MM for m in (near, lobes & (np.abs(x) > 18))]
-    return Atlas(maps, float(spacing_mm), _LOW_MM.astype(np.float32), *sites)

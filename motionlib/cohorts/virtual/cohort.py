@@ -1,4 +1,8 @@
-"""A seed goes in; virtual research cohorts, a real-motion test and a warehouse come out."""
+"""The embedded virtual cohort: three research cohorts, a real-motion test and a warehouse.
+
+Plans (`plans`) list the scans; every scan is then made alone (`make_scan`): draw the patient, lay
+him into a scanner, give his tissues their signal, acquire while he moves, grade, write.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +12,18 @@ import numpy as np
 import pandas as pd
 
 from motionlib.cohorts.selection import count_scans
-from motionlib.cohorts.virtual import anatomy as anatomy_module
-from motionlib.cohorts.virtual import heads, signal, warehouse
+from motionlib.cohorts.virtual import signal
+from motionlib.cohorts.virtual.anatomy import draw_anatomy
+from motionlib.cohorts.virtual.heads import acquire_contrast, render_head
 from motionlib.cohorts.virtual.plans import plan_real_motion, plan_research, plan_warehouse, rate
 from motionlib.cohorts.virtual.scanners import reformat, research_scanner, sample_scanner
 from motionlib.cohorts.virtual.store import Progress, collect, make_all, write_scan
-from motionlib.cohorts.virtual.warehouse import reject_scan, still_noise
+from motionlib.cohorts.virtual.warehouse import (
+    as_acquired,
+    emulate_scan,
+    reject_scan,
+    still_noise,
+)
 from motionlib.files import seed_from, write_table
 
 CAPTION = (
@@ -103,52 +113,47 @@ def make_cohort(
 
 
 def make_scan(item: dict) -> dict:
-    """Make one planned scan (a task): draw the patient, render, acquire, grade, write.
+    """Make one planned scan (a task) and return what `store.write_scan` returns.
 
-    Parameters
-    ----------
-    item : dict
-        From the plan; everything drawn comes from its seed and names.
-
-    Returns
-    -------
-    dict
-        As `store.write_scan`.
+    The patient comes from the seed and his name alone, so that he is the same at every visit; all
+    else from the seed and the names of patient, session and role.
     """
-    person = dict(item["person"])
+    # 1. the patient
     patient = np.random.default_rng(seed_from(item["seed"], item["source_participant_id"]))
-    anatomy = anatomy_module.draw_anatomy(patient, sex=item["sex"], **person)
+    anatomy = draw_anatomy(patient, sex=item["sex"], **item["person"])
     rng = np.random.default_rng(
         seed_from(item["seed"], item["participant_id"], item["session"], item["role"])
     )
+    # 2. the scanner
     if item["role"] in ("warehouse", "excluded"):
         scanner = sample_scanner(rng, hospital=item["hospital"])
     else:
         choices = _PROTOCOLS[item["cohort"]]
         dose = 0.0 if item["cohort"] == "virtual-adni" else rng.uniform(0.85, 1.15)
         scanner = research_scanner(choices[item["scanner"] % len(choices)], rng, gadolinium=dose)
-    head = heads.render_head(
+    # 3. the motion-free signal
+    head = render_head(
         anatomy,
         spacing_mm=item["spacing_mm"] * np.array(scanner.protocol.voxel_ratio),
         rng=rng,
         resected=item["resected"],
         growth_mm=item["growth_mm"],
     )
-    volume = heads.acquire_contrast(
+    volume = acquire_contrast(
         head, scanner.protocol, rng, gadolinium=scanner.gadolinium, bias=scanner.bias
     )
-    description, grades = warehouse.describe(scanner), None
+    # 4. the acquisition: rejected, still, or moving
     if item["reject"]:
         volume, affine = reject_scan(volume, head.affine, item["reject"], scanner, rng)
-        description = warehouse.describe(warehouse.as_acquired(scanner))
-        return write_scan(item, volume, affine, description, None, {"severity_mm": None})
+        facts = as_acquired(scanner).facts()
+        return write_scan(item, volume, affine, facts, None, {"severity_mm": None})
     if item["role"] == "research":
         volume, info = still_noise(volume, scanner.noise_sd, rng), {"severity_mm": 0.0}
     else:
-        volume, info = warehouse.emulate_scan(
+        volume, info = emulate_scan(
             volume, head.affine, scanner, severity=item["severity_mm"], rng=rng
         )
-    if item["role"] == "warehouse":
-        grades = rate(info["severity_mm"], rng)
+    # 5. grades and archive
+    grades = rate(info["severity_mm"], rng) if item["role"] == "warehouse" else None
     volume, affine = reformat(volume, head.affine, scanner.tilt_deg)
-    return write_scan(item, volume, affine, description, grades, info)
+    return write_scan(item, volume, affine, scanner.facts(), grades, info)

@@ -1,10 +1,12 @@
-"""A seed, an age and a pathology go in; a virtual head and its motion-free contrast come out."""
+"""A virtual head as it lies in a scanner, and its motion-free contrast."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
 import numpy as np
+from scipy.fft import next_fast_len
+from scipy.spatial.transform import Rotation
 
 from motionlib.cohorts.virtual.anatomy import (
     LOW_MM,
@@ -12,65 +14,25 @@ from motionlib.cohorts.virtual.anatomy import (
     PATCH_MM,
     Anatomy,
     compose,
-    draw_anatomy,
     sample_maps,
 )
-from motionlib.cohorts.virtual.atlas import Atlas, build_atlas
+from motionlib.cohorts.virtual.atlas import build_atlas
 from motionlib.cohorts.virtual.signal import Protocol, tissue_signal
 
-__all__ = [
-    "Anatomy",
-    "Atlas",
-    "Head",
-    "acquire_contrast",
-    "build_atlas",
-    "draw_anatomy",
-    "make_head",
-    "render_head",
-]
-
 FIELD_OF_VIEW_MM = (186.0, 240.0, 240.0)
+CROWN_MM = 84.0  # height of the brain's top in MNI space
 
 
 @dataclass(frozen=True)
 class Head:
-    """One head as it lies in one scanner.
+    """One head in one scanner: tissue fractions where there is not only air."""
 
-    Attributes
-    ----------
-    shape : tuple of 3 int
-        The scanner's grid.
-    affine : ndarray, shape (4, 4)
-        Voxel indices to mm, axes R, A, S.
-    index : ndarray, shape (M,)
-        Flat voxels in or near the head; the others are air.
-    fractions : ndarray, shape (14, M), float32
-        Share of each of `signal.TISSUES` in those voxels; sums to 1.
-    texture : ndarray, shape (M,), float32
-        Brightness within a tissue, near 1.
-    t1_factor : ndarray, shape (14,)
-        Passed on from the anatomy.
-    """
-
-    shape: tuple[int, int, int]
-    affine: np.ndarray
-    index: np.ndarray
-    fractions: np.ndarray = field(repr=False)
-    texture: np.ndarray = field(repr=False)
-    t1_factor: np.ndarray = field(repr=False)
-
-    @property
-    def tissue(self) -> np.ndarray:
-        """Fractions of every voxel, (14, I, J, K), float32."""
-        maps = np.zeros((len(self.fractions), int(np.prod(self.shape))), np.float32)
-        maps[0] = 1
-        maps[:, self.index] = self.fractions
-        return maps.reshape(-1, *self.shape)
-
-    @property
-    def labels(self) -> np.ndarray:
-        """Index of the commonest tissue, (I, J, K), uint8."""
-        return self.tissue.argmax(axis=0).astype(np.uint8)
+    shape: tuple[int, int, int]  # the scanner's grid
+    affine: np.ndarray  # (4, 4) voxel indices to mm, axes R, A, S
+    index: np.ndarray  # (M,) flat voxels in or near the head
+    fractions: np.ndarray = field(repr=False)  # (14, M) float32, sums to 1; `signal.TISSUES`
+    texture: np.ndarray = field(repr=False)  # (M,) float32, brightness within a tissue, near 1
+    t1_factor: np.ndarray = field(repr=False)  # (14,) the patient's
 
 
 def render_head(
@@ -80,69 +42,35 @@ def render_head(
     rng: np.random.Generator,
     resected: bool = False,
     growth_mm: float = 0.0,
-    top_margin_mm: float | None = None,
 ) -> Head:
-    """Lay a patient into the scanner, with a new pose and field of view.
+    """Lay a patient into the scanner, with this visit's pose and field of view.
 
-    Parameters
-    ----------
-    anatomy : Anatomy
-        From `draw_anatomy`.
-    spacing_mm : float or sequence of 3
-        Voxel edges on the axes R, A, S.
-    rng : numpy.random.Generator
-        The visit's own.
-    resected : bool, default=False
-        The tumour's core has become a cavity filled with fluid.
-    growth_mm : float, default=0
-        Growth of the ventricles since the first visit.
-    top_margin_mm : float, optional
-        Air above the head; a negative value cuts the head off. Default: 8 to 22 mm.
-
-    Returns
-    -------
-    Head
-        Field of view about 186 x 240 x 240 mm.
+    `spacing_mm` is the voxel edge, or the three on the axes R, A, S. `resected`: the tumour's core
+    has become a cavity filled with fluid; `growth_mm`: of the ventricles since the first visit.
     """
-    from scipy.fft import next_fast_len
-
+    # 1. the scanner's grid, with 8 to 22 mm of air above the head
     atlas = build_atlas()
     spacing = np.broadcast_to(np.asarray(spacing_mm, float), (3,))
     shape = tuple(int(next_fast_len(round(n))) for n in np.array(FIELD_OF_VIEW_MM) / spacing)
-    if top_margin_mm is None:
-        top_margin_mm = rng.uniform(8, 22)
-    crown_mm = 84 + anatomy.skull_mm + anatomy.scalp_mm
-    angles = np.deg2rad(rng.normal(0, (3.9, 2.5, 2.5)))
-    shift = rng.normal(0, (2.5, 4.0, 0.0))
-    rotation = _rotation(angles)
+    top_margin_mm = rng.uniform(8, 22)
+    crown_mm = CROWN_MM + anatomy.skull_mm + anatomy.scalp_mm
     extent = np.array(shape) * spacing
     centre = np.array([0, -10.0, crown_mm * anatomy.scale[2] + top_margin_mm - extent[2] / 2])
+    # 2. the pose: a turn of the head, a shift of the grid
+    angles = np.deg2rad(rng.normal(0, (3.9, 2.5, 2.5)))
+    shift = rng.normal(0, (2.5, 4.0, 0.0))
     affine = np.diag([*spacing, 1.0])
     affine[:3, 3] = centre + shift - (np.array(shape) - 1) / 2 * spacing
-    # voxel -> scanner -> the patient's own axes at template size
-    to_patient = (rotation / anatomy.scale[:, None]) @ affine[:3, :3]
-    offset = (rotation / anatomy.scale[:, None]) @ affine[:3, 3]
+    # 3. voxel -> scanner -> the patient's own axes at template size
+    turn = Rotation.from_euler("xyz", angles).as_matrix() / anatomy.scale[:, None]
     index, sampled = sample_maps(
-        np.array(shape), to_patient, offset, anatomy.nodes_mm, LOW_MM, NODE_MM,
+        np.array(shape), turn @ affine[:3, :3], turn @ affine[:3, 3],
+        anatomy.nodes_mm, LOW_MM, NODE_MM,
         atlas.maps, atlas.origin_mm.astype(float), atlas.spacing_mm,
         anatomy.patches, PATCH_MM,
     )  # fmt: skip
     tissue, texture = compose(sampled, anatomy, float(spacing.max()), resected, growth_mm)
     return Head(shape, affine, index, tissue, texture, anatomy.t1_factor)
-
-
-def make_head(
-    rng: np.random.Generator,
-    *,
-    spacing_mm=3.0,
-    age: float = 50.0,
-    ventricle: float = 0.0,
-    lesions: int = 0,
-    tumour: bool = False,
-) -> Head:
-    """Draw a patient and lay it into the scanner: `draw_anatomy`, then `render_head`."""
-    anatomy = draw_anatomy(rng, age=age, ventricle=ventricle, lesions=lesions, tumour=tumour)
-    return render_head(anatomy, spacing_mm=spacing_mm, rng=rng)
 
 
 def acquire_contrast(
@@ -153,25 +81,9 @@ def acquire_contrast(
     gadolinium: float = 0.0,
     bias: float = 0.15,
 ) -> np.ndarray:
-    """Give every tissue its signal: no motion, no noise yet.
+    """Give every tissue its signal: (I, J, K), float32, white matter near 1, no motion, no noise.
 
-    Parameters
-    ----------
-    head : Head
-        Tissue fractions.
-    protocol : Protocol
-        Sequence and field strength.
-    rng : numpy.random.Generator
-        Draws the coil's bias field.
-    gadolinium : float, default=0
-        Dose as a multiple of the usual one.
-    bias : float, default=0.15
-        Standard deviation of the logarithm of the bias field.
-
-    Returns
-    -------
-    ndarray, shape (I, J, K), float32
-        Non-negative; white matter near 1.
+    `gadolinium` is a multiple of the usual dose, `bias` the strength of the coil's bias field.
     """
     signal = tissue_signal(protocol, gadolinium=gadolinium, t1_factor=head.t1_factor)
     volume = np.zeros(head.shape, np.float32)
@@ -183,22 +95,11 @@ def acquire_contrast(
 def bias_field(
     shape: tuple[int, ...], affine: np.ndarray, strength: float, rng: np.random.Generator
 ) -> np.ndarray:
-    """Draw the sensitivity of a coil.
+    """Draw the sensitivity of a coil: (I, J, K), float32, smooth, near 1, falling off below.
 
-    Parameters
-    ----------
-    shape : tuple of 3 int
-    affine : ndarray, shape (4, 4)
-        Voxel indices to mm, third axis upwards.
-    strength : float
-        Standard deviation of its logarithm, about.
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    ndarray, shape (I, J, K), float32
-        Smooth, near 1, falling off below the coil.
+    `strength` is about the standard deviation of its logarithm; the third axis points upwards.
     """
+    # a sum of 27 products of low cosines, the higher ones weaker
     waves = [
         np.cos(np.outer(np.linspace(0, np.pi, n), np.arange(3))).astype(np.float32) for n in shape
     ]
@@ -212,10 +113,3 @@ def bias_field(
     z_mm = affine[2, 2] * np.arange(shape[2]) + affine[2, 3]
     falloff = 1 / (1 + np.exp(-(z_mm - z_mm[0] - 22) / 9))
     return np.exp(log) * falloff.astype(np.float32)
-
-
-def _rotation(angles) -> np.ndarray:
-    """Rotation about x, then y, then z, (3, 3)."""
-    from scipy.spatial.transform import Rotation
-
-    return Rotation.from_euler("xyz", angles).as_matrix()

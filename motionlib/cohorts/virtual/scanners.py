@@ -1,4 +1,10 @@
-"""A generator goes in; a hospital's scanner, with its sequence and its weaknesses, comes out."""
+"""Scanners of 39 hospitals, and of studies with a strict protocol: sequence and weaknesses.
+
+Source: paper §III-A.2 for the vendors and the 39 hospitals. The rest is ours: "no homogenisation on
+the acquisition parameters" is rendered by wide ranges of sequence timing, field strength, voxel
+shape, smoothing, noise, bias field, grey scale and contrast agent, and by reformats that are
+archived in place of the acquired planes.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +12,8 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
+from scipy import ndimage
+from scipy.spatial.transform import Rotation
 
 from motionlib.cohorts.virtual.signal import Protocol
 from motionlib.files import seed_from
@@ -14,7 +22,14 @@ from motionlib.files import seed_from
 VENDOR_IMAGES = {"Siemens": 3752, "GE": 1710, "Philips": 33, "Toshiba": 5}
 VENDOR_HOSPITALS = {"Siemens": 24, "GE": 12, "Philips": 2, "Toshiba": 1}
 GADOLINIUM_SHARE = 0.4  # not stated in the paper
-REFORMAT_SHARE = 0.5  # not stated in the paper; see `console.reformat`
+REFORMAT_SHARE = 0.5  # not stated in the paper; see `reformat`
+_MPRAGE_SHARE = {"Siemens": 0.75, "GE": 0.55, "Philips": 0.5, "Toshiba": 0.1}
+_ORDERS = {
+    "Siemens": ("linear", "linear", "linear", "linear"),
+    "GE": ("linear", "linear", "segmented", "centric"),
+    "Philips": ("linear", "centric", "segmented", "centric"),
+    "Toshiba": ("linear", "linear", "linear", "linear"),
+}
 _AXES = ((1, 1), (1, 0), (0, 0), (0, 2))  # sagittal, its partitions, axial, its partitions
 _MODELS = {
     ("Siemens", 1.5): ("Avanto", "Aera", "Symphony"),
@@ -30,59 +45,47 @@ _MODELS = {
 
 @dataclass(frozen=True)
 class Scanner:
-    """One scanner on one day.
+    """One scanner on one day."""
 
-    Attributes
-    ----------
-    hospital : int
-        1 to 39.
-    protocol : Protocol
-        Sequence, field strength, vendor, voxel shape, noise.
-    phase_axis, slow_axis : int
-        Array axes of phase encoding and of the outer loop, along which motion acts.
-    order : str
-        Order of the phase-encoding steps: ``"linear"``, ``"centric"`` or ``"segmented"``.
-    partial_fourier : float
-        Share of the phase-encoding steps acquired.
-    blur_mm : float
-        Width (FWHM) of the reconstruction's smoothing, at a spacing of 3 mm.
-    gamma : float
-        Exponent of the grey scale after reconstruction.
-    bias : float
-        Strength of the coil's bias field.
-    noise_sd : float
-        Complex noise before the magnitude, as a fraction of the foreground mean.
-    floor : float
-        Offset added after the magnitude, as a fraction of the foreground mean.
-    gadolinium : float
-        Dose as a multiple of the usual one, 0 without contrast agent.
-    tilt_deg : tuple of float
-        Tilt about R, A and S of the reformat that is archived; zeros: the acquired planes are.
-    """
-
-    hospital: int
+    hospital: int  # 1 to 39; 0 is no hospital of the warehouse
     protocol: Protocol
-    phase_axis: int
-    slow_axis: int
-    order: str
-    partial_fourier: float
-    blur_mm: float
-    gamma: float
-    bias: float
-    noise_sd: float
-    floor: float
-    gadolinium: float
+    phase_axis: int  # array axis of phase encoding
+    slow_axis: int  # array axis of the outer loop, along which motion acts
+    order: str  # of the phase-encoding steps: "linear", "centric" or "segmented"
+    partial_fourier: float  # share of the phase-encoding steps acquired
+    blur_mm: float  # width (FWHM) of the reconstruction's smoothing, at a spacing of 3 mm
+    gamma: float  # exponent of the grey scale after reconstruction
+    bias: float  # strength of the coil's bias field
+    noise_sd: float  # complex noise before the magnitude, as a fraction of the foreground mean
+    floor: float  # offset added after the magnitude, as a fraction of the foreground mean
+    gadolinium: float  # dose as a multiple of the usual one, 0 without contrast agent
+    # tilt about R, A and S of the reformat that is archived; zeros: the acquired planes are
     tilt_deg: tuple[float, float, float] = (0.0, 0.0, 0.0)
+
+    def facts(self) -> dict:
+        """Tell what a row of the manifest and of ``truth.tsv`` says."""
+        return {
+            "manufacturer": self.protocol.manufacturer,
+            "field_strength": self.protocol.field_strength,
+            "contrast_agent": int(self.gadolinium > 0),
+            "hospital": self.hospital,
+            "model": self.protocol.model,
+            "sequence": self.protocol.sequence,
+            "order": self.order,
+            "phase_axis": self.phase_axis,
+            "blur_mm": round(self.blur_mm, 3),
+            "gamma": round(self.gamma, 3),
+            "bias": round(self.bias, 3),
+            "noise_sd": round(self.noise_sd, 4),
+            "tilt_deg": round(float(np.rad2deg(_turn(self.tilt_deg).magnitude())), 2),
+        }
 
 
 @lru_cache(maxsize=1)
 def hospitals() -> tuple[tuple[str, float, float], ...]:
-    """Tell the 39 hospitals: vendor, size, usual quality.
+    """Vendor, size and usual quality of the 39 hospitals.
 
-    Returns
-    -------
-    tuple of (str, float, float)
-        Size is relative within a vendor; quality is normal with mean 0 (negative: worse).
+    Sizes are relative within a vendor; quality is normal with mean 0 (negative: worse).
     """
     rng = np.random.default_rng(seed_from("motionlib hospitals"))
     rows = []
@@ -93,26 +96,9 @@ def hospitals() -> tuple[tuple[str, float, float], ...]:
 
 
 def sample_scanner(rng: np.random.Generator, *, hospital: int | None = None) -> Scanner:
-    """Draw a scanner of the warehouse.
+    """Draw a scanner of the warehouse, vendors in the published shares.
 
-    Parameters
-    ----------
-    rng : numpy.random.Generator
-        The scan's own.
-    hospital : int, optional
-        1 to 39, for a patient who returns; drawn if not given.
-
-    Returns
-    -------
-    Scanner
-        Vendors in the published shares (Siemens 3752, GE 1710, Philips 33, Toshiba 5 of 5500).
-
-    Notes
-    -----
-    Source: paper §III-A.2 for the vendors and the 39 hospitals. The rest is ours: "no
-    homogenisation on the acquisition parameters" is rendered by wide ranges of sequence timing,
-    field strength, voxel shape, smoothing, noise, bias field, grey scale and contrast agent, and
-    by reformats that are archived in place of the acquired planes.
+    `hospital`, 1 to 39, is for a patient who returns; it is drawn if not given.
     """
     table = hospitals()
     if hospital is None:
@@ -120,19 +106,15 @@ def sample_scanner(rng: np.random.Generator, *, hospital: int | None = None) -> 
         hospital = int(rng.choice(len(table), p=shares / shares.sum())) + 1
     if not 1 <= hospital <= len(table):
         raise ValueError(f"Hospital {hospital} does not exist: give 1 to {len(table)}.")
-    vendor, _, quality = table[hospital - 1]
+    vendor, _, usual_quality = table[hospital - 1]
     field_strength = float(rng.choice([1.5, 3.0], p=[0.6, 0.4]))
-    protocol = _protocol(rng, vendor, field_strength)
-    quality = 0.6 * quality + 0.8 * rng.normal()
+    protocol = _routine_protocol(rng, vendor, field_strength)
+    quality = 0.6 * usual_quality + 0.8 * rng.normal()
     phase_axis, slow_axis = _AXES[rng.choice(len(_AXES), p=(0.55, 0.15, 0.15, 0.15))]
-    order = {
-        "Siemens": ("linear", "linear", "linear", "linear"),
-        "GE": ("linear", "linear", "segmented", "centric"),
-        "Philips": ("linear", "centric", "segmented", "centric"),
-        "Toshiba": ("linear", "linear", "linear", "linear"),
-    }[vendor][rng.integers(4)]
+    order = _ORDERS[vendor][rng.integers(4)]
     gadolinium = rng.uniform(0.7, 1.3) if rng.random() < GADOLINIUM_SHARE else 0.0
     tilt_deg = rng.normal((12.0, 0.0, 0.0), (7.0, 4.0, 4.0)) * (rng.random() < REFORMAT_SHARE)
+    # keyword arguments are drawn from top to bottom: their order decides every warehouse
     return Scanner(
         hospital=hospital,
         protocol=protocol,
@@ -155,19 +137,7 @@ def research_scanner(
 ) -> Scanner:
     """Draw the scanner of a study with a strict protocol: sharp, little noise, sagittal.
 
-    Parameters
-    ----------
-    protocol : Protocol
-        Of the study.
-    rng : numpy.random.Generator
-        The scan's own: coil loading and noise differ a little.
-    gadolinium : float, default=0
-        Dose as a multiple of the usual one.
-
-    Returns
-    -------
-    Scanner
-        Hospital 0, which is no hospital of the warehouse.
+    Only coil loading and noise differ a little from scan to scan.
     """
     return Scanner(
         hospital=0,
@@ -185,13 +155,13 @@ def research_scanner(
     )
 
 
-def _protocol(rng, vendor, field_strength) -> Protocol:
+def _routine_protocol(rng, vendor, field_strength) -> Protocol:
     """Sequence of a clinical routine scan: wide ranges around the usual."""
     model = str(rng.choice(_MODELS[vendor, field_strength]))
     thick = float(rng.choice([1.0, 1.2, 1.5, 2.0], p=[0.45, 0.25, 0.2, 0.1]))
     ratio = [float(rng.uniform(0.95, 1.15))] * 3
     ratio[int(rng.choice(3, p=[0.45, 0.1, 0.45]))] *= thick
-    base = Protocol(
+    spgr = Protocol(
         f"{vendor.lower()}-routine",
         vendor,
         model,
@@ -203,49 +173,33 @@ def _protocol(rng, vendor, field_strength) -> Protocol:
         flip_deg=float(rng.uniform(14, 32)),
         voxel_ratio=tuple(ratio),
     )
-    if rng.random() < {"Siemens": 0.75, "GE": 0.55, "Philips": 0.5, "Toshiba": 0.1}[vendor]:
-        return replace(
-            base,
-            sequence="mprage",
-            tr_ms=float(rng.uniform(1700, 2500)),
-            ti_ms=float(rng.uniform(800, 1100)),
-            flip_deg=float(rng.uniform(7, 15)),
-            te_ms=float(rng.uniform(2.2, 4.5)),
-            n_echoes=128,
-        )
-    return base
+    if rng.random() >= _MPRAGE_SHARE[vendor]:
+        return spgr
+    return replace(
+        spgr,
+        sequence="mprage",
+        tr_ms=float(rng.uniform(1700, 2500)),
+        ti_ms=float(rng.uniform(800, 1100)),
+        flip_deg=float(rng.uniform(7, 15)),
+        te_ms=float(rng.uniform(2.2, 4.5)),
+        n_echoes=128,
+    )
 
 
 def reformat(volume: np.ndarray, affine: np.ndarray, tilt_deg) -> tuple[np.ndarray, np.ndarray]:
-    """Cut a scan anew along tilted planes, as consoles do for reading.
+    """Cut a scan (I, J, K) anew along tilted planes, as consoles do for reading.
 
-    Parameters
-    ----------
-    volume : ndarray, shape (I, J, K)
-        Magnitude image.
-    affine : ndarray, shape (4, 4)
-        Voxel indices to RAS mm.
-    tilt_deg : sequence of 3 float
-        Rotation of the new planes about R, A and S; all zero gives the scan back.
+    `tilt_deg` turns the planes about R, A and S; all zero gives the scan back. The new voxels have
+    the same size about the same centre, interpolated linearly, zero outside; the affine returned
+    keeps the head where it is in the scanner.
 
-    Returns
-    -------
-    volume : ndarray, shape (I, J, K), float32
-        On voxels of the same size about the same centre, interpolated linearly; zero outside.
-    affine : ndarray, shape (4, 4)
-        Of the new voxels: the head stays where it is in the scanner.
-
-    Notes
-    -----
     Source: ours. Routine scans are often read, and archived, in other planes than the acquired
     ones; interpolation then is no sign of motion. The tilt is drawn at random (`sample_scanner`)
     and does not follow the head's own pose, as a technician's would.
     """
-    from scipy import ndimage
-
     if not np.any(tilt_deg):
         return volume, affine
-    turned = _rotation(tilt_deg).as_matrix() @ affine[:3, :3]
+    turned = _turn(tilt_deg).as_matrix() @ affine[:3, :3]
     step = np.linalg.solve(affine[:3, :3], turned)  # from new voxels to old ones
     centre = (np.array(volume.shape) - 1) / 2
     offset = centre - step @ centre
@@ -256,12 +210,6 @@ def reformat(volume: np.ndarray, affine: np.ndarray, tilt_deg) -> tuple[np.ndarr
     return new, moved
 
 
-def tilt_size_deg(tilt_deg) -> float:
-    """Angle in degrees between the acquired planes and the reformat."""
-    return float(np.rad2deg(_rotation(tilt_deg).magnitude()))
-
-
-def _rotation(tilt_deg):
-    from scipy.spatial.transform import Rotation
-
+def _turn(tilt_deg) -> Rotation:
+    """Rotation about R, then A, then S."""
     return Rotation.from_euler("xyz", tilt_deg, degrees=True)

@@ -1,27 +1,10 @@
-"""Tissues and scanner settings go in; the T1-weighted signal of every tissue comes out."""
+"""T1-weighted signal of the tissues of a head under a sequence (Bloch equations, steady state)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
-
-TISSUES = (
-    "air",
-    "csf",
-    "grey",
-    "white",
-    "bone",
-    "marrow",
-    "fat",
-    "muscle",
-    "vessel",
-    "dura",
-    "lesion",
-    "oedema",
-    "tumour",
-    "rim",
-)
 
 # Rounded textbook values, not taken from the paper: T1 at 1.5 T, T1 at 3 T, proton density,
 # T2* at 1.5 T, T2* at 3 T (ms), gadolinium some five minutes after injection (mmol/l).
@@ -41,74 +24,55 @@ _PROPERTIES = {
     "tumour": (1700, 2100, 0.95, 110, 80, 0.02),
     "rim": (1250, 1550, 0.90, 80, 55, 0.45),
 }
-_RELAXIVITY = {1.5: 4.5, 3.0: 4.2}  # litre / mmol / s
-FIELD_STRENGTHS = (1.5, 3.0)
+TISSUES = tuple(_PROPERTIES)
+_RELAXIVITY = {1.5: 4.5, 3.0: 4.2}  # of gadolinium, litre / mmol / s
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """One three-dimensional T1-weighted sequence on one scanner.
-
-    Attributes
-    ----------
-    name, manufacturer, model : str
-        What the manifest and ``truth.tsv`` say.
-    field_strength : float
-        1.5 or 3.0 tesla.
-    sequence : str
-        ``"spgr"`` (steady-state spoiled gradient echo) or ``"mprage"`` (inversion-prepared).
-    tr_ms, te_ms, ti_ms, flip_deg : float
-        Repetition time (for MPRAGE the whole inversion cycle), echo time, inversion time to the
-        centre of the echo train, flip angle. `ti_ms` is ignored by ``"spgr"``.
-    echo_spacing_ms, n_echoes : float, int
-        Echo train of the MPRAGE; ignored by ``"spgr"``.
-    voxel_ratio : tuple of float
-        Voxel edge on the axes R, A, S, as a multiple of the cohort's spacing.
-    order : str
-        Order of the phase-encoding steps: ``"linear"``, ``"centric"`` or ``"segmented"``.
-    noise_sd : float
-        Standard deviation of the complex noise, as a fraction of the foreground mean.
-    """
+    """One three-dimensional T1-weighted sequence on one scanner."""
 
     name: str
     manufacturer: str
     model: str
-    field_strength: float
-    sequence: str
-    tr_ms: float
+    field_strength: float  # 1.5 or 3.0 tesla
+    sequence: str  # "spgr" (spoiled gradient echo, steady state) or "mprage" (inversion-prepared)
+    tr_ms: float  # repetition time; for MPRAGE the whole inversion cycle
     te_ms: float
-    ti_ms: float
+    ti_ms: float  # inversion to the centre of the echo train; "spgr" ignores it and the train
     flip_deg: float
     echo_spacing_ms: float = 8.0
     n_echoes: int = 160
-    voxel_ratio: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    order: str = "linear"
-    noise_sd: float = 0.03
+    voxel_ratio: tuple[float, float, float] = (1.0, 1.0, 1.0)  # edges R, A, S / cohort's spacing
+    order: str = "linear"  # of the phase-encoding steps: "linear", "centric" or "segmented"
+    noise_sd: float = 0.03  # of the complex noise, as a fraction of the foreground mean
+
+
+def tissue_signal(protocol: Protocol, *, gadolinium: float = 0.0, t1_factor=1.0) -> np.ndarray:
+    """Signal of every tissue, shape (14,), in the order of `TISSUES`; white matter is 1.
+
+    `gadolinium` is a multiple of the usual dose; `t1_factor`, a number or shape (14,), multiplies
+    T1: patients differ.
+    """
+    t1_ms, density, t2s_ms = relaxation(protocol.field_strength, gadolinium=gadolinium)
+    t1_ms = t1_ms * t1_factor
+    timing = {"tr_ms": protocol.tr_ms, "te_ms": protocol.te_ms, "flip_deg": protocol.flip_deg}
+    if protocol.sequence == "spgr":
+        signal = spgr_signal(t1_ms, density, t2s_ms, **timing)
+    elif protocol.sequence == "mprage":
+        timing |= {"ti_ms": protocol.ti_ms, "n_echoes": protocol.n_echoes}
+        timing["echo_spacing_ms"] = protocol.echo_spacing_ms
+        signal = mprage_signal(t1_ms, density, t2s_ms, **timing)
+    else:
+        raise ValueError(f"Unknown sequence {protocol.sequence!r}: give 'spgr' or 'mprage'.")
+    return signal / signal[TISSUES.index("white")]
 
 
 def relaxation(
     field_strength: float, *, gadolinium: float = 0.0
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """T1, proton density and T2* of every tissue.
-
-    Parameters
-    ----------
-    field_strength : float
-        1.5 or 3.0 tesla.
-    gadolinium : float, default=0
-        Dose as a multiple of the usual one; 0 means no contrast agent.
-
-    Returns
-    -------
-    tuple of ndarray, each of shape (14,)
-        T1 in ms, proton density relative to water, T2* in ms, in the order of `TISSUES`.
-
-    Raises
-    ------
-    ValueError
-        If the field strength is not in the tables.
-    """
-    if field_strength not in FIELD_STRENGTHS:
+    """T1 in ms, proton density relative to water and T2* in ms of every tissue, each (14,)."""
+    if field_strength not in _RELAXIVITY:
         raise ValueError(
             f"Field strength {field_strength} T is not in the tables: give 1.5 or 3.0."
         )
@@ -120,20 +84,7 @@ def relaxation(
 
 
 def spgr_signal(t1_ms, density, t2s_ms, *, tr_ms, te_ms, flip_deg) -> np.ndarray:
-    """Steady-state signal of the spoiled gradient echo (the Ernst equation).
-
-    Parameters
-    ----------
-    t1_ms, density, t2s_ms : ndarray
-        Tissue properties.
-    tr_ms, te_ms, flip_deg : float
-        Repetition time, echo time, flip angle.
-
-    Returns
-    -------
-    ndarray
-        Non-negative signal, relative to the proton density of water.
-    """
+    """Steady-state signal of the spoiled gradient echo (the Ernst equation), as `density`."""
     flip = np.deg2rad(flip_deg)
     e1 = np.exp(-tr_ms / t1_ms)
     return density * np.sin(flip) * (1 - e1) / (1 - np.cos(flip) * e1) * np.exp(-te_ms / t2s_ms)
@@ -144,27 +95,6 @@ def mprage_signal(
 ) -> np.ndarray:
     """Magnitude at the centre of an inversion-prepared echo train, in the steady state.
 
-    Parameters
-    ----------
-    t1_ms, density, t2s_ms : ndarray
-        Tissue properties.
-    tr_ms, te_ms, ti_ms, flip_deg, echo_spacing_ms : float
-        Cycle, echo time, inversion to the middle of the train, flip angle, echo spacing.
-    n_echoes : int
-        Echoes in the train, linear order.
-
-    Returns
-    -------
-    ndarray
-        Non-negative signal, relative to the proton density of water.
-
-    Raises
-    ------
-    ValueError
-        If the echo train does not fit between the inversions.
-
-    Notes
-    -----
     The longitudinal magnetisation recovers freely before and after the train and with a
     shortened time constant during it; the cycle is closed by solving for the value before the
     inversion.
@@ -177,6 +107,7 @@ def mprage_signal(
             f"{tr_ms} ms: use fewer echoes or a longer cycle."
         )
     flip = np.deg2rad(flip_deg)
+    # the train of small flips looks like recovery with a shorter T1 towards a lower value
     effective = 1.0 / (1.0 / t1_ms - np.log(np.cos(flip)) / echo_spacing_ms)
     driven = density * effective / t1_ms
     e_before, e_after = np.exp(-before / t1_ms), np.exp(-after / t1_ms)
@@ -188,43 +119,6 @@ def mprage_signal(
     start = entry - e_before * constant / (1 - slope)
     middle = driven * (1 - e_half) + start * e_half
     return np.abs(middle) * np.sin(flip) * np.exp(-te_ms / t2s_ms)
-
-
-def tissue_signal(protocol: Protocol, *, gadolinium: float = 0.0, t1_factor=1.0) -> np.ndarray:
-    """Signal of every tissue under a protocol.
-
-    Parameters
-    ----------
-    protocol : Protocol
-        Sequence and field strength.
-    gadolinium : float, default=0
-        Dose as a multiple of the usual one.
-    t1_factor : float or ndarray of shape (14,), default=1
-        Differences between patients: multiplies T1.
-
-    Returns
-    -------
-    ndarray, shape (14,)
-        In the order of `TISSUES`, scaled so that white matter is 1.
-    """
-    t1_ms, density, t2s_ms = relaxation(protocol.field_strength, gadolinium=gadolinium)
-    t1_ms = t1_ms * t1_factor
-    timing = {"tr_ms": protocol.tr_ms, "te_ms": protocol.te_ms, "flip_deg": protocol.flip_deg}
-    if protocol.sequence == "spgr":
-        signal = spgr_signal(t1_ms, density, t2s_ms, **timing)
-    elif protocol.sequence == "mprage":
-        signal = mprage_signal(
-            t1_ms,
-            density,
-            t2s_ms,
-            **timing,
-            ti_ms=protocol.ti_ms,
-            echo_spacing_ms=protocol.echo_spacing_ms,
-            n_echoes=protocol.n_echoes,
-        )
-    else:
-        raise ValueError(f"Unknown sequence {protocol.sequence!r}: give 'spgr' or 'mprage'.")
-    return signal / signal[TISSUES.index("white")]
 
 
 # Sequences of the kind each study used; the numbers are typical of such scanners, not quoted.

@@ -1,4 +1,4 @@
-"""Planned scans go in; NIfTI files, one row of JSON for each, and a manifest come out.
+"""A generated cohort on disk: NIfTI files in a BIDS layout, one row of JSON a scan, a manifest.
 
 Every scan is a task of its own: where its file and row exist and belong to the same plan, they are
 reused, so that a killed run resumes and any single scan can be made again alone.
@@ -13,68 +13,32 @@ import numpy as np
 import pandas as pd
 
 from motionlib import compute
-from motionlib.cohorts.selection import branch
+from motionlib.cohorts.selection import flow_label
 from motionlib.files import content_key, read_json, sha256_file, write_json, write_table
 from motionlib.manifest import COLUMNS, complete, write_manifest
 from motionlib.preprocess.images import save_volume
 
 VERSION = 2  # raise when the same plan must give other images
 LEVELS = 250  # grey levels at the foreground's mean
+BRIGHTEST = 60  # times the foreground's mean; int16 ends at 131
 Progress = Callable[[str], None] | None
-
-
-def scan_id(item: dict) -> str:
-    """BIDS-like name of a planned scan."""
-    return f"{item['participant_id']}_{item['session']}"
-
-
-def item_key(item: dict) -> str:
-    """Hash of everything that decides a scan's content, its folder aside."""
-    return content_key(VERSION, {name: value for name, value in item.items() if name != "root"})
-
-
-def image_path(item: dict) -> Path:
-    """Where a planned scan lies, relative to the root."""
-    folder = Path(item["participant_id"]) / item["session"] / "anat"
-    return folder / f"{scan_id(item)}_T1w.nii.gz"
-
-
-def row_path(item: dict) -> Path:
-    """Where a finished scan's row lies."""
-    return Path(item["root"]) / "rows" / f"{scan_id(item)}.json"
 
 
 def write_scan(item: dict, volume, affine, scanner: dict, grades, info: dict) -> dict:
     """Write the image, then its row; the row's presence means that the scan is whole.
 
-    Parameters
-    ----------
-    item : dict
-        The plan of the scan.
-    volume : ndarray, shape (I, J, K)
-        Non-negative, foreground mean near 1.
-    affine : ndarray, shape (4, 4)
-        Voxel indices to mm.
-    scanner : dict
-        Manufacturer, field strength, contrast agent; further keys go to ``truth.tsv``.
-    grades : tuple of 2 int, optional
-        The raters' grades; none for scans that nobody graded.
-    info : dict
-        What only ``truth.tsv`` may know, for instance the severity.
-
-    Returns
-    -------
-    dict
-        ``manifest`` (a row) and ``truth`` (a row).
+    `volume` (I, J, K) is non-negative with a foreground mean near 1; `scanner` are its facts;
+    `grades` the two raters', or None; `info` what only ``truth.tsv`` may know, such as the
+    severity. Returns ``manifest`` (a row), ``truth`` (a row) and the plan's ``key``.
     """
-    path = Path(item["root"]) / image_path(item)
-    levels = np.rint(np.clip(volume, 0, 60) * LEVELS)
+    path = Path(item["root"]) / _image_path(item)
+    levels = np.rint(np.clip(volume, 0, BRIGHTEST) * LEVELS)
     save_volume(levels, affine, path, dtype="int16")
     known = set(COLUMNS)
     row = {name: value for name, value in {**item, **scanner}.items() if name in known}
     row |= {
         "scan_id": scan_id(item),
-        "path": image_path(item).as_posix(),
+        "path": _image_path(item).as_posix(),
         "sha256": sha256_file(path),
         "straight_reject": int(bool(item.get("reject"))),
     }
@@ -85,8 +49,8 @@ def write_scan(item: dict, volume, affine, scanner: dict, grades, info: dict) ->
     truth = {"scan_id": row["scan_id"], "cohort": item["cohort"]}
     truth |= {name: value for name, value in {**scanner, **info}.items() if name not in known}
     truth["reject"] = item.get("reject") or None
-    result = {"key": item_key(item), "manifest": row, "truth": truth}
-    write_json(row_path(item), result)
+    result = {"key": _plan_key(item), "manifest": row, "truth": truth}
+    write_json(_row_path(item), result)
     return result
 
 
@@ -98,67 +62,29 @@ def make_all(
     label: str,
     progress: Progress = None,
 ) -> tuple[list[dict], list[dict]]:
-    """Make every scan that is not there yet.
+    """Make every planned scan that is not there yet, by `make`, which calls `write_scan`.
 
-    Parameters
-    ----------
-    make : callable
-        Makes one scan and returns what `write_scan` returned.
-    items : list of dict
-        The plan.
-    engine, label, progress
-        As for `motionlib.compute.engines.submit`.
-
-    Returns
-    -------
-    rows : list of dict
-        One a finished scan, in the plan's order.
-    failed : list of dict
-        ``cohort reason`` of every scan that failed, for `motionlib.cohorts.selection.count_scans`.
+    Returns what `write_scan` returned for every finished scan, in the plan's order, and ``cohort
+    reason`` of every scan that failed, for `selection.count_scans`.
     """
-    done = {scan_id(item): found for item in items if (found := _finished(item)) is not None}
+    done = {scan_id(item): row for item in items if (row := _finished(item)) is not None}
     todo = [item for item in items if scan_id(item) not in done]
     results = compute.submit(make, todo, engine=engine, label=label, progress=progress, batch=4)
     failed = []
     for item, result in zip(todo, results, strict=True):
         if isinstance(result, compute.Failure):
-            name = branch(item["cohort"], item.get("role", ""))
+            name = flow_label(item["cohort"], item.get("role", ""))
             failed.append({"cohort": name, "reason": f"{scan_id(item)}: {result.error}"})
         else:
             done[scan_id(item)] = result
     return [done[scan_id(item)] for item in items if scan_id(item) in done], failed
 
 
-def _finished(item: dict) -> dict | None:
-    """Row of a scan whose image and row exist and come from the same plan."""
-    path = row_path(item)
-    if not (path.is_file() and (Path(item["root"]) / image_path(item)).is_file()):
-        return None
-    row = read_json(path)
-    return row if row.get("key") == item_key(item) else None
-
-
 def collect(root: Path, rows: list[dict], *, kind: str, caption: str) -> pd.DataFrame:
     """Write ``manifest.tsv``, ``participants.tsv``, ``truth.tsv`` and ``cohort.json``.
 
-    Parameters
-    ----------
-    root : Path
-        Folder of the cohort.
-    rows : list of dict
-        From `make_all`.
-    kind, caption : str
-        Go to ``cohort.json``: what the images are, in one word and in one sentence.
-
-    Returns
-    -------
-    DataFrame
-        The manifest, paths relative to `root`.
-
-    Raises
-    ------
-    ValueError
-        If not a single scan was made.
+    `rows` are those of `make_all`; `kind` and `caption` say what the images are, in one word and in
+    one sentence. Returns the manifest, paths relative to `root`.
     """
     if not rows:
         raise ValueError(f"No scan could be made under {root.name}: read the flow's reasons.")
@@ -175,3 +101,33 @@ def collect(root: Path, rows: list[dict], *, kind: str, caption: str) -> pd.Data
     )
     write_json(root / "cohort.json", {"kind": kind, "caption": caption, "n_scans": len(manifest)})
     return manifest
+
+
+def scan_id(item: dict) -> str:
+    """BIDS-like name of a planned scan."""
+    return f"{item['participant_id']}_{item['session']}"
+
+
+def _plan_key(item: dict) -> str:
+    """Hash of everything that decides a scan's content, its folder aside."""
+    return content_key(VERSION, {name: value for name, value in item.items() if name != "root"})
+
+
+def _image_path(item: dict) -> Path:
+    """Where a planned scan lies, relative to the root."""
+    folder = Path(item["participant_id"]) / item["session"] / "anat"
+    return folder / f"{scan_id(item)}_T1w.nii.gz"
+
+
+def _row_path(item: dict) -> Path:
+    """Where a finished scan's row lies."""
+    return Path(item["root"]) / "rows" / f"{scan_id(item)}.json"
+
+
+def _finished(item: dict) -> dict | None:
+    """Row of a scan whose image and row exist and come from the same plan."""
+    path = _row_path(item)
+    if not (path.is_file() and (Path(item["root"]) / _image_path(item)).is_file()):
+        return None
+    row = read_json(path)
+    return row if row.get("key") == _plan_key(item) else None

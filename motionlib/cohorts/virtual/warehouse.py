@@ -1,4 +1,16 @@
-"""Motion-free scans go in; scans as a hospital's archive would hold them, with grades, come out."""
+"""A hospital's archive emulated from motion-free scans: scanners, motion, rejects, grades.
+
+Every scan goes through these steps (`emulate_scan`, `reject_scan`):
+
+1. a scanner and a severity are drawn; the clean scan is averaged onto the scanner's voxels;
+2. realistic motion is drawn and scaled to that severity;
+3. motion and complex noise enter k-space (`motion.acquisition`, a richer model than the two
+   simulators that make training data);
+4. the console smooths the magnitude and changes its grey scale;
+5. two raters grade the severity; the scan may be archived as a tilted reformat.
+
+A straight reject is cut, or made another contrast, instead of steps 2 and 3.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from scipy import ndimage
 
 from motionlib.cohorts.selection import count_scans
 from motionlib.cohorts.virtual.heads import bias_field
@@ -18,12 +31,13 @@ from motionlib.cohorts.virtual.plans import (
     rate,
     spread_scans,
 )
-from motionlib.cohorts.virtual.scanners import Scanner, reformat, sample_scanner, tilt_size_deg
+from motionlib.cohorts.virtual.scanners import Scanner, reformat, sample_scanner
 from motionlib.cohorts.virtual.store import Progress, collect, make_all, write_scan
 from motionlib.files import seed_from, write_table
 from motionlib.motion.acquisition import Acquisition, acquire
 from motionlib.motion.sampling import sample_realistic
 from motionlib.motion.trajectory import Trajectory, pose_distance_mm
+from motionlib.preprocess.images import read_array
 
 CAPTION = (
     "Warehouse emulated from motion-free scans: motion, contrast, resolution and grades come from "
@@ -36,6 +50,8 @@ MAX_DRAWS = 20  # of motions that hardly touch the centre of k-space
 # share of the lines; of 0.004 to 0.3 it follows the error of emulated scans best (rank correlation
 # 0.97 over 90 motions, three orders and four pairs of axes).
 ENERGY_WIDTH = 0.12
+N_LINES = 72  # along the slow axis, for the severity
+FWHM = 2.355  # standard deviations of a Gaussian
 
 
 def make_warehouse(
@@ -124,39 +140,18 @@ def make_warehouse(
 
 def _emulate_item(item: dict) -> dict:
     """Make one scan of an emulated warehouse: read, emulate, grade, write."""
-    from motionlib.preprocess.images import read_array
-
     rng = np.random.default_rng(seed_from(item["seed"], item["participant_id"], item["session"]))
     volume, affine = read_array(item["source"])
     scanner = replace(sample_scanner(rng), gadolinium=0.0)  # cannot be added to a finished image
     volume, affine = to_native(volume, affine, scanner, item["spacing_mm"])
     if item["reject"]:
         volume, affine = reject_scan(volume, affine, item["reject"], scanner, rng)
-        return write_scan(item, volume, affine, describe(as_acquired(scanner)), None, {})
+        return write_scan(item, volume, affine, as_acquired(scanner).facts(), None, {})
     volume = volume * bias_field(volume.shape, affine, scanner.bias, rng)
     volume, info = emulate_scan(volume, affine, scanner, severity=item["severity_mm"], rng=rng)
     grades = rate(info["severity_mm"], rng)
     volume, affine = reformat(volume, affine, scanner.tilt_deg)
-    return write_scan(item, volume, affine, describe(scanner), grades, info)
-
-
-def describe(scanner: Scanner) -> dict:
-    """Tell what the manifest and ``truth.tsv`` say about a scanner, a flat dictionary."""
-    return {
-        "manufacturer": scanner.protocol.manufacturer,
-        "field_strength": scanner.protocol.field_strength,
-        "contrast_agent": int(scanner.gadolinium > 0),
-        "hospital": scanner.hospital,
-        "model": scanner.protocol.model,
-        "sequence": scanner.protocol.sequence,
-        "order": scanner.order,
-        "phase_axis": scanner.phase_axis,
-        "blur_mm": round(scanner.blur_mm, 3),
-        "gamma": round(scanner.gamma, 3),
-        "bias": round(scanner.bias, 3),
-        "noise_sd": round(scanner.noise_sd, 4),
-        "tilt_deg": round(tilt_size_deg(scanner.tilt_deg), 2),
-    }
+    return write_scan(item, volume, affine, scanner.facts(), grades, info)
 
 
 def as_acquired(scanner: Scanner) -> Scanner:
@@ -165,26 +160,11 @@ def as_acquired(scanner: Scanner) -> Scanner:
 
 
 def to_native(volume, affine, scanner: Scanner, spacing_mm: float | None = None):
-    """Average a clean scan onto a scanner's voxels.
+    """Average a clean scan (I, J, K) onto a scanner's voxels; an axis that is coarser is kept.
 
-    Parameters
-    ----------
-    volume : ndarray, shape (I, J, K)
-        Finer than, or as fine as, the scanner's voxels; an axis that is coarser is kept.
-    affine : ndarray, shape (4, 4)
-        Voxel indices to mm.
-    scanner : Scanner
-        Its protocol's ``voxel_ratio`` multiplies `spacing_mm`.
-    spacing_mm : float, optional
-        Default: the finest edge of the clean scan.
-
-    Returns
-    -------
-    volume : ndarray, shape (I', J', K'), float32
-    affine : ndarray, shape (4, 4)
+    The protocol's ``voxel_ratio`` multiplies `spacing_mm`, by default the finest edge of the scan.
+    Returns volume, float32, and affine.
     """
-    from scipy import ndimage
-
     volume = np.asarray(volume, np.float32)
     edges = np.linalg.norm(affine[:3, :3], axis=0)
     base = edges.min() if spacing_mm is None else spacing_mm
@@ -213,43 +193,13 @@ def emulate_scan(
 ) -> tuple[np.ndarray, dict]:
     """Acquire a motion-free volume on a hospital's scanner while the patient moves.
 
-    Parameters
-    ----------
-    volume : ndarray, shape (I, J, K)
-        Motion-free signal on the scanner's own voxels, bias field included. Not modified.
-    affine : ndarray, shape (4, 4)
-        Voxel indices to mm.
-    scanner : Scanner
-        From `sample_scanner`.
-    severity : float
-        Wanted severity in mm (`moving.severity_mm`); 0 means perfectly still.
-    rng : numpy.random.Generator
-        The scan's own.
-
-    Returns
-    -------
-    volume : ndarray, shape (I, J, K), float32
-        Non-negative, foreground mean near 1.
-    info : dict
-        ``severity_mm`` as realised, ``translation_mm`` and ``rotation_deg`` at most.
-
-    Notes
-    -----
-    Motion and complex noise enter k-space (`acquisition.acquire`, a richer model than
-    the two simulators that make training data); the magnitude is then smoothed, given its grey
-    scale and a noise floor.
+    The volume (I, J, K) stands on the scanner's own voxels, bias field included. `severity` is
+    wanted in mm (`severity_mm`); 0 means perfectly still. Returns the scan, float32, non-negative,
+    foreground mean near 1, and what `sample_motion` tells of the motion.
     """
     volume = np.asarray(volume, np.float32)
     volume = volume / foreground_mean(volume)
-    acquisition = acquisition_of(scanner)
-    trajectory, info = sample_motion(severity, acquisition, rng)
-    acquired = acquire(torch.from_numpy(volume), trajectory, acquisition, affine=affine, rng=rng)
-    return reconstruct(acquired.numpy(), affine, scanner, rng), info
-
-
-def acquisition_of(scanner: Scanner) -> Acquisition:
-    """How a scanner samples k-space over time."""
-    return Acquisition(
+    acquisition = Acquisition(
         phase_axis=scanner.phase_axis,
         slow_axis=scanner.slow_axis,
         order=scanner.order,
@@ -258,34 +208,22 @@ def acquisition_of(scanner: Scanner) -> Acquisition:
         noise_sd=scanner.noise_sd,
         phase=scanner.partial_fourier < 1,
     )
+    trajectory, info = sample_motion(severity, acquisition, rng)
+    acquired = acquire(torch.from_numpy(volume), trajectory, acquisition, affine=affine, rng=rng)
+    return _reconstruct(acquired.numpy(), affine, scanner, rng), info
 
 
-def severity_mm(trajectory: Trajectory, acquisition: Acquisition, n_lines: int = 72) -> float:
+def severity_mm(trajectory: Trajectory, acquisition: Acquisition) -> float:
     """Severity of a motion: distance from the mean pose, weighted by what k-space holds.
 
-    Parameters
-    ----------
-    trajectory : Trajectory
-        In RAS mm and degrees.
-    acquisition : Acquisition
-        Says when each line is acquired; the same motion matters more at the centre of k-space.
-    n_lines : int, default=72
-        Lines along the slow axis.
-
-    Returns
-    -------
-    float
-        Root mean square displacement in mm of a ball of 64 mm radius.
-
-    Notes
-    -----
-    Source: Afacan 2016 for the weight of the centre; Jenkinson 1999 for the distance. The weight
-    is broader than the energy alone, since readers react to edges (see ``ENERGY_WIDTH``).
+    Root mean square displacement in mm of a ball of 64 mm radius; the same motion matters more at
+    the centre of k-space. Source: Afacan 2016 for the weight of the centre; Jenkinson 1999 for the
+    distance. The weight is broader than the energy alone, since readers react to edges.
     """
-    times = acquisition.line_times(n_lines)
+    times = acquisition.line_times(N_LINES)
     lines = np.flatnonzero(~np.isnan(times))
     shifts, angles = trajectory.at(times[lines])
-    weights = 1 / (1 + ((lines - n_lines // 2) / n_lines / ENERGY_WIDTH) ** 2)
+    weights = 1 / (1 + ((lines - N_LINES // 2) / N_LINES / ENERGY_WIDTH) ** 2)
     weights /= weights.sum()
     off = pose_distance_mm(shifts, angles, (weights @ shifts)[None], (weights @ angles)[None])
     return float(np.sqrt(weights @ off**2))
@@ -294,34 +232,17 @@ def severity_mm(trajectory: Trajectory, acquisition: Acquisition, n_lines: int =
 def sample_motion(
     severity: float, acquisition: Acquisition, rng: np.random.Generator
 ) -> tuple[Trajectory, dict]:
-    """Draw realistic motion and scale it to a wanted severity.
+    """Draw realistic motion and scale it to a wanted severity in mm; 0 is perfectly still.
 
-    Parameters
-    ----------
-    severity : float
-        In mm; 0 means that the head lies perfectly still.
-    acquisition : Acquisition
-        Says when each line of k-space is acquired.
-    rng : numpy.random.Generator
-        The scan's own.
-
-    Returns
-    -------
-    trajectory : Trajectory
-        Drift, nods, steps, spikes, or several, over all or part of the scan.
-    info : dict
-        ``severity_mm`` as realised (smaller than wanted only if 20 draws in a row would have to
-        exceed 18 mm or 15 degrees), ``translation_mm`` and ``rotation_deg`` at most.
+    Also tells ``severity_mm`` as realised (smaller than wanted only if 20 draws in a row would have
+    to exceed 18 mm or 15 degrees), ``translation_mm`` and ``rotation_deg`` at most.
     """
     if severity <= 0:
-        return Trajectory.identity(), {
-            "severity_mm": 0.0,
-            "translation_mm": 0.0,
-            "rotation_deg": 0.0,
-        }
+        still = {"severity_mm": 0.0, "translation_mm": 0.0, "rotation_deg": 0.0}
+        return Trajectory.identity(), still
     for _ in range(MAX_DRAWS):
         drawn = sample_realistic(
-            translation_mm=(1, 3), rotation_deg=(0.7, 3), rng=rng, kind=_kinds(rng)
+            translation_mm=(1, 3), rotation_deg=(0.7, 3), rng=rng, kind=_motion_kinds(rng)
         )
         factor = severity / max(severity_mm(drawn, acquisition), 1e-6)
         shift, turn = np.abs(drawn.translation_mm).max(), np.abs(drawn.rotation_deg).max()
@@ -340,28 +261,16 @@ def sample_motion(
     }
 
 
-def _kinds(rng) -> list[str]:
+def _motion_kinds(rng) -> list[str]:
     """Kinds of one patient's motion: always something sudden, often a slow drift as well."""
     kinds = [str(rng.choice(["steps", "nod", "spikes"], p=[0.5, 0.3, 0.2]))]
     return kinds + [k for k, p in (("drift", 0.5), ("partial", 0.35)) if rng.random() < p]
 
 
 def still_noise(volume: np.ndarray, noise_sd: float, rng: np.random.Generator) -> np.ndarray:
-    """Add the noise of a magnitude image to a still head.
+    """Add the noise of a magnitude image to a still head (I, J, K), as a share of its mean.
 
-    Parameters
-    ----------
-    volume : ndarray, shape (I, J, K)
-        Motion-free signal.
-    noise_sd : float
-        Of each of the two channels, as a fraction of the foreground mean.
-    rng : numpy.random.Generator
-        The scan's own.
-
-    Returns
-    -------
-    ndarray, shape (I, J, K), float32
-        Rician in the head, Rayleigh in air; foreground mean near 1.
+    Rician in the head, Rayleigh in air; float32, foreground mean near 1.
     """
     out = volume / foreground_mean(volume)
     noise = rng.standard_normal((2, *volume.shape), dtype=np.float32) * np.float32(noise_sd)
@@ -374,32 +283,13 @@ def foreground_mean(volume: np.ndarray) -> float:
     return float(max(volume[volume > 0.25 * top].mean(), 1e-6)) if top > 0 else 1.0
 
 
-def reconstruct(
+def _reconstruct(
     volume: np.ndarray, affine: np.ndarray, scanner: Scanner, rng: np.random.Generator
 ) -> np.ndarray:
-    """Apply what a scanner's console does after the magnitude.
-
-    Parameters
-    ----------
-    volume : ndarray, shape (I, J, K)
-        Magnitude.
-    affine : ndarray, shape (4, 4)
-        Voxel indices to mm.
-    scanner : Scanner
-        Smoothing, grey scale, noise floor.
-    rng : numpy.random.Generator
-        The scan's own.
-
-    Returns
-    -------
-    ndarray, shape (I, J, K), float32
-        Non-negative, foreground mean near 1.
-    """
-    from scipy import ndimage
-
+    """Apply what a scanner's console does after the magnitude; foreground mean near 1."""
     edges = np.linalg.norm(affine[:3, :3], axis=0)
     # the smoothing is given for 3 mm voxels and scales with the finest edge
-    sigma = scanner.blur_mm / 3.0 * edges.min() / 2.355 / edges
+    sigma = scanner.blur_mm / 3.0 * edges.min() / FWHM / edges
     out = ndimage.gaussian_filter(np.maximum(volume, 0), sigma, truncate=3)
     top = float(np.quantile(out[::2, ::2, ::2], 0.99))
     out = top * (out / max(top, 1e-6)) ** np.float32(scanner.gamma)
@@ -409,31 +299,10 @@ def reconstruct(
 
 
 def reject_scan(volume, affine, kind: str, scanner: Scanner, rng: np.random.Generator):
-    """Turn a volume into one that no one would grade.
+    """Turn a motion-free volume (I, J, K) into one that no one would grade, with its affine.
 
-    Parameters
-    ----------
-    volume : ndarray, shape (I, J, K)
-        Motion-free signal, R, A, S axes.
-    affine : ndarray, shape (4, 4)
-        Voxel indices to mm.
-    kind : {"truncated", "slab", "not T1w", "segmented"}
-        Cut field of view; a thin slab; another contrast; a map of tissue classes.
-    scanner : Scanner
-        Its noise and smoothing apply.
-    rng : numpy.random.Generator
-        The scan's own.
-
-    Returns
-    -------
-    volume : ndarray, float32
-        Smaller than the input where the field of view is cut.
-    affine : ndarray, shape (4, 4)
-
-    Raises
-    ------
-    ValueError
-        If the kind is unknown.
+    `kind`, one of `plans.REJECT_KINDS`: a cut field of view, a thin slab, another contrast, or a
+    map of tissue classes. The scanner's noise and smoothing apply.
     """
     if kind not in REJECT_KINDS:
         raise ValueError(f"Reject {kind!r} is unknown: give one of {', '.join(REJECT_KINDS)}.")
@@ -459,4 +328,4 @@ def reject_scan(volume, affine, kind: str, scanner: Scanner, rng: np.random.Gene
         affine = affine.copy()
         affine[:3, 3] += affine[:3, axis] * start
     noisy = still_noise(volume, scanner.noise_sd, rng)
-    return reconstruct(noisy, affine, scanner, rng), affine
+    return _reconstruct(noisy, affine, scanner, rng), affine
