@@ -71,7 +71,7 @@ def move(path: Path, out: Path) -> np.ndarray:
     """Write the scan moved by the known affine; return that affine (old mm to new mm)."""
     from scipy.spatial.transform import Rotation
 
-    from motionlib.preprocess.grid import Grid, resample
+    from motionlib.preprocess.grid import Grid, resample_to_grid
     from motionlib.preprocess.images import read_array, save_volume
 
     array, affine = read_array(path)
@@ -83,7 +83,7 @@ def move(path: Path, out: Path) -> np.ndarray:
     wide = affine.copy()
     wide[:3, 3] -= affine[:3, :3] @ np.full(3, 10)
     grid = Grid(tuple(n + 20 for n in array.shape), tuple(map(tuple, wide.tolist())))
-    save_volume(resample(array, known @ affine, grid, antialias=False), wide, out)
+    save_volume(resample_to_grid(array, known @ affine, grid, antialias=False), wide, out)
     return known
 
 

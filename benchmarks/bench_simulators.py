@@ -91,7 +91,7 @@ def resamplers(volume: torch.Tensor, affine: np.ndarray) -> dict:
     """One pose by each resampler: why numba is the one for CPUs."""
     import SimpleITK as sitk  # noqa: N813
 
-    from motionlib.motion.resampling import _resample_torch, resample, sampling_maps
+    from motionlib.motion.resampling import _pull_torch, pull_trilinear, sampling_maps
 
     matrix = sampling_maps(
         np.array([[3.0, -2.0, 1.0]]), np.array([[3.0, 2.0, -4.0]]), affine, volume.shape[1:]
@@ -108,8 +108,8 @@ def resamplers(volume: torch.Tensor, affine: np.ndarray) -> dict:
 
     return {
         ("one pose, SimpleITK", 1): by_sitk,
-        ("one pose, numba", 1): lambda: resample(grid, matrix, fill=0.0, out=out),
-        ("one pose, grid_sample", 1): lambda: _resample_torch(grid, matrix, 0.0, out, None),
+        ("one pose, numba", 1): lambda: pull_trilinear(grid, matrix, fill=0.0, out=out),
+        ("one pose, grid_sample", 1): lambda: _pull_torch(grid, matrix, 0.0, out, None),
     }
 
 

@@ -20,13 +20,13 @@ HEAD_MM = 4.0
 
 def head(seed: int = 0, *, moved: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """Place the MNI152 brain in skull and scalp, 4 mm voxels, and give it noise of its own."""
-    from motionlib.preprocess.grid import Grid, resample
+    from motionlib.preprocess.grid import Grid, resample_to_grid
     from motionlib.preprocess.registration import load_target
 
     target = load_target("whole-head")
     affine = np.diag([HEAD_MM] * 3 + [1.0])
     affine[:3, 3] = (-86.0, -128.0, -104.0)
-    array = resample(
+    array = resample_to_grid(
         target.array, target.affine, Grid(HEAD_SHAPE, tuple(map(tuple, affine.tolist())))
     )
     rng = np.random.default_rng(seed)

@@ -16,6 +16,7 @@ from motionlib.motion.resampling import (
     check_volume,
     is_identity,
     one_thread_if_small,
+    pull_trilinear,
     sampling_maps,
 )
 from motionlib.motion.trajectory import Trajectory
@@ -217,12 +218,10 @@ def combine_poses(
     base. The work of the transforms, two thin matrix products, does not depend on the number of
     poses, and neither does the memory.
     """
-    from motionlib.motion.resampling import resample
-
     fill = float(grid.min())
     counts = np.bincount(owner, minlength=len(maps))
     first = int(np.argmax(counts))
-    base = grid if is_identity(maps[first]) else resample(grid, maps[first], fill=fill)
+    base = grid if is_identity(maps[first]) else pull_trilinear(grid, maps[first], fill=fill)
     others = [pose for pose in range(len(maps)) if pose != first and counts[pose]]
     if not others:
         return finish(base.clone() if base is grid else base, None, output)
@@ -235,7 +234,7 @@ def combine_poses(
     def collect(part: list[tuple[int, np.ndarray, int]]) -> None:
         moved = torch.empty_like(grid)
         for pose, own, start in part:
-            resample(grid, maps[pose], fill=fill, out=moved, minus=base)
+            pull_trilinear(grid, maps[pose], fill=fill, out=moved, minus=base)
             rows = spectrum.narrow(axis if axis < 2 else 0, start, 2 * len(own))
             multiply(waves(own, n).to(grid), moved, axis, out=rows)
 

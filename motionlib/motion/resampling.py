@@ -132,7 +132,7 @@ def _rows(source, base, shape, out_shape, matrix, fill, out, start, stop):  # pr
                     out[row + k] -= base[row + k]
 
 
-def resample(
+def pull_trilinear(
     volume: torch.Tensor,
     matrix: np.ndarray,
     *,
@@ -166,7 +166,7 @@ def resample(
     """
     out = torch.empty_like(volume) if out is None else out
     if volume.device.type == "cuda":
-        return _resample_torch(volume, matrix, fill, out, minus)
+        return _pull_torch(volume, matrix, fill, out, minus)
     flat = volume.numpy().reshape(-1)
     base = flat[:0] if minus is None else minus.numpy().reshape(-1)
     target = out.numpy().reshape(-1)
@@ -188,7 +188,7 @@ def resample(
     return out
 
 
-def _resample_torch(
+def _pull_torch(
     volume: torch.Tensor,
     matrix: np.ndarray,
     fill: float,

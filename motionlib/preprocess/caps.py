@@ -28,7 +28,7 @@ from motionlib.manifest import (
     locate,
     usable_rows,
 )
-from motionlib.preprocess.grid import resample, study_grid
+from motionlib.preprocess.grid import resample_to_grid, study_grid
 from motionlib.preprocess.head import array3
 from motionlib.preprocess.images import save_volume
 from motionlib.preprocess.linear import t1_linear
@@ -291,7 +291,7 @@ def qc_picture(volume, path: str | os.PathLike) -> Path:
 
     array = array3(volume)
     target = load_target("whole-head")
-    brain = resample(target.brain.astype(np.float32), target.affine, study_grid(1.0)) > 0.5
+    brain = resample_to_grid(target.brain.astype(np.float32), target.affine, study_grid(1.0)) > 0.5
     bright = max(float(np.percentile(array, 99.5)), 1e-6)
     rows = []
     for axis in range(3):

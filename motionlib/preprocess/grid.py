@@ -71,7 +71,7 @@ def study_grid(spacing_mm: float = 1.0) -> Grid:
     return Grid(shape, tuple(map(tuple, affine.tolist())))
 
 
-def resample(
+def resample_to_grid(
     volume, affine, grid: Grid, *, interpolation: str = "linear", antialias: bool = True
 ) -> np.ndarray:
     """Sample a volume at the voxels of a grid.
@@ -167,4 +167,4 @@ def centre_on_grid(volume, affine, grid: Grid) -> np.ndarray:
     top = MNI_BRAIN_TOP_MM + (0.0 if found.stripped else SCALP_MM)
     placed = np.diag([*spacing, 1.0])
     placed[:3, 3] = np.array([*MNI_CENTRE_MM, top]) - np.array([*found.centre_mm, found.top_mm])
-    return resample(array, placed, grid)
+    return resample_to_grid(array, placed, grid)

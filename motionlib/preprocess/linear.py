@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from motionlib.preprocess.grid import resample, study_grid
+from motionlib.preprocess.grid import resample_to_grid, study_grid
 from motionlib.preprocess.head import array3, head_mask
 from motionlib.preprocess.images import read_array
 from motionlib.preprocess.registration import (
@@ -116,7 +116,7 @@ def t1_linear(image, *, backend: str = "simpleitk", template: str | None = None)
         matrix = register(corrected, affine, target).matrix
     grid = study_grid(1.0)
     to_mni = np.linalg.inv(matrix)
-    out = np.clip(resample(corrected, to_mni @ affine, grid, antialias=False), 0, None)
+    out = np.clip(resample_to_grid(corrected, to_mni @ affine, grid, antialias=False), 0, None)
     scale, shear, rotation = _affine_parts(to_mni @ guess)
     quality = Quality(
         target=target.name,
@@ -202,9 +202,9 @@ def _overlap(out: np.ndarray, affine: np.ndarray, target: Target) -> float:
     gross errors of size; smaller ones, shifts and turns are told by the information.
     """
     grid = study_grid(4.0)
-    head = resample(out, affine, grid)
+    head = resample_to_grid(out, affine, grid)
     head = head_mask(head, np.full(3, 4.0))
-    other = head_mask(resample(target.array, target.affine, grid), np.full(3, 4.0))
+    other = head_mask(resample_to_grid(target.array, target.affine, grid), np.full(3, 4.0))
     front, height = (grid.matrix[n, 3] + 4.0 * np.arange(grid.shape[n]) for n in (1, 2))
     counts = (height > -25) & (height > 0.75 * front[:, None] - 10)
     head, other = head & counts, other & counts

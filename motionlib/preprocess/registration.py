@@ -15,7 +15,7 @@ from motionlib.preprocess.grid import (
     MNI_CENTRE_MM,
     SCALP_MM,
     Grid,
-    resample,
+    resample_to_grid,
 )
 from motionlib.preprocess.head import find_head
 from motionlib.preprocess.images import read_array
@@ -336,7 +336,7 @@ def load_target(kind: str) -> Target:
     affine = np.diag([TARGET_SPACING_MM] * 3 + [1.0])
     affine[:3, 3] = (-96.0, -134.0, -100.0)
     grid = Grid(shape, tuple(map(tuple, affine.tolist())))
-    brain_map = resample(*_mni_map(), grid)
+    brain_map = resample_to_grid(*_mni_map(), grid)
     brain = ndimage.binary_fill_holes(
         ndimage.binary_closing(brain_map > 0.15 * brain_map.max(), iterations=4)
     )
@@ -348,7 +348,7 @@ def load_target(kind: str) -> Target:
         return Target(kind, brain_map, affine, outside <= 8, outside <= 8, brain, brain)
     skull = (outside <= SHELLS[-1][0]) & (height[None, None] > SKULL_BASE_MM) | brain
     if kind != "whole-head":
-        other = resample(*read_array(kind), grid)
+        other = resample_to_grid(*read_array(kind), grid)
         return Target(Path(kind).name, other, affine, region, outside <= CORE_MM, brain, skull)
     head, inner = brain_map.copy(), 0.0
     for outer, level in SHELLS:

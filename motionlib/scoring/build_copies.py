@@ -21,7 +21,7 @@ from motionlib.motion import sampling, trajectory
 from motionlib.motion.image_based import image_motion, resample_once
 from motionlib.motion.kspace_based import kspace_motion
 from motionlib.motion.recipes import CONTROLS, make_variant
-from motionlib.preprocess.grid import Grid, centre_on_grid, resample, study_grid
+from motionlib.preprocess.grid import Grid, centre_on_grid, resample_to_grid, study_grid
 from motionlib.preprocess.head import head_mask
 from motionlib.preprocess.images import read_array
 from motionlib.scoring.model import model_input
@@ -111,7 +111,7 @@ def _coarser(volume: np.ndarray, affine: np.ndarray, rng) -> tuple[np.ndarray, n
         max(8, int(n * d / w)) for n, d, w in zip(volume.shape, spacing, wanted, strict=True)
     )
     coarse = affine @ np.diag([*(wanted / spacing), 1.0])
-    return resample(volume, affine, Grid(shape, tuple(map(tuple, coarse.tolist())))), coarse
+    return resample_to_grid(volume, affine, Grid(shape, tuple(map(tuple, coarse.tolist())))), coarse
 
 
 def _moved(still: torch.Tensor, affine, recipe: CopyRecipe, rng) -> torch.Tensor:

@@ -14,7 +14,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from motionlib.preprocess.grid import centre_on_grid, resample, study_grid
+from motionlib.preprocess.grid import centre_on_grid, resample_to_grid, study_grid
 from motionlib.preprocess.head import coarse, find_head, head_mask
 
 LEAST_EXTENT_MM = (110.0, 140.0, 115.0)  # real, stripped ones too: from 126, 156 and 120 mm
@@ -177,8 +177,8 @@ def _template() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
     grid = study_grid(TEMPLATE_MM)
     target = load_target("whole-head")
-    head = resample(target.array, target.affine, grid)
-    brain = resample(target.brain.astype(np.float32), target.affine, grid) > 0.5
+    head = resample_to_grid(target.array, target.affine, grid)
+    brain = resample_to_grid(target.brain.astype(np.float32), target.affine, grid) > 0.5
     inside = ndimage.binary_erosion(brain, iterations=round(INSIDE_MM / TEMPLATE_MM))
     values = _structure(head, brain)[inside]
     values = np.clip((values - values.mean()) / values.std(), -3, 3)[::EVERY]

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from motionlib.motion import image_based
 from motionlib.motion.image_based import (
     combine_poses,
     image_motion,
@@ -19,7 +20,7 @@ from motionlib.motion.image_based import (
     waves,
 )
 from motionlib.motion.kspace_based import kspace_motion, type_2_torch
-from motionlib.motion.resampling import resample, sampling_maps
+from motionlib.motion.resampling import pull_trilinear, sampling_maps
 from motionlib.motion.sampling import sample_segments, sample_time_course
 from motionlib.motion.trajectory import Trajectory, rotation_matrices
 
@@ -231,32 +232,32 @@ class TestResample:
         for shift, expected in ((-0.4, 0.0), (-0.6, -7.0)):
             matrix = np.eye(4)
             matrix[2, 3] = shift
-            assert float(resample(line, matrix, fill=-7.0)[0, 0, 0]) == expected
+            assert float(pull_trilinear(line, matrix, fill=-7.0)[0, 0, 0]) == expected
 
     def test_threads_give_the_same_bits(self, phantom):
         matrix = sampling_maps(np.ones((1, 3)), np.full((1, 3), 4.0), np.eye(4), phantom.shape)[0]
-        one = resample(phantom[0], matrix, fill=0.0)
+        one = pull_trilinear(phantom[0], matrix, fill=0.0)
         before = torch.get_num_threads()
         torch.set_num_threads(3)
         try:
-            three = resample(phantom[0], matrix, fill=0.0)
+            three = pull_trilinear(phantom[0], matrix, fill=0.0)
         finally:
             torch.set_num_threads(before)
         assert torch.equal(one, three)
 
     def test_torch_route_has_the_same_rule(self, texture):
-        from motionlib.motion.resampling import _resample_torch
+        from motionlib.motion.resampling import _pull_torch
 
         matrix = sampling_maps(
             np.array([[1.2, -2.3, 0.4]]), np.array([[9.0, -4.0, 6.0]]), np.eye(4), texture.shape
         )[0]
-        numba_result = resample(texture[0], matrix, fill=0.25)
-        torch_result = _resample_torch(texture[0], matrix, 0.25, torch.empty_like(texture[0]), None)
+        numba_result = pull_trilinear(texture[0], matrix, fill=0.25)
+        torch_result = _pull_torch(texture[0], matrix, 0.25, torch.empty_like(texture[0]), None)
         assert distance(torch_result, numba_result) < 1e-5  # float32 coordinates
 
     def test_compiled_and_torch_routes_agree_on_any_map(self, rng):
         """Poses from none to far outside, odd shapes, output grids of another size."""
-        from motionlib.motion.resampling import _resample_torch
+        from motionlib.motion.resampling import _pull_torch
 
         for trial in range(60):
             shape, out_shape = (tuple(rng.integers(2, 12, 3)) for _ in range(2))
@@ -267,8 +268,8 @@ class TestResample:
                 np.diag([1, 1.5, 0.7, 1]), shape,
             )  # fmt: skip
             out = volume.new_empty(shape if trial % 2 else out_shape)
-            one = resample(volume, maps[0], fill=0.3, out=out)
-            two = _resample_torch(volume, maps[0], 0.3, torch.empty_like(out), None)
+            one = pull_trilinear(volume, maps[0], fill=0.3, out=out)
+            two = _pull_torch(volume, maps[0], 0.3, torch.empty_like(out), None)
             assert float((one - two).abs().max()) < 1e-6  # 32 fractional bits
 
 
@@ -291,7 +292,7 @@ class TestCombine:
         owner = np.sort(rng.integers(0, n_poses, grid.shape[axis]))
         full = torch.zeros(grid.shape, dtype=torch.complex128)
         for pose, matrix in enumerate(maps):
-            image = resample(grid, matrix, fill=float(grid.min()))
+            image = pull_trilinear(grid, matrix, fill=float(grid.min()))
             spectrum = torch.fft.fftshift(torch.fft.fftn(image)).movedim(axis, 0)
             own = torch.as_tensor(owner == pose)
             full.movedim(axis, 0)[own] = spectrum[own]
@@ -326,16 +327,14 @@ class TestCombine:
         image_motion(phantom, sample_segments(16, rng=0), affine=np.eye(4), axis=1)
 
     def test_volumes_in_memory_do_not_grow_with_the_poses(self, phantom, monkeypatch):
-        import motionlib.motion.resampling as resampling
-
-        written, original = set(), resampling.resample
+        written, original = set(), image_based.pull_trilinear
 
         def spy(*args, out=None, **kwargs):
             moved = original(*args, out=out, **kwargs)
             written.add(moved.data_ptr())
             return moved
 
-        monkeypatch.setattr(resampling, "resample", spy)
+        monkeypatch.setattr(image_based, "pull_trilinear", spy)
         for n in (6, 20):
             written.clear()
             image_motion(phantom, sample_segments(n, rng=0), affine=np.eye(4), axis=1)
@@ -598,8 +597,8 @@ def test_nothing_beyond_the_volume_is_read_along_lines_that_graze_its_faces(seed
         matrix = np.eye(3, 4)
         matrix += rng.choice([-1, 0, 1], (3, 4)) * 10.0 ** rng.uniform(-18, -9, (3, 4))
         matrix[:, 3] += rng.choice([0, 0, 1, -1], 3)
-        moved = resample(volume, matrix, fill=0.0)
-        nearest = resample(volume, np.round(matrix), fill=0.0)
+        moved = pull_trilinear(volume, matrix, fill=0.0)
+        nearest = pull_trilinear(volume, np.round(matrix), fill=0.0)
         assert torch.isfinite(moved).all()
         inside = torch.from_numpy(np.round(matrix)[:, 3]).abs().max() == 0
         if inside:

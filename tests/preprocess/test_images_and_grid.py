@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from motionlib.preprocess.grid import Grid, centre_on_grid, resample, study_grid
+from motionlib.preprocess.grid import Grid, centre_on_grid, resample_to_grid, study_grid
 from motionlib.preprocess.head import find_head
 from motionlib.preprocess.images import load_volume, phantom, read_array, save_volume, zscore
 
@@ -90,20 +90,20 @@ class TestResample:
     def test_the_same_grid_changes_nothing(self):
         volume = phantom()
         grid = Grid((24, 28, 24), tuple(map(tuple, np.eye(4).tolist())))
-        np.testing.assert_allclose(resample(volume, np.eye(4), grid), volume[0], atol=1e-6)
+        np.testing.assert_allclose(resample_to_grid(volume, np.eye(4), grid), volume[0], atol=1e-6)
 
     def test_linear_ramps_stay_linear(self):
         ramp = np.broadcast_to(np.arange(24.0)[:, None, None], (24, 24, 24)).astype(np.float32)
         grid = Grid((5, 5, 5), ((3, 0, 0, 5.5), (0, 3, 0, 5), (0, 0, 3, 5), (0, 0, 0, 1)))
-        out = resample(ramp, np.eye(4), grid)
+        out = resample_to_grid(ramp, np.eye(4), grid)
         np.testing.assert_allclose(out[:, 2, 2], 5.5 + 3 * np.arange(5), atol=1e-4)
 
     def test_frequencies_above_the_new_grid_vanish(self):
         wave = np.tile(np.array([0.0, 1.0], np.float32), 20)
         volume = np.broadcast_to(wave[:, None, None], (40, 40, 40))
         grid = Grid((8, 8, 8), ((4, 0, 0, 5), (0, 4, 0, 5), (0, 0, 4, 5), (0, 0, 0, 1)))
-        smooth = resample(volume, np.eye(4), grid)
-        aliased = resample(volume, np.eye(4), grid, antialias=False)
+        smooth = resample_to_grid(volume, np.eye(4), grid)
+        aliased = resample_to_grid(volume, np.eye(4), grid, antialias=False)
         assert abs(smooth - 0.5).max() < 0.01
         assert abs(aliased - 0.5).max() > 0.4
 
@@ -113,12 +113,12 @@ class TestResample:
         tilted = np.array(affine)
         tilted[0, 1] = 1e-2  # enough to leave the separable path
         grid = Grid((12, 14, 12), ((6, 0, 0, 5), (0, 6, 0, 5), (0, 0, 6, 5), (0, 0, 0, 1)))
-        straight, turned = (resample(volume, matrix, grid) for matrix in (affine, tilted))
+        straight, turned = (resample_to_grid(volume, matrix, grid) for matrix in (affine, tilted))
         assert abs(straight - turned).mean() < 0.02
 
     def test_labels_keep_their_values(self):
         labels = (phantom()[0].numpy() > 0.5).astype(np.float32) * 7
-        out = resample(labels, np.eye(4), study_grid(4.0), interpolation="nearest")
+        out = resample_to_grid(labels, np.eye(4), study_grid(4.0), interpolation="nearest")
         assert set(np.unique(out)) <= {0.0, 7.0}
 
 

@@ -19,7 +19,7 @@ from motionlib.manifest import ManifestError, read_manifest
 from motionlib.preprocess import caps
 from motionlib.preprocess import linear as preprocess
 from motionlib.preprocess.caps import caps_names, entities_of, preprocess_manifest
-from motionlib.preprocess.grid import Grid, resample, study_grid
+from motionlib.preprocess.grid import Grid, resample_to_grid, study_grid
 from motionlib.preprocess.images import read_array, save_volume
 from motionlib.preprocess.linear import Quality, t1_linear
 from motionlib.preprocess.registration import (
@@ -51,7 +51,7 @@ def moved_target(known, spacing_mm=3.0, noise=0.02):
     affine = np.diag([spacing_mm] * 3 + [1.0])
     affine[:3, 3] = target.affine[:3, 3] - 6 * spacing_mm
     grid = Grid(shape, tuple(map(tuple, affine.tolist())))
-    array = resample(target.array, known @ target.affine, grid)
+    array = resample_to_grid(target.array, known @ target.affine, grid)
     both = np.random.default_rng(0).normal(0, noise * array.max(), (2, *shape))
     return np.hypot(array + both[0], both[1]).astype(np.float32), affine
 
@@ -148,7 +148,7 @@ class TestT1Linear:
         wide = affine.copy()
         wide[:3, 3] -= affine[:3, :3] @ np.full(3, 10)
         grid = Grid(tuple(n + 20 for n in array.shape), tuple(map(tuple, wide.tolist())))
-        moved = resample(array, known @ affine, grid, antialias=False)
+        moved = resample_to_grid(array, known @ affine, grid, antialias=False)
         second = t1_linear((moved, wide))[2]
         assert first["target"] == second["target"] == kind
         assert displacement_mm(np.array(second["matrix"]), known @ np.array(first["matrix"])) < 1.0
@@ -178,7 +178,7 @@ class TestDisplaced:
 
         def moved(move):
             matrix = right @ move
-            out = resample(corrected, np.linalg.inv(matrix) @ affine, grid, antialias=False)
+            out = resample_to_grid(corrected, np.linalg.inv(matrix) @ affine, grid, antialias=False)
             quality = replace(
                 TestJudge.good,
                 information=information(corrected, affine, target, matrix),
@@ -223,7 +223,7 @@ class TestOverlap:
     def face(self, cut):
         """Overlap of the target with itself, a part of it cut away; mm in, bool out."""
         grid, target = study_grid(2.0), load_target("whole-head")
-        out = resample(target.array, target.affine, grid)
+        out = resample_to_grid(target.array, target.affine, grid)
         y, z = (grid.matrix[n, 3] + 2.0 * np.arange(grid.shape[n]) for n in (1, 2))
         out[:, cut(y[:, None], z[None])] = 0
         return preprocess._overlap(out, grid.matrix, target)
@@ -264,7 +264,7 @@ def quick(monkeypatch):
 
     def stand_in(image, *, backend, template):
         array, affine = read_array(image)
-        out = resample(array, affine, study_grid(1.0), antialias=False)
+        out = resample_to_grid(array, affine, study_grid(1.0), antialias=False)
         quality = {"target": "whole-head", "information": 0.5, "matrix": np.eye(4).tolist()}
         return out, study_grid(1.0).matrix, quality
 
