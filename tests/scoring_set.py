@@ -125,7 +125,7 @@ class Page(HTMLParser):
         self.heads += [found] if tag == "th" else []
         self.headings += [int(tag[1])] if re.fullmatch("h[1-6]", tag) else []
         self.tables += tag == "table"
-        self.captions += tag == "caption"
+        self.captions += tag == "table" and "aria-labelledby" in found
         self.rows += [[]] if tag == "tr" else []
         if tag in ("td", "th"):
             self.rows[-1].append("")

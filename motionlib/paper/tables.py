@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from motionlib import typeset
 from motionlib.files import write_text
 from motionlib.manifest import is_warehouse
 from motionlib.metrics import per_fold
@@ -18,7 +19,6 @@ from motionlib.paper.beside import beside_paper
 from motionlib.paper.comparisons import agreement, mcnemar_table, scoreboard
 from motionlib.paper.run_summary import RunSummary
 from motionlib.paper.transcription import ARCHITECTURES, audit, in_text, published
-from motionlib.typeset import to_html, to_latex
 
 STANDS_FOR = {
     "ADNI": ("adni", "virtual-adni"),
@@ -396,9 +396,9 @@ def typeset_tables(
     """
     for name, table in made.items():
         path = Path(folder) / "tables" / name
-        title, label = name.replace("_", " "), f"tab:{name}"
-        html = to_html(table, title=title, caption=caption)
-        latex = to_latex(table, caption=f"{title}. {caption}", label=label)
+        title = typeset.label(name)
+        html = typeset.to_html(table, title=title, caption=caption)
+        latex = typeset.to_latex(table, caption=f"{title}. {caption}", label=f"tab:{name}")
         for suffix, text in ((".html", html), (".tex", latex)):
             write_text(path.with_suffix(suffix), text.rstrip() + "\n")
     return 2 * len(made)
