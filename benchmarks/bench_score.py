@@ -18,7 +18,7 @@ from pathlib import Path
 import pandas as pd
 
 from motionlib.files import write_table
-from motionlib.scoring.model import default_model, read_judge
+from motionlib.scoring.model import default_model, read_rule
 
 SETS = ("ixi-2mm:50", "ixi-2mm:500", "ds000011:12", "ds002748-1p5mm:40")  # below MOTIONLIB_DATA
 
@@ -77,7 +77,7 @@ def main() -> None:
     parser.add_argument("--out", default="benchmarks/results/score.csv")
     args = parser.parse_args()
     model = Path(args.model) if args.model else default_model()
-    judge, rows = read_judge(model), []
+    rule, rows = read_rule(model), []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for number, word in enumerate(args.sets or default_sets(folder / "heads")):
@@ -94,8 +94,8 @@ def main() -> None:
                     "scans": label,
                     "n": int(count),
                     "n_without_score": int(scored["abstained"].sum()),
-                    "model": judge.name,
-                    "voxel_mm": judge.spacing_mm,
+                    "model": rule.name,
+                    "voxel_mm": rule.spacing_mm,
                     "cpu_s": cpu_s,
                     "cpu_s_per_scan": cpu_s / int(count),
                     "wall_s": wall_s,

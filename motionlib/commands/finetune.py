@@ -43,20 +43,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Fine-tune and report; 0 if every graded scan was used, 1 if some could not be."""
     from motionlib.scoring.model import default_model
-    from motionlib.scoring.own_grades import fine_tune_own
+    from motionlib.scoring.own_grades import TuningPlan, fine_tune_own
     from motionlib.scoring.reports import write_tuning_report
 
-    outcome = fine_tune_own(
-        args.manifest,
-        args.source or default_model(),
-        args.task,
-        args.out,
+    plan = TuningPlan(
+        task=args.task,
         epochs=args.epochs,
         learning_rate=args.learning_rate,
         test_fraction=args.test_fraction,
         n_folds=args.folds,
         seed=args.seed,
         voxel_mm=args.voxel_mm,
+    )
+    outcome = fine_tune_own(
+        args.manifest,
+        args.source or default_model(),
+        args.out,
+        plan,
         device=args.device,
         engine=args.engine,
         progress=lambda line: print(line, file=sys.stderr, flush=True),
@@ -68,7 +71,7 @@ def main(args: argparse.Namespace) -> int:
         print(f"warning: {line}", file=sys.stderr)
     kappa = outcome.grading.kappa
     if kappa is None:
-        print(outcome.grading.said)
+        print(outcome.grading.reason)
     else:
         print(
             f"grades: linear weighted kappa {kappa.estimate:.3f} [{kappa.low:.3f}, "

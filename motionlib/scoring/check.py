@@ -1,4 +1,8 @@
-"""A scan goes in; why it should not be scored, and what to know about its score, come out.
+"""The check before a score: refuse what the model cannot judge, remark on what it may misjudge.
+
+Refused are voxels too coarse for the model's grid, maps of tissues, images without a head, heads
+that the field of view cuts, and contrasts other than T1w. A head without skull, or one that stands
+out poorly, is scored with a remark.
 
 The limits were set on the scans that they are judged on here: of 196 real heads (IXI, ds000011,
 ds002748) none is refused, nor are 15 of them moved by 6 to 8 mm; of the virtual warehouse's rejects
@@ -43,10 +47,13 @@ class Check:
         Why it should not be scored, one clause; empty if it can be.
     note : str
         What to know about its score; empty if nothing.
+    stripped : bool
+        Whether skull and scalp are missing.
     """
 
     fault: str = ""
     note: str = ""
+    stripped: bool = False
 
 
 def check_scan(array: np.ndarray, affine, *, spacing_mm: float, knows_stripped: bool) -> Check:
@@ -67,6 +74,7 @@ def check_scan(array: np.ndarray, affine, *, spacing_mm: float, knows_stripped: 
     -------
     Check
     """
+    # Voxels and intensities, which need no head to be found.
     side = np.linalg.norm(np.asarray(affine, dtype=np.float64)[:3, :3], axis=0)
     if side.max() > COARSEST * spacing_mm:
         return Check(
@@ -78,26 +86,28 @@ def check_scan(array: np.ndarray, affine, *, spacing_mm: float, knows_stripped: 
         return Check(
             f"it has {levels} distinct intensities, as a map of tissues has; expected a T1w image"
         )
+    # A whole head, of the right size.
     try:
-        found = find_head(array, affine)
+        head = find_head(array, affine)
     except ValueError as error:
         return Check(f"no head is found: {str(error)[0].lower()}{str(error)[1:].rstrip('.')}")
     small, spacing, _ = coarse(array, side)
     mask = head_mask(small, spacing)
     litres = float(mask.sum() * spacing.prod() / 1e6)
-    cut = _cut(mask, spacing, litres, found.stripped)
+    cut = _cut(mask, spacing, litres, head.stripped)
     if cut:
         return Check(cut)
-    if not is_t1w(centre_on_grid(array, affine, study_grid(TEMPLATE_MM))):
+    # The contrast, on the template's grid.
+    if not _is_t1w(centre_on_grid(array, affine, study_grid(TEMPLATE_MM))):
         return Check("its contrast is not that of a T1w head: bright and dark tissue are exchanged")
     notes = []
-    if found.stripped and not knows_stripped:
+    if head.stripped and not knows_stripped:
         notes.append("the skull is removed, and the model was not trained on such heads")
-    if litres > LITRES[1] or (litres < LITRES[0] and not found.stripped):
+    if litres > LITRES[1] or (litres < LITRES[0] and not head.stripped):
         notes.append(
             f"the head stands out poorly ({litres:.1f} litres found), so its place is uncertain"
         )
-    return Check(note="; ".join(notes))
+    return Check(note="; ".join(notes), stripped=head.stripped)
 
 
 def _cut(mask: np.ndarray, spacing: np.ndarray, litres: float, stripped: bool) -> str:
@@ -105,6 +115,7 @@ def _cut(mask: np.ndarray, spacing: np.ndarray, litres: float, stripped: bool) -
     least = list(LEAST_EXTENT_MM)
     if not stripped:
         least[2] = LEAST_WHOLE_HEIGHT_MM
+    # Area of the head in each plane across each axis.
     sections = [mask.sum(axis=tuple(o for o in range(3) if o != axis)) for axis in range(3)]
     if min(min(area[0], area[-1]) / max(area.max(), 1) for area in sections) > FULL:
         return "no head stands out from its surroundings: the whole field of view is alike"
@@ -119,6 +130,8 @@ def _cut(mask: np.ndarray, spacing: np.ndarray, litres: float, stripped: bool) -
                 f"the head measures {extent_mm:.0f} mm from {names[axis]}, expected at least "
                 f"{least[axis]:.0f} mm: it is cut by the field of view or its voxel size is wrong"
             )
+        # A whole head ends before the field does; the neck may leave it below. Where air is taken
+        # for head (too many litres), only the lower end can be trusted.
         for end, name in zip((area[0], area[-1]), ends[axis], strict=True):
             limit = CUT_SHARE_BELOW if name == "bottom" else CUT_SHARE
             if end > limit * area.max() and (litres <= LITRES[1] or name == "bottom"):
@@ -130,23 +143,12 @@ def _cut(mask: np.ndarray, spacing: np.ndarray, litres: float, stripped: bool) -
     return ""
 
 
-def is_t1w(placed: np.ndarray) -> bool:
-    """Tell by the MNI152 map whether bright and dark tissue are where a T1w image has them.
+def _is_t1w(placed: np.ndarray) -> bool:
+    """Whether bright and dark tissue of a head on the template's grid are where T1w has them.
 
-    Parameters
-    ----------
-    placed : ndarray
-        On ``study_grid(TEMPLATE_MM)``.
-
-    Returns
-    -------
-    bool
-        False only where it is plain; a contrast near to T1w passes.
-
-    Notes
-    -----
-    The head is only placed, so the template is moved by up to 8 mm each way. A T1w brain agrees
-    with it better somewhere than it disagrees anywhere.
+    False only where it is plain; a contrast near to T1w passes. The head is only placed, so it is
+    compared with the MNI152 map moved by up to 8 mm each way: a T1w brain agrees with it better
+    somewhere than it disagrees anywhere.
     """
     index, brain, values = _template()
     padded = np.pad(np.clip(_structure(placed, brain), -1, 1), 2)

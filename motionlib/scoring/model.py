@@ -1,4 +1,11 @@
-"""A model's description and a logit go in; probability, grade and decision come out."""
+"""A model that scores: what its network is given, and how its logit becomes a decision.
+
+A model folder holds ``weights.safetensors`` and ``model.json``. From a scan to a decision:
+
+1. `model_input` places the head on the study grid and scales it; `standardised` is its z-score.
+2. The network gives a logit (`motionlib.scoring.score`).
+3. A `DecisionRule` calibrates it to a probability of motion, and says grade and decision.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +24,10 @@ from motionlib.preprocess.head import array3
 
 KEEP, REVIEW, EXCLUDE = "keep", "review", "exclude"
 DIGITS = 6  # of a probability
-SOURCES = ("preprocess", "networks", "scoring")
+SOURCES = (  # whatever a decision depends on; results of other code are not taken for its own
+    *("preprocess", "networks", "training/checkpoints.py"),
+    *("scoring/check.py", "scoring/model.py", "scoring/score.py"),
+)
 BRIGHT_PERCENT = 99.5  # of the voxels on the grid; the head is scaled so that this is one
 AIR_LIMIT = 0.05  # of the bright voxels: air further below zero was moved there
 CEILING = 100.0  # brighter voxels are cut before float16
@@ -25,8 +35,8 @@ FOLDER = "model"
 
 
 @dataclass(frozen=True)
-class Judge:
-    """What a model folder says about turning logits into decisions.
+class DecisionRule:
+    """How a model's logits become decisions, as its folder says.
 
     Attributes
     ----------
@@ -76,15 +86,30 @@ class Judge:
             return None
         return sum(p >= limit for limit in self.grade_thresholds)
 
+    def in_doubt(self, p: float) -> bool:
+        """Whether a probability lies in the model's range of doubt."""
+        return self.review is not None and self.review[0] <= p <= self.review[1]
+
     def decision(self, p: float | None) -> str:
         """``review`` without a probability or in the range of doubt, else by the threshold."""
-        if p is None or (self.review is not None and self.review[0] <= p <= self.review[1]):
+        if p is None or self.in_doubt(p):
             return REVIEW
         return EXCLUDE if p >= self.threshold else KEEP
 
 
-def read_judge(folder: str | os.PathLike) -> Judge:
-    """Read a model folder's rules for decisions.
+def default_model() -> Path:
+    """Folder of the shipped model; `FileNotFoundError` if this installation has none."""
+    folder = PACKAGE / FOLDER
+    if not (folder / "model.json").is_file():
+        raise FileNotFoundError(
+            "this installation has no shipped model; name a model folder with --model DIR "
+            "(motionlib finetune and make model write one)"
+        )
+    return folder
+
+
+def read_rule(folder: str | os.PathLike) -> DecisionRule:
+    """Read the decision rule of a model folder.
 
     Raises
     ------
@@ -104,11 +129,18 @@ def read_judge(folder: str | os.PathLike) -> Judge:
         facts = read_json(folder / "model.json")
     except ValueError as error:
         raise ValueError(f"model.json of {folder.name} is no JSON: {error}") from error
+    weights = sha256_file(folder / "weights.safetensors")
+    key = content_key(weights, facts, __version__, code_key(*SOURCES))
+    return decision_rule(facts, folder.name, key)
+
+
+def decision_rule(facts: dict[str, Any], folder: str, key: str = "") -> DecisionRule:
+    """Check the description of a model, of which `folder` is the name, and make its rule."""
     needed = ("network", "shape", "n_classes", "dropout", "options", "threshold", "voxel_mm")
     missing = [name for name in needed if not isinstance(facts, dict) or name not in facts]
     if missing:
         raise ValueError(
-            f"model.json of {folder.name} lacks {', '.join(missing)}; expected a model that was "
+            f"model.json of {folder} lacks {', '.join(missing)}; expected a model that was "
             "made for scoring, by motionlib finetune or make model"
         )
     spacing_mm = _number(folder, facts, "voxel_mm", 0.25, 20)
@@ -116,14 +148,12 @@ def read_judge(folder: str | os.PathLike) -> Judge:
     shape = slab_grid(spacing_mm, slab_mm).shape
     if tuple(facts["shape"]) != shape:
         raise ValueError(
-            f"the model {folder.name} takes {tuple(facts['shape'])} voxels where the grid of "
-            f"{spacing_mm:g} mm has {shape}; shape and voxel_mm of its model.json contradict"
+            f"the model {folder} takes {tuple(facts['shape'])} voxels where the grid of "
+            f"{spacing_mm:g} mm has {shape}: shape and voxel size contradict; give the voxel size "
+            "that it was trained on"
         )
     calibration = facts.get("calibration") or {}
-    key = content_key(
-        sha256_file(folder / "weights.safetensors"), facts, __version__, code_key(*SOURCES)
-    )
-    return Judge(
+    return DecisionRule(
         name=str(facts.get("name") or f"{facts['network']}-{facts.get('key') or key}"),
         key=key,
         spacing_mm=spacing_mm,
@@ -138,81 +168,25 @@ def read_judge(folder: str | os.PathLike) -> Judge:
     )
 
 
-def _number(folder: Path, facts: dict, name: str, low: float, high: float) -> float:
-    """One number of ``model.json`` within its limits."""
-    value = facts[name]
-    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        raise ValueError(
-            f"{name} of the model {folder.name} is {value!r}; expected {low:g} to {high:g}"
-        )
-    return float(value)
-
-
-def _range(folder: Path, facts: dict, name: str) -> tuple[float, float] | None:
-    """Two increasing probabilities of ``model.json``, or None."""
-    value = facts.get(name)
-    if value is None:
-        return None
-    numbers = isinstance(value, list | tuple) and len(value) == 2
-    if not numbers or not all(isinstance(v, int | float) for v in value):
-        raise ValueError(f"{name} of the model {folder.name} is {value!r}; expected two numbers")
-    if not 0 <= value[0] <= value[1] <= 1:
-        raise ValueError(
-            f"{name} of the model {folder.name} is {value!r}; expected 0 <= low <= high <= 1"
-        )
-    return float(value[0]), float(value[1])
-
-
 def model_input(volume, affine, spacing_mm: float, slab_mm: float | None = None) -> np.ndarray:
     """Place a head on the study grid, without registration, and scale it to about one.
 
-    Parameters
-    ----------
-    volume : Tensor or ndarray, shape (1, I, J, K) or (I, J, K)
-        RAS, as `images.read_array` gives it.
-    affine : array-like, shape (4, 4)
-        Voxel indices to mm.
-    spacing_mm : float
-        Voxel size of the study grid that the model was trained on.
-    slab_mm : float, optional
-        Keep a slab about the midsagittal plane, at least this thick; None keeps the whole grid.
-
-    Returns
-    -------
-    ndarray, shape of ``slab_grid(spacing_mm, slab_mm)``, float16
-        To the bit what `motionlib.experiments.cohort` keeps of the same scan; a test compares them.
-
-    Raises
-    ------
-    ValueError
-        If no head is found, or nothing is left of it on the grid.
+    `volume`, (1, I, J, K) or (I, J, K), and `affine` are those of `images.read_array`. The result,
+    float16 of the shape of ``slab_grid(spacing_mm, slab_mm)``, is to the bit what the study keeps
+    of the same scan; a test compares them. `ValueError` if no head is found.
     """
+    # 1. Move the head's centre to the grid's; what lies below the air there is noise.
     grid = slab_grid(spacing_mm, slab_mm)
     array = np.clip(centre_on_grid(_lifted(volume), affine, grid), 0, None)
+    # 2. Scale by its brightest voxels but for a few, such as vessels; float16 ends at 65,504.
     top = float(np.percentile(array, BRIGHT_PERCENT))
     if not top > 0:
         raise ValueError("the scan is empty after centring; expected a head")
     return np.minimum(array / top, CEILING).astype(np.float16)
 
 
-def _lifted(volume):
-    """Put the air of a z-scored scan at zero; other scans pass as they are."""
-    array = array3(volume)
-    faces = [np.take(array, place, axis).ravel() for axis in range(3) for place in (0, -1)]
-    air = float(np.median(np.concatenate(faces)))
-    if air >= -AIR_LIMIT * float(np.percentile(array, BRIGHT_PERCENT)):
-        return volume
-    return array - np.float32(air)
-
-
 def slab_grid(spacing_mm: float, slab_mm: float | None = None) -> Grid:
-    """Study grid, or its middle sagittal planes: as many as span `slab_mm`, an odd number.
-
-    Raises
-    ------
-    ValueError
-        If the slab is thicker than the grid or thinner than a voxel.
-    """
+    """Study grid, or its middle sagittal planes: as many as span `slab_mm`, an odd number."""
     grid = study_grid(spacing_mm)
     if slab_mm is None:
         return grid
@@ -229,18 +203,7 @@ def slab_grid(spacing_mm: float, slab_mm: float | None = None) -> Grid:
 
 
 def standardised(array: np.ndarray) -> np.ndarray:
-    """Z-score an array of `model_input` as `data.VolumeStore` does.
-
-    Returns
-    -------
-    ndarray, same shape, float32
-        Mean 0, standard deviation 1.
-
-    Raises
-    ------
-    ValueError
-        If the array is constant.
-    """
+    """Z-score an array of `model_input`, as float32, as the training's store of volumes does."""
     flat = array.astype(np.float32)
     mean, sd = np.float32(flat.mean(dtype=np.float64)), np.float32(flat.std(dtype=np.float64))
     if not (np.isfinite(mean) and np.isfinite(sd) and sd > 0):
@@ -248,23 +211,34 @@ def standardised(array: np.ndarray) -> np.ndarray:
     return (flat - mean) / sd
 
 
-def default_model() -> Path:
-    """Find the shipped model.
+def _number(folder: str, facts: dict, name: str, low: float, high: float) -> float:
+    """One number of ``model.json`` within its limits."""
+    value = facts[name]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        raise ValueError(f"{name} of the model {folder} is {value!r}; expected {low:g} to {high:g}")
+    return float(value)
 
-    Returns
-    -------
-    Path
-        A folder with ``weights.safetensors``, ``model.json`` and the model card.
 
-    Raises
-    ------
-    FileNotFoundError
-        If this installation has none.
-    """
-    folder = PACKAGE / FOLDER
-    if not (folder / "model.json").is_file():
-        raise FileNotFoundError(
-            "this installation has no shipped model; name a model folder with --model DIR "
-            "(motionlib finetune and make model write one)"
+def _range(folder: str, facts: dict, name: str) -> tuple[float, float] | None:
+    """Two increasing probabilities of ``model.json``, or None."""
+    value = facts.get(name)
+    if value is None:
+        return None
+    numbers = isinstance(value, list | tuple) and len(value) == 2
+    if not numbers or not all(isinstance(v, int | float) for v in value):
+        raise ValueError(f"{name} of the model {folder} is {value!r}; expected two numbers")
+    if not 0 <= value[0] <= value[1] <= 1:
+        raise ValueError(
+            f"{name} of the model {folder} is {value!r}; expected 0 <= low <= high <= 1"
         )
-    return folder
+    return float(value[0]), float(value[1])
+
+
+def _lifted(volume):
+    """Put the air of a z-scored scan at zero; other scans pass as they are."""
+    array = array3(volume)
+    faces = [np.take(array, place, axis).ravel() for axis in range(3) for place in (0, -1)]
+    air = float(np.median(np.concatenate(faces)))
+    if air >= -AIR_LIMIT * float(np.percentile(array, BRIGHT_PERCENT)):
+        return volume
+    return array - np.float32(air)

@@ -1,4 +1,4 @@
-"""A user's graded manifest goes in; labelled, split and prepared scans come out."""
+"""The scans that a user graded: labelled for a task, split by patient, prepared as for `score`."""
 
 from __future__ import annotations
 
@@ -13,10 +13,8 @@ from motionlib import compute
 from motionlib.experiments.copies import PREPARED
 from motionlib.files import atomic, content_key, write_table
 from motionlib.manifest import complete, locate, read_text, validate
-from motionlib.preprocess.images import read_array
-from motionlib.scoring.check import check_scan
-from motionlib.scoring.model import model_input
-from motionlib.scoring.score import file_key
+from motionlib.scoring.check import Check
+from motionlib.scoring.score import file_key, prepare
 from motionlib.splits import assign_splits, check_no_leakage
 from motionlib.tasks import TASK_GRADES
 
@@ -168,13 +166,16 @@ def prepare_scans(
         grid = {"spacing_mm": spacing_mm, "slab_mm": slab_mm}
         items.append({"path": path, "out": str(folder / f"{name}.npy")} | grid)
     done = compute.submit(_prepare_one, items, engine=engine, label="prepare", progress=progress)
-    said, stripped = [], []
-    for one in done:
-        lost = isinstance(one, compute.Failure)
-        said.append(one.error.partition(": ")[2] or one.error if lost else one["fault"])
-        stripped.append(False if lost else one["stripped"])
-    bad = np.array([bool(reason) for reason in said])
-    left_out = table.loc[bad, ["scan_id"]].assign(reason=[r for r in said if r])
+    checks = [
+        Check(check.error.partition(": ")[2] or check.error)
+        if isinstance(check, compute.Failure)
+        else check
+        for check in done
+    ]
+    reasons = pd.Series([check.fault for check in checks], index=table.index)
+    bad = reasons != ""
+    left_out = table.loc[bad, ["scan_id"]].assign(reason=reasons[bad])
+    stripped = [check.stripped for check in checks]
     kept = table.assign(path=[item["out"] for item in items], stripped=stripped)[~bad]
     return kept.reset_index(drop=True), left_out.reset_index(drop=True)
 
@@ -185,18 +186,12 @@ def write_prepared(prepared: pd.DataFrame, path: Path) -> Path:
     return write_table(prepared.assign(path=names)[PREPARED_COLUMNS], path)
 
 
-def _prepare_one(item: dict) -> dict:
-    """Check one scan and write its array, unless that was done before."""
-    from motionlib.scoring.score import anonymous
-
+def _prepare_one(item: dict) -> Check:
+    """Check one scan and write its array, unless that was done before (a task)."""
     out = Path(item["out"])
-    try:
-        volume, affine = read_array(item["path"])
-        checked = check_scan(volume, affine, spacing_mm=item["spacing_mm"], knows_stripped=False)
-        if not checked.fault and not out.exists():
-            array = model_input(volume, affine, item["spacing_mm"], item["slab_mm"])
-            with atomic(out) as aside:
-                np.save(aside, array)
-    except (ValueError, FileNotFoundError, MemoryError) as error:
-        return {"fault": anonymous(error, item["path"]), "stripped": False}
-    return {"fault": checked.fault, "stripped": "skull is removed" in checked.note}
+    grid = {"spacing_mm": item["spacing_mm"], "slab_mm": item["slab_mm"]}
+    array, check = prepare(item["path"], **grid, knows_stripped=False)
+    if array is not None and not out.exists():
+        with atomic(out) as aside:
+            np.save(aside, array)
+    return check

@@ -21,7 +21,7 @@ from PIL import Image
 from motionlib.files import write_text
 from motionlib.preprocess.head import find_head
 from motionlib.preprocess.images import read_array
-from motionlib.scoring.model import EXCLUDE, KEEP, REVIEW, read_judge
+from motionlib.scoring.model import EXCLUDE, KEEP, REVIEW, read_rule
 from motionlib.scoring.own_grades import Outcome
 from motionlib.tasks import TASK_WORDS
 from motionlib.typeset import render, table_html
@@ -51,7 +51,7 @@ def write_report(
     Path
         The page, with every picture in it.
     """
-    rule = read_judge(model)
+    rule = read_rule(model)
     scored = sorted((row for row in rows if not row["abstained"]), key=lambda row: -row["p_motion"])
     abstained = [row for row in rows if row["abstained"]]
     worst = scored[:SHOWN]
@@ -114,7 +114,7 @@ def write_tuning_report(outcome: Outcome) -> Path:
     page = render(
         "finetune.html",
         outcome=outcome,
-        task=TASK_WORDS[outcome.task],
+        task=TASK_WORDS[outcome.facts["task"]],
         counts=table_html(outcome.counts, "Scans and patients; no patient is in two parts."),
         metrics=table_html(
             outcome.metrics,

@@ -1,8 +1,9 @@
-"""Scans and a model folder go in; one row a scan, probability or reason, comes out, resumable.
+"""Scoring: the probability of motion of every scan, or the reason why it has none.
 
 Scans are read one after the other and forgotten: memory does not grow with their number. Every
 scan is scored alone on a CPU and in batches of one fixed size on a GPU, so that no digit depends
-on which scans stand beside it or on where an earlier run was interrupted.
+on which scans stand beside it. What is finished stands in a journal beside the table, so that a
+call that was interrupted goes on where it was, and a repeated one reads only what is new.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,10 @@ import numpy as np
 from motionlib import compute
 from motionlib.files import content_key, write_text
 from motionlib.preprocess.images import read_array
-from motionlib.scoring.check import check_scan
-from motionlib.scoring.model import Judge, model_input, read_judge, standardised
+from motionlib.scoring.check import Check, check_scan
+from motionlib.scoring.model import DecisionRule, model_input, read_rule, standardised
 
-COLUMNS = (
-    *("scan_id", "p_motion", "grade", "decision", "abstained", "reason", "model", "threshold"),
-)
+COLUMNS = ("scan_id", "p_motion", "grade", "decision", "abstained", "reason", "model", "threshold")
 DEVICES = ("cpu", "cuda", "auto")
 BATCH_SIZE = 16
 CHUNK = 16  # scans between two writes to the journal; a kill costs at most these
@@ -78,76 +77,84 @@ def score_scans(
         raise ValueError(f"{out.name} does not end in .tsv; the scores are a tab-separated table")
     if batch_size < 1:
         raise ValueError(f"batch size is {batch_size}; expected at least 1")
-    judge = read_judge(model)
-    network = _network(str(model), judge.key, device)  # a wrong model is told before any scan
+    rule = read_rule(model)
+    network = _network(str(model), rule.key, device)  # a wrong model is told before any scan
+    # 1. Take from the journal what an earlier call has finished.
     journal = Journal(out.with_name(f"{out.name}.journal"))
-    keys = [file_key(path, judge.key, device) for _, path in scans]
-    results: list[dict | None] = [journal.found.get(key) if key else None for key in keys]
+    keys = [file_key(path, rule.key, device) for _, path in scans]
+    results: list[dict | None] = [journal.entries.get(key) if key else None for key in keys]
     waiting = [place for place, result in enumerate(results) if result is None]
+    # 2. Examine the others, chunk by chunk; a GPU gets whole batches.
     started, done = time.monotonic(), 0
     size = CHUNK if engine == "inline" else ENGINE_CHUNK
     if device == "cuda":
         size = -(-size // batch_size) * batch_size
     for first in range(0, len(waiting), size):
         places = waiting[first : first + size]
-        items = [(scans[place][1], str(model), judge.key, device) for place in places]
-        found = compute.submit(examine, items, engine=engine, label="score")
-        found = [_value(one) for one in found]
+        items = [(scans[place][1], str(model), rule.key, device) for place in places]
+        examined = compute.submit(examine, items, engine=engine, label="score")
+        examined = [_not_lost(result) for result in examined]
         if device == "cuda":
-            _forward(network, found, batch_size)
-        for place, result in zip(places, found, strict=True):
+            _forward(network, examined, batch_size)
+        finished = {}
+        for place, result in zip(places, examined, strict=True):
             results[place] = result
-        journal.add(
-            {
-                keys[place]: results[place]
-                for place in places
-                if keys[place] and not results[place].pop("again", False)
-            }
-        )
+            try_again = result.pop("again", False)
+            if keys[place] and not try_again:
+                finished[keys[place]] = result
+        journal.add(finished)
         done += len(places)
         if progress is not None:
             left_s = (time.monotonic() - started) / done * (len(waiting) - done)
             progress(f"score: {done}/{len(waiting)}, about {left_s:.0f} s left")
+    # 3. Decide, and write the table.
     rows = [
-        row_of(scan_id, path, result, judge)
+        _row(scan_id, path, result, rule)
         for (scan_id, path), result in zip(scans, results, strict=True)
     ]
-    write_text(out, "\n".join(table_lines(rows)) + "\n")
+    lines = ["\t".join(COLUMNS)]
+    lines += ["\t".join(_cell(name, row[name]) for name in COLUMNS) for row in rows]
+    write_text(out, "\n".join(lines) + "\n")
     return rows
 
 
 def examine(item: tuple[str, str, str, str]) -> dict[str, Any]:
-    """Read, check and prepare one scan; on the CPU score it too.
+    """Read, check and prepare one scan (a task); on the CPU score it too.
 
-    Parameters
-    ----------
-    item : (path, model folder, model key, device)
-        Plain strings, so that a worker can take them.
-
-    Returns
-    -------
-    dict
-        ``fault`` (why there is no score, or empty), ``note``, and ``logit`` (CPU) or ``array``.
+    `item` holds path, model folder, its key and the device. The result has ``fault`` (why there is
+    no score, or empty), ``note``, and ``logit`` (CPU) or ``array`` (GPU).
     """
     path, model, key, device = item
-    judge = _judge(model, key)
+    rule = _rule(model, key)
+    array, check = prepare(
+        path,
+        spacing_mm=rule.spacing_mm,
+        slab_mm=rule.slab_mm,
+        knows_stripped=rule.knows_stripped,
+    )
+    result = {"fault": check.fault, "note": check.note, "logit": None}
+    if array is None:
+        return result
+    if device == "cuda":
+        return result | {"array": array}
+    logits = _logits(_network(model, key, device), standardised(array)[None, None])
+    return result | _finite(logits[0])
+
+
+def prepare(
+    path: str, *, spacing_mm: float, slab_mm: float | None, knows_stripped: bool
+) -> tuple[np.ndarray | None, Check]:
+    """Read and check a scan and make the network's input of it; without one, `Check` says why."""
     try:
         volume, affine = read_array(path)
-        checked = check_scan(
-            volume, affine, spacing_mm=judge.spacing_mm, knows_stripped=judge.knows_stripped
-        )
-        if checked.fault:
-            return {"fault": checked.fault, "note": "", "logit": None}
-        array = model_input(volume, affine, judge.spacing_mm, judge.slab_mm)
-        standard = standardised(array)
+        check = check_scan(volume, affine, spacing_mm=spacing_mm, knows_stripped=knows_stripped)
+        if check.fault:
+            return None, check
+        array = model_input(volume, affine, spacing_mm, slab_mm)
+        standardised(array)  # which refuses one that is constant
     except (ValueError, FileNotFoundError, MemoryError) as error:
-        return {"fault": anonymous(error, path), "note": "", "logit": None}
-    if device == "cuda":
-        return {"fault": "", "note": checked.note, "logit": None, "array": array}
-    logit = float(_logits(_network(model, key, device), standard[None, None])[0])
-    if not np.isfinite(logit):
-        return {"fault": "the network gives no finite number for it", "note": "", "logit": None}
-    return {"fault": "", "note": checked.note, "logit": logit}
+        return None, Check(anonymous(error, path))
+    return array, check
 
 
 def anonymous(error: BaseException, path: str) -> str:
@@ -158,37 +165,29 @@ def anonymous(error: BaseException, path: str) -> str:
     return text.rstrip(".")
 
 
-def row_of(scan_id: str, path: str, result: dict[str, Any], judge: Judge) -> dict[str, Any]:
+def _row(scan_id: str, path: str, result: dict[str, Any], rule: DecisionRule) -> dict[str, Any]:
     """Turn a result into a row: decide, and say why.
 
     ``abstained`` is true where there is no probability: such a scan is for a person. A probability
-    in the model's range of doubt is given, and sent to review. ``grade`` is empty for a model
-    without limits for grades.
+    in the model's range of doubt is given, and sent to review.
     """
     abstained = bool(result["fault"])
-    p = None if abstained else judge.probability(result["logit"])
+    p = None if abstained else rule.probability(result["logit"])
     reasons = [result["fault"] or result["note"]]
-    if p is not None and judge.review and judge.review[0] <= p <= judge.review[1]:
-        low, high = judge.review
+    if p is not None and rule.in_doubt(p):
+        low, high = rule.review
         reasons.append(f"its probability lies in the model's range of doubt, {low:g} to {high:g}")
     return {
         "scan_id": scan_id,
         "p_motion": p,
-        "grade": None if p is None else judge.grade(p),
-        "decision": judge.decision(p),
+        "grade": None if p is None else rule.grade(p),
+        "decision": rule.decision(p),
         "abstained": abstained,
         "reason": "; ".join(filter(None, reasons)),
-        "model": judge.name,
-        "threshold": judge.threshold,
+        "model": rule.name,
+        "threshold": rule.threshold,
         "path": path,
     }
-
-
-def table_lines(rows: list[dict[str, Any]]) -> Iterator[str]:
-    """Lines of the table, header first."""
-    yield "\t".join(COLUMNS)
-    for row in rows:
-        yield "\t".join(_cell(name, row[name]) for name in COLUMNS)
 
 
 def _cell(name: str, value: Any) -> str:
@@ -218,14 +217,14 @@ def _device(device: str) -> str:
 
 
 @lru_cache(maxsize=2)
-def _judge(model: str, key: str) -> Judge:
-    """Rules of a model folder, read once a process; the key tells changed folders apart."""
-    return read_judge(model)
+def _rule(model: str, key: str) -> DecisionRule:
+    """Rule of a model folder, read once a process; the key tells changed folders apart."""
+    return read_rule(model)
 
 
 @lru_cache(maxsize=1)
 def _network(model: str, key: str, device: str):
-    """Read the network of a model folder, once a process."""
+    """Network of a model folder, read once a process."""
     from motionlib.training.checkpoints import load_model
 
     return load_model(model, device=device).network
@@ -238,33 +237,37 @@ def _logits(network, volumes: np.ndarray) -> np.ndarray:
     device = next(network.parameters()).device
     with compute.configure_cpu(), torch.inference_mode():
         x = torch.from_numpy(np.ascontiguousarray(volumes)).to(device)
-        found = network(x.contiguous(memory_format=torch.channels_last_3d)).double().cpu()
-        return (found[:, -1] - found[:, :-1].logsumexp(1)).numpy()
+        classes = network(x.contiguous(memory_format=torch.channels_last_3d)).double().cpu()
+        return (classes[:, -1] - classes[:, :-1].logsumexp(1)).numpy()
 
 
-def _forward(network, found: list[dict[str, Any]], batch_size: int) -> None:
+def _forward(network, examined: list[dict[str, Any]], batch_size: int) -> None:
     """Score prepared arrays on the GPU, in place; the last batch is filled up with zeros."""
     import torch
 
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
-    ready = [one for one in found if "array" in one]
+    ready = [result for result in examined if "array" in result]
     for first in range(0, len(ready), batch_size):
         part = ready[first : first + batch_size]
-        standard = [standardised(one.pop("array")) for one in part]
+        standard = [standardised(result.pop("array")) for result in part]
         batch = np.zeros((batch_size, 1, *standard[0].shape), np.float32)
         batch[: len(part), 0] = standard
-        for one, logit in zip(part, _logits(network, batch), strict=False):
-            if np.isfinite(logit):
-                one["logit"] = float(logit)
-            else:
-                one.update(fault="the network gives no finite number for it", note="")
+        for result, logit in zip(part, _logits(network, batch), strict=False):
+            result.update(_finite(logit))
 
 
-def _value(result) -> dict[str, Any]:
-    """Turn a lost task into a row with a reason that is tried again by the next call."""
+def _finite(logit: float) -> dict[str, Any]:
+    """Say what a logit adds to a result."""
+    if np.isfinite(logit):
+        return {"logit": float(logit)}
+    return {"fault": "the network gives no finite number for it", "note": ""}
+
+
+def _not_lost(result) -> dict[str, Any]:
+    """Turn a lost task into a result with a reason that is tried again by the next call."""
     if isinstance(result, compute.Failure):
-        said = f"it could not be processed ({result.error.partition(':')[0]})"
-        return {"fault": said, "note": "", "logit": None, "again": True}
+        why = f"it could not be processed ({result.error.partition(':')[0]})"
+        return {"fault": why, "note": "", "logit": None, "again": True}
     return result
 
 
@@ -278,13 +281,13 @@ class Journal:
 
     Attributes
     ----------
-    found : dict of str to dict
+    entries : dict of str to dict
         What was there when the journal was opened, and what was added since.
     """
 
     def __init__(self, path: str | os.PathLike):
         self.path = Path(path)
-        self.found: dict[str, dict[str, Any]] = {}
+        self.entries: dict[str, dict[str, Any]] = {}
         self._torn = False
         if self.path.exists():
             content = self.path.read_bytes()
@@ -296,7 +299,7 @@ class Journal:
         """Keep a line if it is whole."""
         try:
             entry = json.loads(line)
-            self.found[entry["key"]] = entry["value"]
+            self.entries[entry["key"]] = entry["value"]
         except (ValueError, KeyError, TypeError):
             return
 
@@ -311,7 +314,7 @@ class Journal:
             stream.flush()
             os.fsync(stream.fileno())
         self._torn = False
-        self.found |= entries
+        self.entries |= entries
 
 
 def file_key(path: str | os.PathLike, *parts: Any) -> str | None:

@@ -9,7 +9,7 @@ import pytest
 from scoring_set import Page, write_heads, write_model
 
 from motionlib.cli import main
-from motionlib.scoring.own_grades import (
+from motionlib.scoring.grade_limits import (
     best_limits,
     choose_limits,
     grade_warnings,
@@ -88,7 +88,7 @@ class TestChoice:
     ):
         grading = choose_limits(task, grades, held, p)
         assert grading.limits is None
-        assert why in grading.said
+        assert why in grading.reason
         assert judge_limits(grading, scans_of(held, list(p)), list("abcdef"), 0) == grading
         assert grade_warnings(grading) == []
 

@@ -65,12 +65,12 @@ class TestResult:
         out = tmp_path / "s.tsv"
         scans = sorted((graded[0] / "scans").glob("scan-0*.nii.gz"))
         assert run("score", *scans, "--model", tuned[1], "--out", out, "--no-report") == 0
-        found = pd.read_csv(out, sep="\t").set_index("scan_id")
+        scores = pd.read_csv(out, sep="\t").set_index("scan_id")
         own = pd.read_csv(tuned[1] / "predictions.csv")
         own = own[own["experiment"] == "own_grades/fine_tuned"].set_index("scan_id")
-        shared = own.index.intersection(found.index)
+        shared = own.index.intersection(scores.index)
         assert len(shared)
-        assert found.loc[shared, "p_motion"].tolist() == pytest.approx(
+        assert scores.loc[shared, "p_motion"].tolist() == pytest.approx(
             own.loc[shared, "score"].tolist(), abs=1e-4
         )
 

@@ -17,7 +17,7 @@ from motionlib.cli import main
 from motionlib.preprocess.images import read_array, save_volume
 from motionlib.scoring import score
 from motionlib.scoring.check import check_scan
-from motionlib.scoring.model import model_input, read_judge, standardised
+from motionlib.scoring.model import model_input, read_rule, standardised
 from motionlib.scoring.reports import SHOWN, middle_slices, picture_uri
 from motionlib.scoring.score import COLUMNS, Journal, examine, file_key, score_scans
 
@@ -165,7 +165,7 @@ main(sys.argv[1:])
         killed = subprocess.run([sys.executable, "-c", code, *words], capture_output=True)
         assert killed.returncode == -9
         assert not out.exists()
-        assert len(Journal(f"{out}.journal").found) == 6
+        assert len(Journal(f"{out}.journal").entries) == 6
         with open(f"{out}.journal", "a") as stream:
             stream.write('{"key": "torn')
         assert run(*words) == 1
@@ -175,12 +175,12 @@ main(sys.argv[1:])
 
     def test_a_changed_file_and_a_changed_model_are_scored_again(self, model, tmp_path):
         path = write_heads(tmp_path, 1)[0]
-        judge = read_judge(model)
-        before = file_key(path, judge.key)
+        rule = read_rule(model)
+        before = file_key(path, rule.key)
         save_volume(*head(5), path)
-        assert file_key(path, judge.key) != before
+        assert file_key(path, rule.key) != before
         other = write_model(tmp_path / "other", threshold=0.4)
-        assert read_judge(other).key != judge.key
+        assert read_rule(other).key != rule.key
 
     def test_a_digit_does_not_depend_on_the_engine_or_its_neighbours(self, scored, model, tmp_path):
         paths = write_heads(tmp_path, 3)[::-1]
@@ -266,21 +266,21 @@ class TestInput:
 
 
 class TestDecisions:
-    def judge(self, tmp_path, **changes):
-        return read_judge(write_model(tmp_path / "model", **changes))
+    def rule(self, tmp_path, **changes):
+        return read_rule(write_model(tmp_path / "model", **changes))
 
     def test_calibration_threshold_and_doubt_decide(self, tmp_path):
         changes = {"threshold": 0.6, "review": [0.5, 0.6], "grade_thresholds": [0.3, 0.8]}
-        judge = self.judge(tmp_path, calibration={"temperature": 2.0, "bias": 1.0}, **changes)
-        assert judge.probability(-2.0) == 0.5
-        assert judge.probability(-1e6) == 0.0
-        assert [judge.decision(p) for p in (0.49, 0.5, 0.6, 0.61, None)] == [
+        rule = self.rule(tmp_path, calibration={"temperature": 2.0, "bias": 1.0}, **changes)
+        assert rule.probability(-2.0) == 0.5
+        assert rule.probability(-1e6) == 0.0
+        assert [rule.decision(p) for p in (0.49, 0.5, 0.6, 0.61, None)] == [
             "keep", "review", "review", "exclude", "review",
         ]  # fmt: skip
-        assert [judge.grade(p) for p in (0.29, 0.3, 0.8)] == [0, 1, 2]
+        assert [rule.grade(p) for p in (0.29, 0.3, 0.8)] == [0, 1, 2]
 
     def test_a_model_without_limits_gives_no_grade(self, tmp_path):
-        assert self.judge(tmp_path).grade(0.9) is None
+        assert self.rule(tmp_path).grade(0.9) is None
 
     @pytest.mark.parametrize(
         ("changes", "said"),
