@@ -11,7 +11,7 @@ import pandas as pd
 
 from motionlib.cohorts.selection import ScanFilter
 from motionlib.manifest import ID_PATTERN
-from motionlib.preprocess.images import check_header
+from motionlib.preprocess.images import read_image
 
 IMAGE_SUFFIXES = (".nii.gz", ".nii")
 MISSING = ["", "n/a", "N/A", "NA", "nan", "-4"]  # ADNI writes -4 for "not done"
@@ -202,7 +202,7 @@ def drop_unusable(scans: ScanFilter, root: Path, *, check_files: bool = True) ->
 def _fault(path: Path) -> str | None:
     """Why an image's header is of no use, or None."""
     try:
-        check_header(path)
+        read_image(path, header_only=True)
     except (FileNotFoundError, ValueError) as error:
         return str(error)
     return None

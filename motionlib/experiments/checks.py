@@ -14,6 +14,7 @@ from motionlib.experiments import copies
 from motionlib.experiments.cohort import example_volumes
 from motionlib.experiments.pretraining import pretrained, read_prepared
 from motionlib.experiments.trainings import folds_of
+from motionlib.preprocess.images import zscore
 from motionlib.training.checkpoints import load_model
 from motionlib.training.prediction import predict_all
 
@@ -158,7 +159,7 @@ def occlude(run, task: str, experiment="warehouse/fine_tuned", *, cube_vox: int 
     device = default_device()
     network = load_model(folders[int(surest["fold"])], device=device).network
     (volume,), affine = example_volumes(run, [surest["scan_id"]])
-    scored = torch.from_numpy((volume - volume.mean()) / volume.std())[None, None].to(device)
+    scored = torch.from_numpy(zscore(volume))[None, None].to(device)
     corners = list(itertools.product(*(range(0, n, cube_vox) for n in volume.shape)))
     fall = np.zeros(volume.shape, np.float32)
     with torch.inference_mode():

@@ -1,10 +1,19 @@
-"""Paths of image files come in; arrays, headers, or one sentence why not, come out."""
+"""Scans on disk: the one module that reads them, and says in a sentence why one is no scan.
+
+A file passes these checks before its voxels are believed:
+
+1. it is a regular, readable file (a pipe would block, a folder is no image);
+2. its header has three axes, a plausible number and size of voxels, and real intensities;
+3. the whole file is there, undamaged;
+4. its values are finite and not all the same.
+"""
 
 from __future__ import annotations
 
 import math
 import os
 import stat
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +21,10 @@ import numpy as np
 from motionlib.files import atomic, gzipped
 from motionlib.preprocess.head import array3
 
+FEWEST_VOXELS = 8  # along an axis
 MAX_VOXELS = 2**28  # 1 GiB as float32; the largest published 7 T T1w has 1.7e8 voxels
+SIDE_MM = (0.05, 20)  # of a voxel
+LEAST_DETERMINANT = 0.1  # of the axes' directions; below it two of them nearly coincide
 
 
 def read_array(path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
@@ -37,13 +49,10 @@ def read_array(path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
     ValueError
         If the file is no usable three-dimensional scan; the sentence says why.
     """
-    import nibabel as nib
+    import nibabel as nib  # slow to import, and not needed to train or to score arrays
 
     path = Path(path)
-    _check_file(path)
-    image = _open_image(path)
-    _check_header(path.name, image)
-    image = nib.as_closest_canonical(image)
+    image = nib.as_closest_canonical(read_image(path))
     array = _scaled(path.name, image)
     if array.ndim == 4:
         array = array[..., 0]
@@ -55,19 +64,53 @@ def read_array(path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
     return np.ascontiguousarray(array), image.affine.astype(np.float64)
 
 
-def check_header(path: str | os.PathLike) -> None:
-    """Refuse a file whose header is no scan's; the voxels are not read.
+def load_volume(path: str | os.PathLike):
+    """Read one scan as a torch tensor: `read_array` for networks and simulators.
+
+    Returns
+    -------
+    volume : Tensor, shape (1, I, J, K), float32
+        Axes point to right, anterior, superior as closely as they can without resampling.
+    affine : ndarray, shape (4, 4)
+        Voxel indices to mm.
 
     Raises
     ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If the header cannot be read or is no scan's; the sentence says why.
+    FileNotFoundError, ValueError
+        As `read_array`.
+    """
+    import torch
+
+    array, affine = read_array(path)
+    return torch.from_numpy(array)[None], affine
+
+
+def read_image(path: str | os.PathLike, *, header_only: bool = False):
+    """Read one scan as nibabel holds it: its own axes, its header, its scaling not yet applied.
+
+    The header is a scan's, or the same errors as of `read_array` say why not; the values are not
+    looked at, and with `header_only` not even read: the image then holds none.
     """
     path = Path(path)
     _check_file(path)
-    _check_header(path.name, _open_image(path, header_only=True))
+    image = _open_image(path, header_only=header_only)
+    _check_header(path.name, image)
+    return image
+
+
+def read_mni_map(kind: str) -> tuple[np.ndarray, np.ndarray]:
+    """Read a map of the MNI152 2009a brain, as `read_array`: ``t1``, ``gm`` or ``wm``.
+
+    Source: nilearn's wheel, which is found without importing it: that takes longer than all else.
+    """
+    package = find_spec("nilearn")
+    folder = Path(package.submodule_search_locations[0] if package else ".") / "datasets" / "data"
+    path = folder / f"mni_icbm152_{kind}_tal_nlin_sym_09a_converted.nii.gz"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path.name} is not in the installed nilearn: install nilearn>=0.12."
+        )
+    return read_array(path)
 
 
 def _check_file(path: Path) -> None:
@@ -99,6 +142,7 @@ def _open_image(path: Path, *, header_only: bool = False):
     try:
         if not path.name.endswith(".nii.gz"):
             return nib.load(path)
+        # a header that asks for a hundred GiB is refused before anything is unpacked
         with igzip.open(path, "rb") as stream:
             head = stream.read(nib.Nifti2Header.sizeof_hdr)
         kind = _nifti_kind(head)
@@ -109,32 +153,32 @@ def _open_image(path: Path, *, header_only: bool = False):
             return kind(empty, header.get_best_affine(), header, dtype=header.get_data_dtype())
         return kind.from_bytes(igzip.decompress(path.read_bytes()))
     except broken as error:
-        said = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
-        raise ValueError(f"{path.name} cannot be read as an image: {said}.") from error
+        reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
+        raise ValueError(f"{path.name} cannot be read as an image: {reason}.") from error
 
 
 def _nifti_kind(head: bytes):
     """Class for the header's bytes: NIfTI-1 or NIfTI-2, either byte order."""
     import nibabel as nib
 
-    for order in ("little", "big"):
-        size = int.from_bytes(head[:4], order)
-        if size == nib.Nifti1Header.sizeof_hdr:
-            return nib.Nifti1Image
-        if size == nib.Nifti2Header.sizeof_hdr:
-            return nib.Nifti2Image
+    sizes = {int.from_bytes(head[:4], order) for order in ("little", "big")}
+    for kind in (nib.Nifti1Image, nib.Nifti2Image):
+        if kind.header_class.sizeof_hdr in sizes:
+            return kind
     raise ValueError("its header does not begin with the size 348 or 540 of NIfTI")
 
 
 def _check_shape(shape: tuple[int, ...]) -> None:
     """Refuse shapes that are no three-dimensional scan or would fill the memory."""
-    said = "x".join(map(str, shape))
+    sizes = "x".join(map(str, shape))
     if len(shape) < 3 or min(shape, default=0) < 1 or any(size != 1 for size in shape[3:]):
-        raise ValueError(f"its shape is {said}, expected three dimensions")
-    if min(shape[:3]) < 8:
-        raise ValueError(f"its shape is {said}, expected at least 8 voxels along every axis")
+        raise ValueError(f"its shape is {sizes}, expected three dimensions")
+    if min(shape[:3]) < FEWEST_VOXELS:
+        raise ValueError(
+            f"its shape is {sizes}, expected at least {FEWEST_VOXELS} voxels along every axis"
+        )
     if math.prod(shape) > MAX_VOXELS:
-        raise ValueError(f"its shape is {said}, more than {MAX_VOXELS} voxels")
+        raise ValueError(f"its shape is {sizes}, more than {MAX_VOXELS} voxels")
 
 
 def _check_header(name: str, image) -> None:
@@ -148,14 +192,18 @@ def _check_header(name: str, image) -> None:
         raise ValueError(f"{name} has voxels of type {kind}; expected one real number each.")
     affine = image.affine
     sides = np.linalg.norm(affine[:3, :3], axis=0) if np.isfinite(affine).all() else np.zeros(3)
-    if sides.min() < 0.05 or sides.max() > 20:
-        said = " x ".join(f"{side:.3g}" for side in sides)
-        raise ValueError(f"{name} has voxels of {said} mm; expected 0.05 to 20 mm.")
-    if abs(np.linalg.det(affine[:3, :3] / sides)) < 0.1:
+    if sides.min() < SIDE_MM[0] or sides.max() > SIDE_MM[1]:
+        raise ValueError(f"{name} has voxels of {_times(sides)} mm; expected 0.05 to 20 mm.")
+    if abs(np.linalg.det(affine[:3, :3] / sides)) < LEAST_DETERMINANT:
         raise ValueError(f"{name} has a singular affine; expected three independent axes.")
     if "pixdim" in image.header and (image.header["pixdim"][1:4] <= 0).any():
-        said = " x ".join(f"{side:.3g}" for side in image.header["pixdim"][1:4])
-        raise ValueError(f"{name} states voxels of {said} mm; expected positive sizes.")
+        sides = image.header["pixdim"][1:4]
+        raise ValueError(f"{name} states voxels of {_times(sides)} mm; expected positive sizes.")
+
+
+def _times(sides) -> str:
+    """Voxel edges in words."""
+    return " x ".join(f"{side:.3g}" for side in sides)
 
 
 def _scaled(name: str, image) -> np.ndarray:
@@ -171,34 +219,6 @@ def _scaled(name: str, image) -> np.ndarray:
         return array
     except (OSError, EOFError, ValueError) as error:
         raise ValueError(f"{name} ends too early or is damaged: {error}.") from error
-
-
-def load_volume(path: str | os.PathLike):
-    """Read one scan as a torch tensor.
-
-    Parameters
-    ----------
-    path : path-like
-        NIfTI (``.nii``, ``.nii.gz``) or another format of nibabel (MINC, MGH).
-
-    Returns
-    -------
-    volume : Tensor, shape (1, I, J, K), float32
-        Axes point to right, anterior, superior as closely as they can without resampling.
-    affine : ndarray, shape (4, 4)
-        Voxel indices to mm.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If the file is no usable three-dimensional scan; the sentence says why.
-    """
-    import torch
-
-    array, affine = read_array(path)
-    return torch.from_numpy(array)[None], affine
 
 
 def save_volume(volume, affine, path: str | os.PathLike, *, dtype: str = "float32") -> Path:
@@ -261,11 +281,16 @@ def zscore(volume):
     Source: paper §III-B ("the entire image"). It comes after simulation: the magnitude of a
     z-scored image is wrong.
     """
-    centred = volume - volume.mean()
-    spread = float((centred * centred).mean()) ** 0.5
-    if not spread > 0:
+    array = volume.detach().cpu().numpy() if hasattr(volume, "detach") else volume
+    mean, sd = mean_and_sd(array)
+    if not (np.isfinite(sd) and sd > 0):
         raise ValueError("The volume is constant and has no z-score; expected a head.")
-    return centred / spread
+    return (volume - mean) / sd
+
+
+def mean_and_sd(array: np.ndarray) -> tuple[np.float32, np.float32]:
+    """Mean and population standard deviation, summed in double precision, as float32."""
+    return np.float32(array.mean(dtype=np.float64)), np.float32(array.std(dtype=np.float64))
 
 
 def phantom(shape: tuple[int, int, int] = (24, 28, 24), seed: int = 0):

@@ -2,7 +2,7 @@
 
 A model folder holds ``weights.safetensors`` and ``model.json``. From a scan to a decision:
 
-1. `model_input` places the head on the study grid and scales it; `standardised` is its z-score.
+1. `model_input` places the head on the study grid and scales it; `images.zscore` comes last.
 2. The network gives a logit (`motionlib.scoring.score`).
 3. A `DecisionRule` calibrates it to a probability of motion, and says grade and decision.
 """
@@ -200,15 +200,6 @@ def slab_grid(spacing_mm: float, slab_mm: float | None = None) -> Grid:
     affine = grid.matrix
     affine[:3, 3] += affine[:3, 0] * (middle - half)
     return Grid((2 * half + 1, *grid.shape[1:]), tuple(map(tuple, affine.tolist())))
-
-
-def standardised(array: np.ndarray) -> np.ndarray:
-    """Z-score an array of `model_input`, as float32, as the training's store of volumes does."""
-    flat = array.astype(np.float32)
-    mean, sd = np.float32(flat.mean(dtype=np.float64)), np.float32(flat.std(dtype=np.float64))
-    if not (np.isfinite(mean) and np.isfinite(sd) and sd > 0):
-        raise ValueError("the scan is constant on the study grid; expected a head")
-    return (flat - mean) / sd
 
 
 def _number(folder: str, facts: dict, name: str, low: float, high: float) -> float:

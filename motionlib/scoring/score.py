@@ -21,9 +21,9 @@ import numpy as np
 
 from motionlib import compute
 from motionlib.files import content_key, write_text
-from motionlib.preprocess.images import read_array
+from motionlib.preprocess.images import read_array, zscore
 from motionlib.scoring.check import Check, check_scan
-from motionlib.scoring.model import DecisionRule, model_input, read_rule, standardised
+from motionlib.scoring.model import DecisionRule, model_input, read_rule
 
 COLUMNS = ("scan_id", "p_motion", "grade", "decision", "abstained", "reason", "model", "threshold")
 DEVICES = ("cpu", "cuda", "auto")
@@ -137,7 +137,7 @@ def examine(item: tuple[str, str, str, str]) -> dict[str, Any]:
         return result
     if device == "cuda":
         return result | {"array": array}
-    logits = _logits(_network(model, key, device), standardised(array)[None, None])
+    logits = _logits(_network(model, key, device), zscore(array.astype(np.float32))[None, None])
     return result | _finite(logits[0])
 
 
@@ -151,7 +151,7 @@ def prepare(
         if check.fault:
             return None, check
         array = model_input(volume, affine, spacing_mm, slab_mm)
-        standardised(array)  # which refuses one that is constant
+        zscore(array.astype(np.float32))  # which refuses one that is constant
     except (ValueError, FileNotFoundError, MemoryError) as error:
         return None, Check(anonymous(error, path))
     return array, check
@@ -249,7 +249,7 @@ def _forward(network, examined: list[dict[str, Any]], batch_size: int) -> None:
     ready = [result for result in examined if "array" in result]
     for first in range(0, len(ready), batch_size):
         part = ready[first : first + batch_size]
-        standard = [standardised(result.pop("array")) for result in part]
+        standard = [zscore(result.pop("array").astype(np.float32)) for result in part]
         batch = np.zeros((batch_size, 1, *standard[0].shape), np.float32)
         batch[: len(part), 0] = standard
         for result, logit in zip(part, _logits(network, batch), strict=False):

@@ -19,6 +19,7 @@ import torch
 from motionlib.files import seed_from
 from motionlib.motion.recipes import make_variant
 from motionlib.preprocess.grid import study_grid
+from motionlib.preprocess.images import mean_and_sd
 
 READERS = 8  # threads; numpy reads and sums without the interpreter's lock
 COLUMNS = ("scan_id", "participant_id", "path", "y_true")  # what a prepared manifest must have
@@ -174,7 +175,7 @@ class VolumeStore:
                 )
             volumes[i] = volume
             flat = volumes[i].astype(np.float32)
-            statistics[i] = flat.mean(dtype=np.float64), flat.std(dtype=np.float64)
+            statistics[i] = mean_and_sd(flat)
             if not (np.isfinite(statistics[i]).all() and statistics[i, 1] > 0):
                 raise ValueError(
                     f"Scan {name} is constant or not finite as float16 and cannot be z-scored; "
@@ -340,7 +341,7 @@ def _blurred(volume: torch.Tensor, weight: float) -> torch.Tensor:
 
 
 def _zscored(volumes: torch.Tensor) -> torch.Tensor:
-    """Give each volume of (B, 1, I, J, K) mean 0 and standard deviation 1."""
+    """Z-score each volume of (B, 1, I, J, K) on its own device, in single precision."""
     mean = volumes.mean(dim=(1, 2, 3, 4), keepdim=True)
     sd = volumes.std(dim=(1, 2, 3, 4), keepdim=True, correction=0)
     return (volumes - mean) / sd

@@ -14,10 +14,10 @@ from matplotlib.image import imread
 from scoring_set import HEAD_MM, Page, head, write_broken, write_heads, write_model
 
 from motionlib.cli import main
-from motionlib.preprocess.images import read_array, save_volume
+from motionlib.preprocess.images import read_array, save_volume, zscore
 from motionlib.scoring import score
 from motionlib.scoring.check import check_scan
-from motionlib.scoring.model import model_input, read_rule, standardised
+from motionlib.scoring.model import model_input, read_rule
 from motionlib.scoring.reports import SHOWN, middle_slices, picture_uri
 from motionlib.scoring.score import COLUMNS, Journal, examine, file_key, score_scans
 
@@ -78,7 +78,7 @@ class TestTable:
         array, affine = head(2)
         path = scored[1].parent / "again.nii.gz"
         save_volume(array, affine, path, dtype="int16")
-        x = standardised(model_input(*read_array(path), 16.0))[None, None]
+        x = zscore(model_input(*read_array(path), 16.0).astype(np.float32))[None, None]
         with torch.inference_mode():
             p = load_model(model).network(torch.from_numpy(x)).softmax(1)[0, 1].item()
         assert float(table(scored[1]).loc["scan-02_T1w", "p_motion"]) == pytest.approx(p, abs=2e-6)
@@ -262,7 +262,7 @@ class TestInput:
         mine = model_input(array, affine, HEAD_MM)
         assert np.array_equal(mine, kept)
         store = VolumeStore(pd.DataFrame({"scan_id": ["a"], "path": [str(tmp_path / "x.npy")]}))
-        assert np.array_equal(standardised(mine), store.batch([0])[0, 0].numpy())
+        assert np.array_equal(zscore(mine.astype(np.float32)), store.batch([0])[0, 0].numpy())
 
 
 class TestDecisions:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.util import find_spec
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 from scipy import ndimage
+
+from motionlib.preprocess.images import read_mni_map
 
 # Two tissue probabilities and the T1 texture (a factor near 1); then signed distances to surfaces
 # in mm, negative inside.
@@ -128,23 +128,12 @@ def build_atlas(spacing_mm: float = 2.0) -> Atlas:
 
 
 def _templates(spacing_mm, shape):
-    """T1, grey and white maps of the wheel on the atlas grid, three arrays (I, J, K)."""
-    import nibabel as nib
-
-    # found without importing nilearn, which takes longer than all the rest
-    package = find_spec("nilearn")
-    folder = Path(package.submodule_search_locations[0] if package else ".") / "datasets" / "data"
+    """T1, grey and white maps on the atlas grid, three arrays (I, J, K)."""
     for kind in ("t1", "gm", "wm"):
-        path = folder / f"mni_icbm152_{kind}_tal_nlin_sym_09a_converted.nii.gz"
-        if not path.is_file():
-            raise FileNotFoundError(
-                f"{path.name} is not in the installed nilearn: install nilearn>=0.12."
-            )
-        image = nib.load(path)
-        data = np.asarray(image.dataobj, np.float32)
+        data, affine = read_mni_map(kind)
         if spacing_mm > 1:
             data = ndimage.gaussian_filter(data, 0.3 * spacing_mm, truncate=3)
-        offset = _LOW_MM - image.affine[:3, 3]
+        offset = _LOW_MM - affine[:3, 3]
         yield ndimage.affine_transform(
             data, np.full(3, spacing_mm), offset=offset, output_shape=shape, order=1
         )
