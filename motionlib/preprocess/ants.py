@@ -1,4 +1,4 @@
-"""A scan and a target come in; N4 and an affine with Clinica's parameters, by antspyx, go out."""
+"""Bias field and affine by ANTs (antspyx) with Clinica's own parameters."""
 
 from __future__ import annotations
 
@@ -10,32 +10,10 @@ from motionlib.preprocess.registration import LPS, Target, information
 def correct_and_register(array, affine, target: Target, template=None):
     """Correct and register as Clinica's t1-linear does.
 
-    Parameters
-    ----------
-    array : ndarray, shape (I, J, K), float32
-        The scan, RAS.
-    affine : ndarray, shape (4, 4)
-        Voxel indices to mm.
-    target : Target
-        What to register to where no template file is given.
-    template : path-like, optional
-        Clinica's template.
+    The scan is `array` (I, J, K), float32, RAS; `target` is used where no `template` file is given.
+    Returns the corrected scan, the 95th over 5th percentile of the field where the scan is bright,
+    and the matrix from MNI mm to the scan's mm (RAS). A ValueError says if antspyx is missing.
 
-    Returns
-    -------
-    corrected : ndarray, shape (I, J, K), float32
-    bias_range : float
-        95th over 5th percentile of the field where the scan is bright.
-    matrix : ndarray, shape (4, 4)
-        MNI mm to the scan's mm (RAS).
-
-    Raises
-    ------
-    ValueError
-        If antspyx is not installed.
-
-    Notes
-    -----
     Source: Clinica t1-linear: N4 with ``-b [600]``; ``antsRegistrationSyNQuick.sh -t a``.
     Departs from Clinica without its template: the affine goes on from there with only the brain
     compared, and of the two ends the one with more information is taken. Measured with antspyx
@@ -57,7 +35,7 @@ def correct_and_register(array, affine, target: Target, template=None):
         fixed, corrected, type_of_transform="antsRegistrationSyNQuick[a]", random_seed=0
     )
     after = corrected.numpy().astype(np.float32)
-    found = [_matrix(ants, done)]
+    matrices = [_matrix(ants, done)]
     if not template:
         done = ants.registration(
             fixed,
@@ -70,8 +48,8 @@ def correct_and_register(array, affine, target: Target, template=None):
             aff_smoothing_sigmas=(2, 2, 2),
             random_seed=0,
         )
-        found.append(_matrix(ants, done))
-    matrix = max(found, key=lambda each: information(after, affine, target, each))
+        matrices.append(_matrix(ants, done))
+    matrix = max(matrices, key=lambda each: information(after, affine, target, each))
     bright = array > np.percentile(array, 80)
     low, high = np.percentile(array[bright] / np.maximum(after[bright], 1e-6), [5, 95])
     return after, float(high / low), matrix

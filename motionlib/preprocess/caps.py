@@ -1,4 +1,4 @@
-"""A manifest comes in; a CAPS folder of t1-linear scans, with one outcome per scan, goes out."""
+"""CAPS folders of Clinica's t1-linear: names of the files, and one made from a manifest."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy import ndimage
 
 from motionlib import compute
 from motionlib.compute import engines
@@ -30,7 +31,7 @@ from motionlib.manifest import (
 )
 from motionlib.preprocess.grid import resample_to_grid, study_grid
 from motionlib.preprocess.head import array3
-from motionlib.preprocess.images import save_volume
+from motionlib.preprocess.images import read_array, save_volume
 from motionlib.preprocess.linear import t1_linear
 from motionlib.preprocess.registration import load_target, write_transform
 
@@ -127,9 +128,9 @@ def preprocess_one(item: dict) -> dict:
         source = Path(item["source"])
         key = content_key(VERSION, item["backend"], item["template"], identity(source))
         image = out / names["cropped"]
-        if record.is_file() and image.is_file() and read_json(record).get("key") == key:
-            said = read_json(record)
-            return start | {"status": "kept"} | said["quality"]
+        known = read_json(record) if record.is_file() and image.is_file() else {}
+        if known.get("key") == key:
+            return start | {"status": "kept"} | known["quality"]
         volume, affine, qc = t1_linear(source, backend=item["backend"], template=item["template"])
     except (ValueError, FileNotFoundError) as error:
         return failed_row(item["scan_id"], str(error))
@@ -177,8 +178,6 @@ def _write_manifests(table, outcome, source: Path, out: Path, cache: bool) -> No
     write_table(complete(kept), out / "manifest.tsv")
     if not cache:
         return
-    from motionlib.preprocess.images import read_array
-
     folder = out / f"cache-{sha256_file(source)[:12]}"
     for scan, path in zip(kept["scan_id"], kept["path"], strict=True):
         array = read_array(out / path)[0]
@@ -191,56 +190,25 @@ def _write_manifests(table, outcome, source: Path, out: Path, cache: bool) -> No
 
 @dataclass(frozen=True)
 class CapsNames:
-    """Files of one scan, relative to the CAPS folder.
+    """Files of one scan, relative to the CAPS folder."""
 
-    Attributes
-    ----------
-    folder : str
-        ``subjects/sub-X/ses-Y/t1_linear``.
-    cropped, whole, affine : str
-        Image on the 169x208x179 grid, image on the template's grid, affine transform.
-    """
-
-    folder: str
-    cropped: str
-    whole: str
-    affine: str
+    cropped: str  # image on the 169x208x179 grid
+    whole: str  # image on the template's grid
+    affine: str  # transform
 
 
 def caps_names(participant: str, session: str, *, extra: str = "") -> CapsNames:
-    """Name the t1-linear files of one scan as Clinica does.
+    """Name the t1-linear files of one scan, of ``sub-X`` and ``ses-Y``, as Clinica does.
 
-    Parameters
-    ----------
-    participant : str
-        ``sub-X``.
-    session : str
-        ``ses-Y``.
-    extra : str, default=""
-        Further entities that tell scans of one session apart, for instance ``acq-standard``
-        (Clinica itself keeps one scan per session).
-
-    Returns
-    -------
-    CapsNames
-
-    Raises
-    ------
-    ValueError
-        If a name is not made of letters and digits.
-
-    Examples
-    --------
-    >>> caps_names("sub-01", "ses-M000").cropped
-    'subjects/sub-01/ses-M000/t1_linear/sub-01_ses-M000_space-MNI152NLin2009cSym_desc-Crop_res-1x1x1_T1w.nii.gz'
+    `extra` holds further entities that tell scans of one session apart, for instance
+    ``acq-standard`` (Clinica itself keeps one scan per session).
     """
     for name, prefix in ((participant, "sub-"), (session, "ses-")):
         if not re.fullmatch(prefix + "[A-Za-z0-9]+", name):
             raise ValueError(f"{name!r} is no CAPS name; expected {prefix} and letters or digits.")
-    folder = f"subjects/{participant}/{session}/t1_linear"
-    image = f"{folder}/{participant}_{session}_" + (f"{extra}_" if extra else "") + SPACE
+    image = f"subjects/{participant}/{session}/t1_linear/{participant}_{session}_"
+    image += (f"{extra}_" if extra else "") + SPACE
     return CapsNames(
-        folder,
         f"{image}_desc-Crop_{RESOLUTION}_T1w.nii.gz",
         f"{image}_{RESOLUTION}_T1w.nii.gz",
         f"{image}_{RESOLUTION}_affine.mat",
@@ -250,44 +218,21 @@ def caps_names(participant: str, session: str, *, extra: str = "") -> CapsNames:
 def entities_of(scan_id: str, participant_id: str) -> tuple[str, str, str]:
     """Participant, session and further entities of a scan, as CAPS wants them.
 
-    Parameters
-    ----------
-    scan_id : str
-        For instance ``sub-01_ses-2_acq-standard_T1w``; any other id becomes an entity of its own.
-    participant_id : str
-        Used where the scan's id names no participant.
-
-    Returns
-    -------
-    participant, session, extra : str
-        ``ses-M000`` where the scan's id names no session.
+    `scan_id` is for instance ``sub-01_ses-2_acq-standard_T1w``; `participant_id` is used where it
+    names no participant, ``ses-M000`` where it names no session.
     """
     pairs = dict(part.split("-", 1) for part in scan_id.split("_") if re.match(r"\w+-\w", part))
     clean = {key: re.sub("[^A-Za-z0-9]", "", value) for key, value in pairs.items()}
-    own = re.sub("[^A-Za-z0-9]", "", participant_id.removeprefix("sub-"))
-    participant = f"sub-{clean.pop('sub', '') or own}"
+    other = re.sub("[^A-Za-z0-9]", "", participant_id.removeprefix("sub-"))
+    participant = f"sub-{clean.pop('sub', '') or other}"
     session = f"ses-{clean.pop('ses', '') or 'M000'}"
     known = "_".join(f"{key}-{value}" for key, value in clean.items() if value)
     return participant, session, known
 
 
 def qc_picture(volume, path: str | os.PathLike) -> Path:
-    """Draw nine slices with the outline of the MNI152 brain.
-
-    Parameters
-    ----------
-    volume : ndarray, shape (169, 208, 179)
-        In MNI space, 1 mm.
-    path : path-like
-        Ends in ``.png``.
-
-    Returns
-    -------
-    Path
-        The path written.
-    """
-    from matplotlib.image import imsave
-    from scipy import ndimage
+    """Draw nine slices of a volume (169, 208, 179) at 1 mm, the MNI152 brain outlined; a PNG."""
+    from matplotlib.image import imsave  # preprocessing without pictures needs no matplotlib
 
     array = array3(volume)
     target = load_target("whole-head")

@@ -1,4 +1,4 @@
-"""Volumes with an affine come in; volumes on the grid of a study go out."""
+"""The voxels of a study: its grid, resampling to it, and placing a head there by shifts alone."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import ndimage
 
 from motionlib.preprocess.head import array3, find_head
 
@@ -21,18 +22,10 @@ SCALP_MM = 10.0
 
 @dataclass(frozen=True)
 class Grid:
-    """Where the voxels of a study lie.
+    """Where the voxels of a study lie."""
 
-    Attributes
-    ----------
-    shape : tuple of 3 int
-        Number of voxels along right, anterior, superior.
-    affine : tuple of 4 tuples of 4 float
-        Voxel indices to mm.
-    """
-
-    shape: tuple[int, int, int]
-    affine: tuple[tuple[float, ...], ...]
+    shape: tuple[int, int, int]  # along right, anterior, superior
+    affine: tuple[tuple[float, ...], ...]  # 4 rows of 4: voxel indices to mm
 
     @property
     def matrix(self) -> np.ndarray:
@@ -102,8 +95,6 @@ def resample_to_grid(
     straight = np.allclose(to_voxel[:3, :3], np.diag(np.diag(to_voxel[:3, :3])), atol=1e-4)
     if interpolation == "linear" and straight:
         return _separable(array, np.diag(to_voxel)[:3], to_voxel[:3, 3], grid.shape, antialias)
-    from scipy import ndimage
-
     if antialias and interpolation == "linear":
         # a Gaussian with the variance of the triangle that `_separable` averages over
         sigma = np.sqrt(np.maximum(step**2 - 1, 0) / 6)
@@ -140,7 +131,7 @@ def centre_on_grid(volume, affine, grid: Grid) -> np.ndarray:
     Parameters
     ----------
     volume : Tensor or ndarray, shape (1, I, J, K) or (I, J, K)
-        RAS (as `volumes.load_volume` gives it), 0.5 to 6 mm voxels.
+        RAS (as `images.load_volume` gives it), 0.5 to 6 mm voxels.
     affine : array-like, shape (4, 4)
         Voxel indices to mm.
     grid : Grid
@@ -162,9 +153,9 @@ def centre_on_grid(volume, affine, grid: Grid) -> np.ndarray:
     the paper's affine registration.
     """
     array = array3(volume)
-    found = find_head(array, affine)
+    place = find_head(array, affine)
     spacing = np.linalg.norm(np.asarray(affine, dtype=np.float64)[:3, :3], axis=0)
-    top = MNI_BRAIN_TOP_MM + (0.0 if found.stripped else SCALP_MM)
+    top = MNI_BRAIN_TOP_MM + (0.0 if place.stripped else SCALP_MM)
     placed = np.diag([*spacing, 1.0])
-    placed[:3, 3] = np.array([*MNI_CENTRE_MM, top]) - np.array([*found.centre_mm, found.top_mm])
+    placed[:3, 3] = np.array([*MNI_CENTRE_MM, top]) - np.array([*place.centre_mm, place.top_mm])
     return resample_to_grid(array, placed, grid)

@@ -1,108 +1,28 @@
-"""Volumes with their voxel sizes come in; where the head lies in them goes out."""
+"""Where a head lies in its volume, and whether its skull is there, without registration."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import ndimage
 
 LEAST_AROUND, SKULL_LIMIT = 0.12, 0.5  # of whole heads; see `find_head`
+TOP_AREA_MM2 = 1000.0  # cross-section at the top of a head
+SLAB_MM = (20, 80)  # below the top: neck, jaw and removed faces do not count
 
 
 @dataclass(frozen=True)
-class FoundHead:
-    """Where a head lies in its volume.
+class HeadPlace:
+    """Where a head lies; places in mm from the first voxel, along the array's axes."""
 
-    Attributes
-    ----------
-    centre_mm : tuple of 2 float
-        Right-left and front-back centre, from the first voxel, along the array's axes.
-    top_mm : float
-        Its highest point, from the first voxel.
-    spread_mm : tuple of 2 float
-        Right-left and front-back standard deviation about the centre; tells the head's size.
-    stripped : bool
-        Whether skull and scalp are missing.
-    """
-
-    centre_mm: tuple[float, float]
-    top_mm: float
-    spread_mm: tuple[float, float]
-    stripped: bool
+    centre_mm: tuple[float, float]  # right-left and front-back
+    top_mm: float  # of its highest point
+    spread_mm: tuple[float, float]  # standard deviations about the centre; tell the head's size
+    stripped: bool  # whether skull and scalp are missing
 
 
-def array3(volume) -> np.ndarray:
-    """Turn a volume (1, I, J, K) or (I, J, K), tensor or array, into an array (I, J, K)."""
-    array = volume.detach().cpu().numpy() if hasattr(volume, "detach") else np.asarray(volume)
-    if array.ndim == 4 and array.shape[0] == 1:
-        array = array[0]
-    if array.ndim != 3:
-        raise ValueError(f"The volume has shape {array.shape}; expected (I, J, K) or (1, I, J, K).")
-    return array
-
-
-def otsu_threshold(values: np.ndarray, *, n_bins: int = 128) -> float:
-    """Threshold that parts the values into two classes with the largest variance between them.
-
-    Parameters
-    ----------
-    values : ndarray
-        Finite numbers, not all equal.
-    n_bins : int, default=128
-        Bins of the histogram.
-
-    Returns
-    -------
-    float
-        Upper edge of the last bin of the lower class.
-    """
-    counts, edges = np.histogram(values, n_bins)
-    middle = (edges[1:] + edges[:-1]) / 2
-    low = counts.cumsum()[:-1].astype(np.float64)
-    high = counts.sum() - low
-    total = (counts * middle).cumsum()
-    inside = (low > 0) & (high > 0)
-    between = np.zeros(n_bins - 1)
-    gap = total[:-1][inside] / low[inside] - (total[-1] - total[:-1][inside]) / high[inside]
-    between[inside] = gap**2 * low[inside] * high[inside]
-    return float(edges[1 + int(between.argmax())])
-
-
-def head_mask(array: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
-    """Mark the head: half of Otsu's threshold, the largest piece, its holes filled.
-
-    Parameters
-    ----------
-    array : ndarray, shape (I, J, K)
-        RAS; 4 to 8 mm voxels are enough.
-    spacing_mm : ndarray, shape (3,)
-        Voxel size.
-
-    Returns
-    -------
-    ndarray of bool, shape (I, J, K)
-    """
-    from scipy import ndimage
-
-    bright = np.percentile(array, 99.5)
-    mask = array > 0.5 * otsu_threshold(np.minimum(array, bright))
-    opened = ndimage.binary_opening(mask)
-    pieces, n_pieces = ndimage.label(opened if opened.any() else mask)
-    if n_pieces > 1:
-        mask = pieces == 1 + np.bincount(pieces.ravel())[1:].argmax()
-    elif n_pieces:
-        mask = pieces == 1
-    n_close = max(1, round(8 / float(np.mean(spacing_mm))))
-    padded = np.pad(mask, n_close)
-    inner = (slice(n_close, -n_close),) * 3
-    mask = ndimage.binary_closing(padded, iterations=n_close)[inner]
-    # skull and sinuses: close every axial slice against its own outside
-    for plane in range(mask.shape[2]):
-        mask[:, :, plane] = ndimage.binary_fill_holes(mask[:, :, plane])
-    return mask
-
-
-def find_head(volume, affine) -> FoundHead:
+def find_head(volume, affine) -> HeadPlace:
     """Find where the head lies, without registration.
 
     Parameters
@@ -114,7 +34,7 @@ def find_head(volume, affine) -> FoundHead:
 
     Returns
     -------
-    FoundHead
+    HeadPlace
 
     Raises
     ------
@@ -141,16 +61,16 @@ def find_head(volume, affine) -> FoundHead:
             f"{area.max() / 100:.0f} cm² in an axial slice; expected a head of at least 0.3 litres "
             "and 40 cm²."
         )
-    last = int(np.flatnonzero(area >= 1000)[-1])
+    last = int(np.flatnonzero(area >= TOP_AREA_MM2)[-1])
     above = area[last + 1] if last + 1 < len(area) else 0.0
-    top = last + (area[last] - 1000) / max(area[last] - above, 1.0)
+    top = last + (area[last] - TOP_AREA_MM2) / max(area[last] - above, 1.0)
     depth = (top - np.arange(len(area))) * spacing[2]
-    slab = mask & ((depth >= 20) & (depth <= 80))
+    slab = mask & ((depth >= SLAB_MM[0]) & (depth <= SLAB_MM[1]))
     slab = slab if slab.any() else mask
     index = np.nonzero(slab)
     centre = [float(index[axis].mean() * spacing[axis] + offset[axis]) for axis in (0, 1)]
     spread = [float(index[axis].std() * spacing[axis]) for axis in (0, 1)]
-    return FoundHead(
+    return HeadPlace(
         centre_mm=tuple(centre),
         top_mm=float(top * spacing[2] + offset[2]),
         spread_mm=tuple(spread),
@@ -158,20 +78,33 @@ def find_head(volume, affine) -> FoundHead:
     )
 
 
+def head_mask(array: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
+    """Mark the head in (I, J, K): half of Otsu's threshold, the largest piece, its holes filled.
+
+    RAS axes; voxels of 4 to 8 mm are enough. (`iqms.foreground` has another mask, slice hulls.)
+    """
+    bright = np.percentile(array, 99.5)
+    mask = array > 0.5 * _otsu_edge(np.minimum(array, bright))
+    opened = ndimage.binary_opening(mask)
+    pieces, n_pieces = ndimage.label(opened if opened.any() else mask)
+    if n_pieces > 1:
+        mask = pieces == 1 + np.bincount(pieces.ravel())[1:].argmax()
+    elif n_pieces:
+        mask = pieces == 1
+    n_close = max(1, round(8 / float(np.mean(spacing_mm))))
+    padded = np.pad(mask, n_close)
+    inner = (slice(n_close, -n_close),) * 3
+    mask = ndimage.binary_closing(padded, iterations=n_close)[inner]
+    # skull and sinuses: close every axial slice against its own outside
+    for plane in range(mask.shape[2]):
+        mask[:, :, plane] = ndimage.binary_fill_holes(mask[:, :, plane])
+    return mask
+
+
 def coarse(array: np.ndarray, spacing: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Average over blocks of about 6 mm.
+    """Average (I, J, K) over blocks of about 6 mm; float32.
 
-    Parameters
-    ----------
-    array : ndarray, shape (I, J, K)
-        Intensities.
-    spacing : ndarray, shape (3,)
-        Voxel sizes in mm.
-
-    Returns
-    -------
-    array, spacing, offset : ndarray
-        The averages, float32; their spacing; and the place of the first of them in mm.
+    Also their spacing (3,) and the place of the first of them, mm.
     """
     block = np.maximum(1, np.floor(6.0 / spacing + 1e-6).astype(int))
     block = np.minimum(block, array.shape)
@@ -183,10 +116,35 @@ def coarse(array: np.ndarray, spacing: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return kept, spacing * block, (block - 1) / 2 * spacing
 
 
+def array3(volume) -> np.ndarray:
+    """Turn a volume (1, I, J, K) or (I, J, K), tensor or array, into an array (I, J, K)."""
+    array = volume.detach().cpu().numpy() if hasattr(volume, "detach") else np.asarray(volume)
+    if array.ndim == 4 and array.shape[0] == 1:
+        array = array[0]
+    if array.ndim != 3:
+        raise ValueError(f"The volume has shape {array.shape}; expected (I, J, K) or (1, I, J, K).")
+    return array
+
+
+def _otsu_edge(values: np.ndarray, *, n_bins: int = 128) -> float:
+    """Upper edge of the last bin of the lower class, after Otsu 1979 (`iqms` has MRQy's variant).
+
+    The two classes of the finite `values` have the largest variance between them.
+    """
+    counts, edges = np.histogram(values, n_bins)
+    middle = (edges[1:] + edges[:-1]) / 2
+    low = counts.cumsum()[:-1].astype(np.float64)
+    high = counts.sum() - low
+    total = (counts * middle).cumsum()
+    inside = (low > 0) & (high > 0)
+    between = np.zeros(n_bins - 1)
+    gap = total[:-1][inside] / low[inside] - (total[-1] - total[:-1][inside]) / high[inside]
+    between[inside] = gap**2 * low[inside] * high[inside]
+    return float(edges[1 + int(between.argmax())])
+
+
 def _is_stripped(array, mask, depth, spacing) -> bool:
     """Tell a stripped brain from a whole head; see `find_head`."""
-    from scipy import ndimage
-
     slab = (depth >= 0) & (depth < 70)
     bright = np.percentile(array, 99.5)
     outside = ~ndimage.binary_dilation(mask, iterations=2)[:, :, slab]

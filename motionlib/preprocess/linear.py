@@ -1,4 +1,10 @@
-"""A T1-weighted scan comes in; it goes out bias-corrected in MNI space, 169x208x179 at 1 mm."""
+"""Clinica's t1-linear: a T1-weighted scan without its bias field, in MNI space at 1 mm.
+
+1. N4 divides the bias field out;
+2. an affine to the MNI152 head is found (`registration`, or ANTs by `ants`);
+3. the scan is resampled to Clinica's crop, 169x208x179 voxels;
+4. numbers that tell a failed registration are taken, and judged.
+"""
 
 from __future__ import annotations
 
@@ -32,36 +38,16 @@ MIN_OVERLAP = 0.80
 
 @dataclass(frozen=True)
 class Quality:
-    """Numbers that tell a registration that worked from one that did not.
+    """Numbers that tell a registration that worked from one that did not."""
 
-    Attributes
-    ----------
-    target : str
-        ``whole-head``, ``stripped``, or the template file's name.
-    information : float
-        Mutual information with the target at the end.
-    scale_min, scale_max : float
-        Stretches of the scan on its way to MNI space.
-    shear : float
-        Largest shear, as the cosine between two axes after the stretch.
-    rotation_deg : float
-        Rotation of the head against the array's axes.
-    overlap : float
-        Dice of the registered head and the target's, where no face is (`_overlap`).
-    bias_range : float
-        95th over 5th percentile of the bias field inside the head.
-    cpu_s : float
-        Processor time.
-    """
-
-    target: str
-    information: float
-    scale_min: float
+    target: str  # "whole-head", "stripped", or the template file's name
+    information: float  # mutual information with the target at the end
+    scale_min: float  # least stretch of the scan on its way to MNI space
     scale_max: float
-    shear: float
-    rotation_deg: float
-    overlap: float
-    bias_range: float
+    shear: float  # largest, as the cosine between two axes after the stretch
+    rotation_deg: float  # of the head against the array's axes
+    overlap: float  # Dice of the registered head and the target's, where no face is (`_overlap`)
+    bias_range: float  # 95th over 5th percentile of the bias field inside the head
     cpu_s: float
 
 
@@ -112,8 +98,8 @@ def t1_linear(image, *, backend: str = "simpleitk", template: str | None = None)
 
         corrected, field, matrix = correct_and_register(array, affine, target, template)
     else:
-        corrected, field = correct_bias(array, affine)
-        matrix = register(corrected, affine, target).matrix
+        corrected, field = _correct_bias(array, affine)
+        matrix = register(corrected, affine, target)
     grid = study_grid(1.0)
     to_mni = np.linalg.inv(matrix)
     out = np.clip(resample_to_grid(corrected, to_mni @ affine, grid, antialias=False), 0, None)
@@ -141,22 +127,9 @@ def _open(image) -> tuple[np.ndarray, np.ndarray]:
     return array3(volume).astype(np.float32), np.asarray(affine, dtype=np.float64)
 
 
-def correct_bias(array: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, float]:
-    """Divide by the bias field that N4 finds on a shrunk copy.
+def _correct_bias(array: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, float]:
+    """Divide by the bias field that N4 finds on a shrunk copy; also its 95th over 5th percentile.
 
-    Parameters
-    ----------
-    array : ndarray, shape (I, J, K), float32
-    affine : ndarray, shape (4, 4)
-
-    Returns
-    -------
-    corrected : ndarray, shape (I, J, K), float32
-    bias_range : float
-        95th over 5th percentile of the field inside the head.
-
-    Notes
-    -----
     Source: Clinica t1-linear (N4ITK, four levels of 50 iterations). Departs from Clinica: about
     5 mm voxels, convergence at 1e-3, mesh of ANTs's default.
     """
@@ -229,6 +202,6 @@ def _judge(quality: Quality) -> None:
         (quality.shear > MAX_SHEAR, f"a shear of {quality.shear} above {MAX_SHEAR}"),
         (quality.overlap < MIN_OVERLAP, f"an overlap of {quality.overlap} below {MIN_OVERLAP}"),
     ]
-    said = [text for failed, text in faults if failed]
-    if said:
-        raise ValueError(f"The registration failed: it ended with {', '.join(said)}.")
+    reasons = [text for failed, text in faults if failed]
+    if reasons:
+        raise ValueError(f"The registration failed: it ended with {', '.join(reasons)}.")

@@ -1,4 +1,10 @@
-"""A head and a target in MNI space come in; the affine between them, and how sure it is, go out."""
+"""Affine registration of a head to MNI space by mutual information (SimpleITK), and its targets.
+
+1. `first_guess` places the head by its top, centre and size;
+2. nods, tilts and turns are tried at 8 mm, from three sizes (`_starts`);
+3. each of the three best is followed to a rigid end; the one with most information is kept;
+4. from there all twelve parameters of the affine are optimised (`register`).
+"""
 
 from __future__ import annotations
 
@@ -8,6 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+from scipy import ndimage
 
 from motionlib.preprocess.grid import (
     BOX_CENTRE_MM,
@@ -18,32 +25,15 @@ from motionlib.preprocess.grid import (
     resample_to_grid,
 )
 from motionlib.preprocess.head import find_head
-from motionlib.preprocess.images import read_array
+from motionlib.preprocess.images import read_array, read_mni_map
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 SMOOTHING_MM = 2.0  # of the finest step; see `register`
 TARGET_SPACING_MM = 2.0
-MAP_NAME = "mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz"
 # Shells around the brain: outer edge in mm, intensity in units of the map's white matter.
 SHELLS = ((2.5, 0.25), (7.5, 0.08), (12.0, 0.75))
 CORE_MM = 2.0  # beyond it scalps differ too much to guide the affine; see `register`
 SKULL_BASE_MM = -45.0  # below it the shells would run through the face and the neck
-
-
-@dataclass(frozen=True)
-class Registration:
-    """An affine from MNI space to the scan.
-
-    Attributes
-    ----------
-    matrix : ndarray, shape (4, 4)
-        MNI mm to the scan's mm (RAS both).
-    iterations : int
-        Of the last stage.
-    """
-
-    matrix: np.ndarray
-    iterations: int
 
 
 def to_itk(array: np.ndarray, affine: np.ndarray):
@@ -81,54 +71,31 @@ def ras_matrix(transform) -> np.ndarray:
 
 
 def first_guess(array: np.ndarray, affine: np.ndarray, target: Target | None = None):
-    """Place the head by its top, centre and size.
+    """Place the head by its top, centre and size; by shifts alone where no `target` tells its size.
 
-    Parameters
-    ----------
-    array, affine
-        The scan.
-    target : Target, optional
-        What its size is compared with; without it only shifts are guessed.
-
-    Returns
-    -------
-    matrix : ndarray, shape (4, 4)
-        MNI mm to the scan's mm, no rotation relative to the array's axes.
-    stripped : bool
-        Whether the scan shows a brain without skull.
+    Returns the matrix (4, 4) from MNI mm to the scan's mm, without rotation relative to the array's
+    axes, and whether the scan shows a brain without skull.
     """
-    found = find_head(array, affine)
+    place = find_head(array, affine)
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
-    top = MNI_BRAIN_TOP_MM + (0.0 if found.stripped else SCALP_MM)
+    top = MNI_BRAIN_TOP_MM + (0.0 if place.stripped else SCALP_MM)
     size = np.ones(3)
     if target is not None:
         own = find_head(target.head.astype(np.float32), target.affine).spread_mm
-        size[:2] = np.clip(np.array(found.spread_mm) / own, 0.75, 1.2)
+        size[:2] = np.clip(np.array(place.spread_mm) / own, 0.75, 1.2)
         size[2] = size[:2].mean()
-    place = np.array([*found.centre_mm, found.top_mm]) - size * np.array([*MNI_CENTRE_MM, top])
+    start = np.array([*place.centre_mm, place.top_mm]) - size * np.array([*MNI_CENTRE_MM, top])
     to_voxel = np.diag([*(size / spacing), 1.0])
-    to_voxel[:3, 3] = place / spacing
-    return affine @ to_voxel, found.stripped
+    to_voxel[:3, 3] = start / spacing
+    return affine @ to_voxel, place.stripped
 
 
-def register(array: np.ndarray, affine: np.ndarray, target: Target) -> Registration:
+def register(array: np.ndarray, affine: np.ndarray, target: Target) -> np.ndarray:
     """Find the affine from a target to a scan by mutual information, rigid first.
 
-    Parameters
-    ----------
-    array : ndarray, shape (I, J, K)
-        The scan, corrected for bias.
-    affine : ndarray, shape (4, 4)
-        Voxel indices to mm (RAS).
-    target : Target
-        From `load_target`.
+    The scan is `array` (I, J, K), corrected for bias, with its `affine` (RAS). Returns the matrix
+    (4, 4) from MNI mm to the scan's mm.
 
-    Returns
-    -------
-    Registration
-
-    Notes
-    -----
     Source: Clinica t1-linear (rigid then affine, Mattes mutual information with 32 bins, a quarter
     of the samples on a regular lattice). Departs from Clinica: SimpleITK's optimiser, no step at
     full resolution, a search over starting angles, 2 mm of smoothing to the end, and only the brain
@@ -150,7 +117,7 @@ def register(array: np.ndarray, affine: np.ndarray, target: Target) -> Registrat
     followed = []
     for trial in _starts(fixed, region, moving, start, centre):
         try:
-            value, _ = _optimise(
+            value = _optimise(
                 fixed, core, moving, start, trial, shrink=(4, 2), sigma_mm=(4, SMOOTHING_MM)
             )
         except RuntimeError:  # this start has led out of the image; the others may not
@@ -164,30 +131,17 @@ def register(array: np.ndarray, affine: np.ndarray, target: Target) -> Registrat
     full.SetCenter(centre)
     full.SetMatrix(rigid.GetMatrix())
     full.SetTranslation(rigid.GetTranslation())
-    _, iterations = _optimise(
+    _optimise(
         fixed, core, moving, start, full, shrink=(2, 1), sigma_mm=(SMOOTHING_MM, SMOOTHING_MM)
     )
-    return Registration(ras_matrix(sitk.CompositeTransform([start, full])), iterations)
+    return ras_matrix(sitk.CompositeTransform([start, full]))
 
 
 def information(array: np.ndarray, affine: np.ndarray, target: Target, matrix: np.ndarray) -> float:
     """Mattes mutual information of a scan and a target under an affine, whoever found it.
 
-    Parameters
-    ----------
-    array : ndarray, shape (I, J, K)
-        The scan, corrected for bias.
-    affine : ndarray, shape (4, 4)
-        Voxel indices to mm (RAS).
-    target : Target
-        Compared within its core.
-    matrix : ndarray, shape (4, 4)
-        MNI mm to the scan's mm.
-
-    Returns
-    -------
-    float
-        Positive; larger is better. Both images are smoothed by 2 mm.
+    Positive, larger is better; both are smoothed by 2 mm and compared within the target's core.
+    `matrix` leads from MNI mm to the scan's mm.
     """
     import SimpleITK as sitk  # noqa: N813
 
@@ -249,11 +203,8 @@ def _starts(fixed, region, moving, start, centre) -> list:
     return starts
 
 
-def _optimise(fixed, region, moving, start, transform, *, shrink, sigma_mm) -> tuple[float, int]:
-    """Follow the gradient through two resolutions, changing the transform.
-
-    Returns the negative information at the end, and the iterations of the last resolution.
-    """
+def _optimise(fixed, region, moving, start, transform, *, shrink, sigma_mm) -> float:
+    """Follow the gradient through two resolutions, changing the transform; -information."""
     method = _method(region, start, 0.25)
     method.SetInitialTransform(transform, inPlace=True)
     method.SetOptimizerAsRegularStepGradientDescent(
@@ -268,7 +219,7 @@ def _optimise(fixed, region, moving, start, transform, *, shrink, sigma_mm) -> t
     method.SetSmoothingSigmasPerLevel(list(sigma_mm))
     method.SmoothingSigmasAreSpecifiedInPhysicalUnitsOn()
     method.Execute(fixed, moving)
-    return method.GetMetricValue(), method.GetOptimizerIteration()
+    return method.GetMetricValue()
 
 
 def write_transform(matrix: np.ndarray, path: str | os.PathLike) -> None:
@@ -280,63 +231,32 @@ def write_transform(matrix: np.ndarray, path: str | os.PathLike) -> None:
 
 @dataclass(frozen=True)
 class Target:
-    """What heads are registered to.
+    """What heads are registered to: intensities and masks, all (I, J, K) at 2 mm."""
 
-    Attributes
-    ----------
-    name : str
-        ``whole-head``, ``stripped`` or the file's name.
-    array : ndarray, shape (I, J, K), float32
-        Intensities on `affine`, 2 mm.
-    affine : ndarray, shape (4, 4)
-        Voxel indices to MNI mm (RAS).
-    region : ndarray of bool, shape (I, J, K)
-        Where starting angles and sizes are compared: the brain and its surroundings.
-    core : ndarray of bool, shape (I, J, K)
-        Where the two are compared from then on: of a whole head the brain and 2 mm around it; of a
-        stripped one `region`.
-    brain : ndarray of bool, shape (I, J, K)
-        The MNI152 brain.
-    head : ndarray of bool, shape (I, J, K)
-        All that stands out from the air: the brain, or the head down to the skull base.
-    """
-
-    name: str
-    array: np.ndarray
-    affine: np.ndarray
-    region: np.ndarray
+    name: str  # "whole-head", "stripped" or the file's name
+    array: np.ndarray  # float32
+    affine: np.ndarray  # (4, 4) voxel indices to MNI mm (RAS)
+    region: np.ndarray  # where starting angles and sizes are compared: the brain and around it
+    # where the two are compared from then on: of a whole head the brain and 2 mm around it, of a
+    # stripped one `region`
     core: np.ndarray
-    brain: np.ndarray
-    head: np.ndarray
+    brain: np.ndarray  # the MNI152 brain
+    head: np.ndarray  # all that stands out from the air: the brain, or the head to the skull base
 
 
 @lru_cache(maxsize=4)
 def load_target(kind: str) -> Target:
-    """Build the target ``whole-head`` or ``stripped``, or read a template file.
+    """Build the target ``whole-head`` or ``stripped``, or read a template file in MNI152 space.
 
-    Parameters
-    ----------
-    kind : str
-        One of the two names, or the path of a template in MNI152 space, for instance Clinica's
-        ``mni_icbm152_t1_tal_nlin_sym_09c.nii``.
-
-    Returns
-    -------
-    Target
-
-    Notes
-    -----
     Source: the MNI152 2009a map in nilearn's wheel, which is skull-stripped. The whole head adds
     shells of fluid, skull and scalp around it; measured (`preprocessing`), whole heads registered
     to the stripped map can be 12 mm off, to a whole head 0.3 mm.
     """
-    from scipy import ndimage
-
     shape = (97, 117, 105)
     affine = np.diag([TARGET_SPACING_MM] * 3 + [1.0])
     affine[:3, 3] = (-96.0, -134.0, -100.0)
     grid = Grid(shape, tuple(map(tuple, affine.tolist())))
-    brain_map = resample_to_grid(*_mni_map(), grid)
+    brain_map = resample_to_grid(*read_mni_map("t1"), grid)
     brain = ndimage.binary_fill_holes(
         ndimage.binary_closing(brain_map > 0.15 * brain_map.max(), iterations=4)
     )
@@ -358,15 +278,3 @@ def load_target(kind: str) -> Target:
     head = ndimage.gaussian_filter(head, 0.5)
     region &= height > SKULL_BASE_MM - 15
     return Target(kind, head, affine, region, outside <= CORE_MM, brain, skull)
-
-
-def _mni_map() -> tuple[np.ndarray, np.ndarray]:
-    """Read the MNI152 T1 map, shape (197, 233, 189), and its affine."""
-    import nilearn
-
-    folder = Path(nilearn.__file__).parent / "datasets" / "data"
-    if not (folder / MAP_NAME).is_file():
-        raise FileNotFoundError(
-            f"This nilearn has no {MAP_NAME}; install nilearn 0.12 or newer, or give template=."
-        )
-    return read_array(folder / MAP_NAME)

@@ -172,8 +172,8 @@ class TestDisplaced:
         target = load_target("whole-head")
         path = sorted((data_root / "ixi-2mm").glob("*/anat/*_T1w.nii.gz"))[1]
         array, affine = read_array(path)
-        corrected, _ = preprocess.correct_bias(array, affine)
-        right = register(corrected, affine, target).matrix
+        corrected, _ = preprocess._correct_bias(array, affine)
+        right = register(corrected, affine, target)
         grid = study_grid(1.0)
 
         def moved(move):
