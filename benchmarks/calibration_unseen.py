@@ -21,6 +21,7 @@ from motionlib.experiments.cohort import _centre_all
 from motionlib.experiments.pretraining import read_prepared, rows_of
 from motionlib.files import read_json, write_table
 from motionlib.manifest import write_manifest
+from motionlib.predictions import average_scores
 from motionlib.study.run import Run
 from motionlib.training.prediction import predict
 
@@ -49,9 +50,7 @@ def unseen(demo: Run, place: Path, task: str, size: int, seed: int, engine: str)
         for fold, name in enumerate(folders)
     ]
     rows = pd.concat(parts, ignore_index=True)
-    mean = rows.groupby("scan_id", sort=False)["score"].mean()
-    whole = rows.drop_duplicates("scan_id").assign(fold=-1)
-    return pd.concat([rows, whole.assign(score=whole["scan_id"].map(mean))], ignore_index=True)
+    return pd.concat([rows, average_scores(rows)], ignore_index=True)
 
 
 def main() -> None:

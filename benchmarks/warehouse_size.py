@@ -18,12 +18,12 @@ import pandas as pd
 
 from motionlib.files import write_table
 from motionlib.manifest import is_warehouse
+from motionlib.metrics import METRICS
 from motionlib.predictions import combine_folds, load_predictions, select
 from motionlib.stats.intervals import bootstrap_difference, summary_intervals
 
 TASK = "mov01vs2"
 WAYS = {"warehouse/research_only": 0, "warehouse/fine_tuned": None, "warehouse/from_scratch": None}
-METRICS = ("balanced_accuracy", "specificity", "sensitivity", "auc")
 
 
 def judged(folder: Path, n_boot: int, seed: int) -> list[dict]:

@@ -18,6 +18,7 @@ PREDICTION_COLUMNS = (
     *("y_true", "score", "y_pred"),
 )
 TEXT_COLUMNS = ("experiment", "task", "model", "scan_id", "participant_id")
+THRESHOLD = 0.5  # a mean score of at least this is called motion
 KEY_COLUMNS = ("experiment", "task", "model", "fold", "scan_id")
 
 
@@ -159,11 +160,27 @@ def combine_folds(predictions: pd.DataFrame) -> pd.DataFrame:
         return ensemble.sort_values("scan_id", ignore_index=True)
     if not predictions["scan_id"].duplicated().any():
         return predictions.assign(fold=-1).sort_values("scan_id", ignore_index=True)
-    first = predictions.drop_duplicates("scan_id").set_index("scan_id")
-    mean = predictions.groupby("scan_id")["score"].mean()
-    combined = first.assign(fold=-1, score=mean, y_pred=(mean >= 0.5).astype(int))
-    combined = combined.reset_index().sort_values("scan_id", ignore_index=True)
-    return combined[list(predictions.columns)]
+    return average_scores(predictions).sort_values("scan_id", ignore_index=True)
+
+
+def average_scores(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Average the scores of several models, scan by scan.
+
+    Parameters
+    ----------
+    predictions : DataFrame
+        ``scan_id score``, any number of rows a scan, and further columns.
+
+    Returns
+    -------
+    DataFrame
+        One row a scan in order of appearance: the mean ``score``, ``y_pred`` at one half, ``fold``
+        = -1, the other columns as in the scan's first row.
+    """
+    mean = predictions.groupby("scan_id", sort=False)["score"].mean()
+    rows = predictions.drop_duplicates("scan_id").reset_index(drop=True)
+    score = rows["scan_id"].map(mean)
+    return rows.assign(fold=-1, score=score, y_pred=(score >= THRESHOLD).astype(np.int64))
 
 
 def pair_predictions(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:

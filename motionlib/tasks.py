@@ -1,14 +1,22 @@
-"""A run with a cohort goes in; its prepared manifests (training sets, tests, controls) come out.
+"""The paper's two tasks (§III-D.2): severe motion against the rest, and mild motion against none.
 
-A prepared manifest lists volumes on the study grid with their label; each copy is made once.
+>>> grade_to_task([0, 1, 2], "mov0vs1").tolist()
+[0, 1, <NA>]
 """
 
 from __future__ import annotations
 
 import pandas as pd
 
-TASK_GRADES = {"mov01vs2": ((0, 1), (2,)), "mov0vs1": ((0,), (1,))}
+TASK_GRADES = {"mov01vs2": ((0, 1), (2,)), "mov0vs1": ((0,), (1,))}  # negatives, positives
 TASK_WORDS = {"mov01vs2": "severe motion against the rest", "mov0vs1": "mild motion against none"}
+
+
+def grades_of(task: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Grades without and with motion of a task, or one sentence that says which tasks there are."""
+    if task not in TASK_GRADES:
+        raise ValueError(f"Found task {task!r}, expected {' or '.join(map(repr, TASK_GRADES))}.")
+    return TASK_GRADES[task]
 
 
 def grade_to_task(grades, task: str) -> pd.Series:
@@ -26,13 +34,49 @@ def grade_to_task(grades, task: str) -> pd.Series:
     Series of Int64
         1 for motion, 0 for none, missing where the scan is not part of the task.
 
+    Raises
+    ------
+    ValueError
+        Unknown task.
+
     Notes
     -----
     Source: paper §III-D.2.
     """
+    negative, positive = grades_of(task)
     grades = pd.Series(grades).astype("Int64")
-    if task == "mov01vs2":
-        return (grades == 2).astype("Int64").where(grades.notna())
-    if task == "mov0vs1":
-        return (grades == 1).astype("Int64").where(grades.notna() & (grades < 2))
-    raise ValueError(f"Found task {task!r}, expected 'mov01vs2' or 'mov0vs1'.")
+    return grades.isin(positive).astype("Int64").where(grades.isin([*negative, *positive]))
+
+
+def select_task(table: pd.DataFrame, task: str) -> pd.DataFrame:
+    """Keep the scans of a task and label them.
+
+    Parameters
+    ----------
+    table : DataFrame
+        With ``motion_grade`` 0, 1 or 2, missing where not graded.
+    task : {'mov01vs2', 'mov0vs1'}
+        As for `grade_to_task`.
+
+    Returns
+    -------
+    DataFrame
+        The rows of the task, numbered anew, with ``y_true`` 0 or 1.
+
+    Raises
+    ------
+    ValueError
+        Unknown task.
+    """
+    negative, positive = grades_of(task)
+    kept = table[table["motion_grade"].isin([*negative, *positive])].reset_index(drop=True)
+    return kept.assign(y_true=kept["motion_grade"].isin(positive).astype(int))
+
+
+def rater_calls(grades: pd.Series, task: str) -> pd.Series:
+    """Say for a rater's known grades whether they are motion, 0 or 1, also outside the task.
+
+    A rater who gives grade 2 to a scan that the consensus calls mild has called motion.
+    """
+    _, positive = grades_of(task)
+    return (grades >= min(positive)).astype(int)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import permutations
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,7 +12,6 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 from motionlib.metrics import auc, classification_metrics, fold_summary, per_fold, roc
-from motionlib.predictions import check_labels, combine_folds, pair_predictions
 
 
 def labels_and_scores(seed: int, n: int = 60, decimals: int = 2):
@@ -104,6 +105,10 @@ class TestAuc:
         y_true, score = labels_and_scores(1)
         assert auc(1 - y_true, score) == pytest.approx(1 - auc(y_true, score), abs=1e-12)
 
+    def test_every_order_of_four_scans_gives_a_multiple_of_a_quarter(self):
+        values = {round(4 * auc([0, 0, 1, 1], order), 9) for order in permutations(range(4))}
+        assert values == {0, 1, 2, 3, 4}
+
 
 class TestRoc:
     def test_area_by_trapezoids_equals_the_auc(self):
@@ -142,47 +147,3 @@ class TestFolds:
     def test_two_raters_are_two_models(self):
         rows = pd.concat([table(1, -1).assign(model="a"), table(2, -1).assign(model="b")])
         assert per_fold(rows)["model"].tolist() == ["a", "b"]
-
-
-class TestCombineFolds:
-    def test_scores_are_averaged_by_scan(self):
-        first, second = table(1, 0), table(2, 1)
-        found = combine_folds(pd.concat([first, second])).set_index("scan_id")
-        mean = (first.set_index("scan_id")["score"] + second.set_index("scan_id")["score"]) / 2
-        np.testing.assert_allclose(found["score"], mean.sort_index())
-        assert (found["y_pred"] == (mean.sort_index() >= 0.5)).all()
-
-    def test_an_ensemble_in_the_table_is_taken_as_it_is(self):
-        ready = table(3, -1).assign(y_pred=1)
-        found = combine_folds(pd.concat([table(1, 0), ready]))
-        assert found["y_pred"].eq(1).all()
-        assert len(found) == len(ready)
-
-    def test_cross_validated_scans_are_pooled(self):
-        rows = pd.concat([table(1, 0).iloc[:10], table(1, 1).iloc[10:]])
-        assert combine_folds(rows)["scan_id"].tolist() == table(1)["scan_id"].tolist()
-
-
-class TestPairPredictions:
-    def test_rows_are_joined_by_scan_not_by_place(self):
-        first = table(1)
-        found = pair_predictions(first, first.sample(frac=1, random_state=0))
-        assert (found["score_a"] == found["score_b"]).all()
-
-    @pytest.mark.parametrize(
-        ("change", "said"),
-        [
-            (lambda rows: rows.iloc[3:], "3 scans predicted by one model only .s00, s01, s02."),
-            (lambda rows: pd.concat([rows, rows.iloc[:1]]), "duplicate scans in the second .*s00"),
-            (lambda rows: rows.assign(y_true=1), "two labels for the same scan .s01, s02, s04"),
-        ],
-    )
-    def test_unlike_tables_are_refused_by_the_first_offenders(self, change, said):
-        with pytest.raises(ValueError, match=said):
-            pair_predictions(table(1), change(table(2)))
-
-
-class TestCheckLabels:
-    def test_nullable_integers_are_accepted(self):
-        y_true, _ = check_labels(pd.array([0, 1], dtype="Int64"))
-        assert y_true.tolist() == [0, 1]

@@ -17,7 +17,6 @@ FIRST_MEASURE = "cjv"  # MRIQC's tables list what a scan is first, then its meas
 MR_ART_SCORES = Path("derivatives/scores.tsv")
 MR_ART_MEASURES = Path("derivatives/mriqc-0.16.1/group_T1w.tsv")
 PROTOCOLS = ("standard", "headmotion1", "headmotion2")
-TASK_GRADES = {"mov01vs2": ((0, 1), (2,)), "mov0vs1": ((0,), (1,))}  # negatives, positives
 
 
 def read_abide() -> pd.DataFrame:
@@ -140,30 +139,6 @@ def read_mriqc(path) -> pd.DataFrame:
     if table["bids_name"].duplicated().any():
         raise ValueError(f"{path.name} names a scan twice: expected one row per scan")
     return pd.concat([table["bids_name"].rename("scan_id"), measures], axis=1)
-
-
-def select_task(table: pd.DataFrame, task: str) -> pd.DataFrame:
-    """Keep the scans of a task and label them.
-
-    Parameters
-    ----------
-    table : DataFrame
-        With ``motion_grade`` 0, 1 or 2.
-    task : {"mov01vs2", "mov0vs1"}
-        Severe against the rest; mild against none (severe left out).
-
-    Returns
-    -------
-    DataFrame
-        The rows of the task, with ``y_true``.
-    """
-    if task not in TASK_GRADES:
-        raise ValueError(f"task {task!r} is not known: expected {' or '.join(TASK_GRADES)}")
-    negative, positive = TASK_GRADES[task]
-    kept = table[table["motion_grade"].isin(negative + positive)]
-    return kept.assign(y_true=kept["motion_grade"].isin(positive).astype(int)).reset_index(
-        drop=True
-    )
 
 
 def measure_names(table: pd.DataFrame, *, acquisition: bool = False) -> list[str]:

@@ -21,7 +21,7 @@ from motionlib.experiments.cohort import (
 from motionlib.files import atomic, code_key, content_key, read_json, seed_from, write_table
 from motionlib.manifest import is_warehouse
 from motionlib.motion.recipes import CONTROLS, TEST_RANGE, make_variant
-from motionlib.tasks import TASK_GRADES
+from motionlib.tasks import select_task
 
 # what a copy comes from
 CODE = ("motion", "preprocess", "experiments/copies.py")
@@ -150,11 +150,9 @@ def warehouse_set(run, task: str) -> Path:
     -----
     Source: paper §III-D.2, Table A.II.
     """
-    negative, positive = TASK_GRADES[task]
     manifest = manifest_of(run)
     rows = manifest[is_warehouse(manifest["cohort"]) & manifest["role"].isin(["train", "test"])]
-    rows = rows[rows["motion_grade"].isin([*negative, *positive])].reset_index(drop=True)
-    rows = rows.assign(y_true=rows["motion_grade"].isin(positive).astype(int), variant="clean")
+    rows = select_task(rows, task).assign(variant="clean")
     return make_copies(run, f"warehouse_{task}", rows)
 
 

@@ -19,8 +19,8 @@ from motionlib.experiments.cohort import manifest_of
 from motionlib.experiments.pretraining import COLUMNS, read_prepared, rows_of, score_all
 from motionlib.experiments.trainings import Budget, Job, folds_of, note_folds, spec_for, train
 from motionlib.files import write_table
+from motionlib.predictions import average_scores
 from motionlib.training.checkpoints import load_model, read_model
-from motionlib.training.prediction import ensemble
 from motionlib.training.transfer import freeze_except, named_blocks
 
 TASKS = ("mov01vs2", "mov0vs1")
@@ -223,15 +223,14 @@ def annotators(run) -> pd.DataFrame:
     """Rows of the two raters on the warehouse's test scans, where the cohort has raters."""
     manifest = manifest_of(run).set_index("scan_id")
     parts = []
-    for task, (_, positive) in tasks.TASK_GRADES.items():
+    for task in tasks.TASK_GRADES:
         prepared = read_prepared(run, copies.warehouse_set(run, task))
         tested = prepared[prepared["role"] == "test"]
         for rater in ("rater_1", "rater_2"):
             grade = manifest.loc[tested["scan_id"], rater]
             if grade.isna().any():
                 continue
-            called = grade.isin(positive) if task == "mov01vs2" else grade >= min(positive)
-            called = called.to_numpy().astype(int)
+            called = tasks.rater_calls(grade, task).to_numpy()
             rows = tested.assign(score=called.astype(float), y_pred=called)
             parts.append(rows_of(rows, "warehouse/annotators", task, rater, -1))
     if not parts:  # numbers stay numbers when these rows are put beside others
@@ -259,7 +258,7 @@ def predict_folds(run, ways, device: str, engine: str) -> pd.DataFrame:
     parts = []
     scored = score_all(asked, device, engine).groupby(["experiment", "task"], sort=False)
     for (experiment, task), every in scored:
-        parts += [every, rows_of(ensemble(every), experiment, task, "Conv5FC3", -1)]
+        parts += [every, rows_of(average_scores(every), experiment, task, "Conv5FC3", -1)]
     return pd.concat(parts, ignore_index=True)
 
 

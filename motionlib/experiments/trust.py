@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from motionlib.metrics import classification_metrics
+from motionlib.predictions import average_scores
 from motionlib.stats.calibration import (
     KINDS,
     best_threshold,
@@ -76,12 +77,9 @@ def calibrated(validation: pd.DataFrame, tested: pd.DataFrame, kind: str = "plat
     """
     fitted = fit_calibrator(kind, validation["y_true"], validation["score"])
     single = tested[tested["fold"] >= 0]
-    single = single.assign(score=fitted(single["score"]))
-    mean = single.groupby("scan_id", sort=False)["score"].mean()
-    whole = single.drop_duplicates("scan_id").assign(fold=-1)
-    whole = whole.assign(score=whole["scan_id"].map(mean))
-    both = pd.concat([single, whole], ignore_index=True)
-    return both.assign(y_pred=(both["score"] >= 0.5).astype(int))
+    score = fitted(single["score"])
+    single = single.assign(score=score, y_pred=(score >= 0.5).astype(int))
+    return pd.concat([single, average_scores(single)], ignore_index=True)
 
 
 def compare_calibrators(

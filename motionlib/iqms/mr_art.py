@@ -5,13 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from motionlib.cohorts.ratings import measure_names, select_task
+from motionlib.cohorts.ratings import measure_names
 from motionlib.compute.engines import raise_failures, submit
 from motionlib.iqms.forest import N_ITER, cross_validated
-from motionlib.metrics import classification_metrics
+from motionlib.metrics import METRICS, classification_metrics
 from motionlib.stats.intervals import bootstrap_ci
-
-METRICS = ("balanced_accuracy", "specificity", "sensitivity", "auc")
+from motionlib.tasks import select_task
 
 ABSENT = "MR-ART's tables are not here: motionlib fetch mr-art DEST --subset tables"
 

@@ -16,6 +16,7 @@ import pandas as pd
 from motionlib.compute.engines import raise_failures, submit
 from motionlib.iqms.forest import call_motion, fit_shares
 from motionlib.metrics import auc, classification_metrics
+from motionlib.stats.calibration import best_threshold
 from motionlib.stats.intervals import bootstrap_ci
 
 FEATURES = ("raw", "within", "raw+within")
@@ -364,16 +365,6 @@ def transfer_thresholds(source: pd.DataFrame, target: pd.DataFrame) -> pd.DataFr
              "called": float((target["score"] >= value).mean())}
         )  # fmt: skip
     return pd.DataFrame(rows)
-
-
-def best_threshold(y_true, score) -> float:
-    """Threshold with the highest balanced accuracy; half-way to the next lower score."""
-    from sklearn.metrics import roc_curve
-
-    false, true, values = roc_curve(y_true, score, drop_intermediate=False)
-    best = int(np.argmax(true - false))
-    lower = values[best + 1] if best + 1 < len(values) else values[best]
-    return float((min(values[best], 1.0) + lower) / 2)
 
 
 def judge_transfer(

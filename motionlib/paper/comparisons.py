@@ -15,7 +15,7 @@ from motionlib.predictions import pair_predictions
 from motionlib.stats.agreement import weighted_kappa
 from motionlib.stats.intervals import bootstrap_difference, summary_intervals
 from motionlib.stats.paired import delong, holm, mcnemar_by_class, scans_needed
-from motionlib.tasks import grade_to_task
+from motionlib.tasks import grade_to_task, rater_calls
 
 AGREEMENT_COLUMNS = ["quantity", "task", "paper", "ours", "difference", "low", "high", "n"]
 AGREEMENT_COLUMNS += ["cohort", "reason"]
@@ -102,7 +102,7 @@ def _left_out(run: RunSummary, scans: pd.DataFrame, task: str) -> dict | None:
     for rater, other in (RATERS, RATERS[::-1]):
         truth = grade_to_task(scans[other], task)
         part = scans[truth.notna()]
-        called = (part[rater] >= (2 if task == "mov01vs2" else 1)).astype(int)
+        called = rater_calls(part[rater], task)
         truth = truth.dropna().astype(int)
         if truth.nunique() < 2:
             return None

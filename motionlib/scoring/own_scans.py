@@ -16,7 +16,7 @@ from motionlib.manifest import complete, locate, read_text, validate
 from motionlib.scoring.check import Check
 from motionlib.scoring.score import file_key, prepare
 from motionlib.splits import assign_splits, check_no_leakage
-from motionlib.tasks import TASK_GRADES
+from motionlib.tasks import grades_of, select_task
 
 PATIENT = "source_participant_id"
 PREPARED_COLUMNS = [*PREPARED, "y_true"]
@@ -43,8 +43,7 @@ def read_graded(path: str | os.PathLike, task: str) -> pd.DataFrame:
     ManifestError, ValueError
         If columns or grades are missing, or all grades of the task are alike.
     """
-    if task not in TASK_GRADES:
-        raise ValueError(f"task is {task!r}; expected one of {', '.join(TASK_GRADES)}")
+    negative, positive = grades_of(task)
     path = Path(path)
     table = read_text(path)
     needed = ("scan_id", "participant_id", "path", "motion_grade")
@@ -59,10 +58,8 @@ def read_graded(path: str | os.PathLike, task: str) -> pd.DataFrame:
     if table["motion_grade"].isna().all():
         raise ValueError(f"{path.name} has no motion_grade in any row; expected 0, 1 or 2")
     table = table[~(table["straight_reject"] == 1).fillna(False).to_numpy(bool)]
-    negative, positive = TASK_GRADES[task]
-    table = table[table["motion_grade"].isin([*negative, *positive])].reset_index(drop=True)
-    y_true = table["motion_grade"].isin(positive).astype(int)
-    if y_true.nunique() < 2:
+    table = select_task(table, task)
+    if table["y_true"].nunique() < 2:
         grades = ", ".join(map(str, sorted(table["motion_grade"].unique()))) or "none"
         raise ValueError(
             f"the grades of {path.name} are constant for {task}: {len(table)} scans with grade "
@@ -70,7 +67,7 @@ def read_graded(path: str | os.PathLike, task: str) -> pd.DataFrame:
             f"{' or '.join(map(str, positive))}"
         )
     paths = [str(locate(given, path.parent)) for given in table["path"]]
-    return table.assign(y_true=y_true, path=paths)
+    return table.assign(path=paths)
 
 
 def split_scans(

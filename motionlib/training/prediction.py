@@ -105,26 +105,3 @@ def predict_all(
 def _predict_one(task: tuple) -> pd.DataFrame:
     run, manifest, device = task
     return predict(run, manifest, device=device)
-
-
-def ensemble(predictions: pd.DataFrame | list[pd.DataFrame]) -> pd.DataFrame:
-    """Average the scores of several models, scan by scan.
-
-    Parameters
-    ----------
-    predictions : DataFrame or list of DataFrame
-        Rows of `predict`, any number a scan.
-
-    Returns
-    -------
-    DataFrame
-        One row a scan in order of appearance: mean `score`, its `y_pred`, ``fold = -1``, the
-        other columns as in the scan's first row.
-    """
-    if not isinstance(predictions, pd.DataFrame):
-        predictions = pd.concat(predictions, ignore_index=True)
-    by_scan = predictions.groupby("scan_id", sort=False)
-    mean = by_scan["score"].mean()
-    found = predictions.drop_duplicates("scan_id").reset_index(drop=True)
-    score = found["scan_id"].map(mean)
-    return found.assign(score=score, y_pred=(score >= THRESHOLD).astype(np.int64), fold=-1)

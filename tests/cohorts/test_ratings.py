@@ -77,15 +77,6 @@ class TestMRArt:
         assert table.motion_grade.value_counts().to_dict() == {2: 198, 0: 129, 1: 109}
         assert table.participant_id.nunique() == 148
 
-    def test_tasks_take_their_grades(self, mr_art):
-        table = ratings.read_mr_art(mr_art)
-        severe = ratings.select_task(table, "mov01vs2")
-        mild = ratings.select_task(table, "mov0vs1")
-        assert severe.set_index("motion_grade").y_true.to_dict() == {0: 0, 1: 0, 2: 1}
-        assert mild.set_index("motion_grade").y_true.to_dict() == {0: 0, 1: 1}
-        with pytest.raises(ValueError, match="'worst' is not known"):
-            ratings.select_task(table, "worst")
-
     def test_absent_tables_are_none_to_find_and_one_sentence_to_read(self, tmp_path, monkeypatch):
         monkeypatch.setenv("MOTIONLIB_DATA", str(tmp_path))
         assert ratings.find_mr_art() is None

@@ -21,7 +21,7 @@ from motionlib.networks import NETWORKS, build_network
 from motionlib.training import fitting
 from motionlib.training.checkpoints import load_model, read_weights
 from motionlib.training.fitting import fit
-from motionlib.training.prediction import ensemble, predict, predict_all
+from motionlib.training.prediction import predict, predict_all
 from motionlib.training.spec import TrainSpec
 
 KILLS = 10
@@ -370,18 +370,6 @@ class TestPredict:
             pd.testing.assert_frame_equal(found, predict(*pair))
         with pytest.raises(RuntimeError, match=r"1 of 2 tasks failed, the first with ValueError"):
             predict_all([*pairs[:1], (runs[0], prepared_set(tmp_path / "other", 2, (16, 16, 16)))])
-
-
-class TestEnsemble:
-    def test_scores_are_averaged_by_scan(self):
-        columns = ["scan_id", "participant_id", "y_true", "score", "y_pred", "fold"]
-        one = pd.DataFrame([["b", "p", 1, 0.9, 1, 0], ["a", "p", 0, 0.2, 0, 0]], columns=columns)
-        two = pd.DataFrame([["a", "p", 0, 0.9, 1, 1], ["b", "p", 1, 0.3, 0, 1]], columns=columns)
-        mean = ensemble([one, two])
-        assert mean["scan_id"].tolist() == ["b", "a"]
-        assert mean["score"].tolist() == pytest.approx([0.6, 0.55])
-        assert mean["y_pred"].tolist() == [1, 1]
-        assert mean["fold"].tolist() == [-1, -1]
 
 
 class TestConfigureCpu:
