@@ -24,7 +24,7 @@ from motionlib.paper.reachable import (
     table4_rates,
 )
 from motionlib.paper.transcription import audit, in_text, printed, published_aucs
-from motionlib.stats.agreement import kappa_from_table
+from motionlib.stats.agreement import kappa_of
 from motionlib.stats.paired import auc_difference_p, hanley_mcneil_se
 
 FITS = ("labelled", "exchanged", "pooled", "pooled_exchanged")
@@ -358,8 +358,7 @@ def mild_accuracy(weights: str, most_none: float) -> tuple[float, float]:
         table = np.diag([counts[0], counts[1] * agree_mild, counts[2] * agree_severe])
         for (i, j), value in off.items():
             table[i, j] = table[j, i] = value
-        kappa = kappa_from_table(table, weights=weights).estimate
-        return kappa - in_text("weighted Cohen kappa between annotators")
+        return float(kappa_of(table, weights)) - in_text("weighted Cohen kappa between annotators")
 
     shares = [s for s in np.linspace(0, most_none, 51) if gap(0, s) < 0 < gap(1, s)]
     accuracies = [(3 + brentq(gap, 0, 1, args=(share,))) / 4 for share in shares]
