@@ -1,8 +1,14 @@
-"""Still heads come in; the model that is shipped, its figures and its card go out (`make model`).
+"""The making of the shipped model: copies, training, choice, test and card (``make model``).
 
-Patients of two folds of eight are kept apart: the shipped network has never seen them, and every
-figure on its card is of them or of other sites.  Calibration and threshold come from validation.
-Copies lie in a folder named by the code that makes them.
+1. Heads that lie still are listed with folds by patient (`still_heads`). Two folds of eight are
+   kept apart: the network never sees them, and every figure on its card is of them or of other
+   sites. One more fold validates.
+2. Copies with and without motion are made of them (`motionlib.scoring.build_copies`), in a folder
+   named by the code that makes them.
+3. A network is trained on the copies of the other five folds; with ``--ablations`` one more for
+   every entry of `RECIPES`, on fewer copies.
+4. Calibration, threshold and range of doubt are chosen on the validation patients.
+5. The model folder is written: weights, description, tables and card (`ship`).
 """
 
 from __future__ import annotations
@@ -31,7 +37,7 @@ from motionlib.files import (
     write_text,
 )
 from motionlib.metrics import classification_metrics
-from motionlib.scoring.build_copies import CopyRecipe, judged_copies, make_copies
+from motionlib.scoring.build_copies import CopyRecipe, make_test_copies, make_training_copies
 from motionlib.scoring.model import DIGITS
 from motionlib.stats.calibration import best_threshold, fit_calibrator, logit
 from motionlib.training.checkpoints import read_model
@@ -40,9 +46,10 @@ from motionlib.training.prediction import predict
 from motionlib.training.spec import TrainSpec
 from motionlib.typeset import render
 
-SEED, FOLDS, TESTED, VALIDATION = 20, 8, (0, 1), 2
-SHAPE = (2.0, 48.0)  # voxel and slab in mm; `modelinput.model_input`
-CODE = ("cohorts", "preprocess", "motion", "scoring")
+SEED, FOLDS = 20, 8
+TESTED, VALIDATION = (0, 1), 2  # of the folds
+SHAPE = (2.0, 48.0)  # voxel and slab in mm; `model.model_input`
+CODE = ("cohorts", "preprocess", "motion", "scoring/build_copies.py", "scoring/model.py")
 SITES = ("ixi", "ds000011", "ds002748")
 VIRTUAL = (110, 24, 24)  # patients like ADNI's, MSSEG's and BITE's
 TRAINING = {
@@ -69,27 +76,11 @@ STILL, MOVED = ("clean@native", "resampled@native"), "torchio_n4_4-6@native"
 
 
 def still_heads(source: str, work: Path, *, engine: str = "inline") -> pd.DataFrame:
-    """List the heads that copies are made of, with folds by patient.
+    """List the heads that copies are made of, with the columns of `COLUMNS` and absolute paths.
 
-    Parameters
-    ----------
-    source : {"ixi", "virtual", "ds000011", "ds002748"}
-        The last two are other sites: they are tested on and never trained on.
-    work : Path
-        Where virtual heads are written.
-    engine : str
-        Where they are made.
-
-    Returns
-    -------
-    DataFrame
-        ``scan_id participant_id source_participant_id cohort path role fold``; role ``test`` for
-        the folds of `TESTED` and for other sites.
-
-    Raises
-    ------
-    FileNotFoundError
-        If MOTIONLIB_DATA does not hold the scans.
+    `source` is ``ixi`` or ``virtual`` (made in `work`), or another site, ``ds000011`` or
+    ``ds002748``, which is tested on and never trained on. The role is ``test`` for the folds of
+    `TESTED` and for other sites. `FileNotFoundError` if MOTIONLIB_DATA does not hold the scans.
     """
     if source == "virtual":
         root = work / "heads"
@@ -118,17 +109,16 @@ def training_set(name: str, copies: int, work: Path, *, engine: str = "inline") 
     parts = []
     for source in sources:
         heads = still_heads(source, work, engine=engine).query("role == 'train'")
-        made = make_copies(
-            heads, recipe, work / source, copies=copies, seed=SEED,
-            spacing_mm=SHAPE[0], slab_mm=SHAPE[1], engine=engine,
-        )  # fmt: skip
+        made = make_training_copies(
+            heads, recipe, work / source, copies=copies, seed=SEED, shape=SHAPE, engine=engine
+        )
         table = pd.read_csv(made, sep="\t", dtype={"participant_id": str})
         parts.append(table.assign(path=[str((made.parent / p).resolve()) for p in table["path"]]))
     every = pd.concat(parts, ignore_index=True)
     return write_table(every, work / f"train_{name.replace(' ', '_')}_{copies}.tsv")
 
 
-def trained(names, copies: int, work: Path, *, engine: str) -> list[Path]:
+def train_recipes(names, copies: int, work: Path, *, engine: str) -> list[Path]:
     """Train one network a recipe, side by side, and return their run folders."""
     items = [(str(training_set(n, copies, work, engine=engine)), str(work)) for n in names]
     done = compute.submit(_train, items, engine=engine, label="train", progress=print)
@@ -136,6 +126,7 @@ def trained(names, copies: int, work: Path, *, engine: str) -> list[Path]:
 
 
 def _train(item: tuple[str, str]) -> str:
+    """Train one network (a task) and return its run folder."""
     manifest, work = item
     return str(fit(TrainSpec(manifest=manifest, **TRAINING), Path(work) / "models", progress=print))
 
@@ -144,16 +135,13 @@ def validation_copies(source: str, work: Path, *, engine: str = "inline") -> Pat
     """Make test copies, of another seed, of the patients that choose epoch and threshold."""
     heads = still_heads(source, work, engine=engine).query(f"fold == {VALIDATION}")
     out = work / f"validation_{source}.tsv"
-    return judged_copies(heads, out, shape=SHAPE, seed=SEED, engine=engine)
+    return make_test_copies(heads, out, shape=SHAPE, seed=SEED, engine=engine)
 
 
-def judged(run: Path, validation: Path, tests: dict[str, Path]) -> pd.DataFrame:
+def score_copies(run: Path, validation: Path, tests: dict[str, Path]) -> pd.DataFrame:
     """Score the copies of the validation patients and the test copies of every site.
 
-    Returns
-    -------
-    DataFrame
-        Rows of `predict` with ``site`` (``validation`` for the first) and ``variant``.
+    The rows are those of `predict` with ``site`` (``validation`` for the first) and ``variant``.
     """
     parts = []
     for site, path in {"validation": validation, **tests}.items():
@@ -162,19 +150,21 @@ def judged(run: Path, validation: Path, tests: dict[str, Path]) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def ablation(work: Path, tests: dict[str, Path], engine: str) -> pd.DataFrame:
+def train_ablations(work: Path, tests: dict[str, Path], engine: str) -> pd.DataFrame:
     """Train every recipe on fewer copies, and judge each at its own threshold."""
-    runs, parts = trained(RECIPES, FEWER, work, engine=engine), []
+    runs, parts = train_recipes(RECIPES, FEWER, work, engine=engine), []
     for (name, (_, sources)), run in zip(RECIPES.items(), runs, strict=True):
         held = validation_copies(sources[0], work, engine=engine)
-        parts.append(judged(run, held, tests).assign(recipe=name))
+        parts.append(score_copies(run, held, tests).assign(recipe=name))
     rows = write_table(pd.concat(parts, ignore_index=True), work / "ablation_predictions.csv")
-    return compared(pd.read_csv(rows))
+    return compare_recipes(pd.read_csv(rows))
 
 
 def main(argv: list[str] | None = None) -> int:
     """Make copies, train, judge, choose, ship."""
-    parser = argparse.ArgumentParser(prog="python -m motionlib.scoring.build", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m motionlib.scoring.build", description=__doc__.partition("\n")[0]
+    )
     parser.add_argument("--work", default="runs/model", help="copies and runs")
     parser.add_argument("--out", default=str(PACKAGE / "model"), help="the model")
     parser.add_argument("--engine", default=f"local:{os.cpu_count() or 1}")
@@ -184,16 +174,17 @@ def main(argv: list[str] | None = None) -> int:
     tests, engine = {}, args.engine
     for site in SITES:
         heads = still_heads(site, work).query("role == 'test'")
-        tests[site] = judged_copies(heads, work / f"test_{site}.tsv", shape=SHAPE, engine=engine)
-    (run,) = trained([SHIPPED], COPIES, work, engine=engine)
+        tests[site] = make_test_copies(heads, work / f"test_{site}.tsv", shape=SHAPE, engine=engine)
+    (run,) = train_recipes([SHIPPED], COPIES, work, engine=engine)
     held = validation_copies(RECIPES[SHIPPED][1][0], work, engine=engine)
-    rows = write_table(judged(run, held, tests), work / "predictions.csv")
-    ablations = ablation(work, tests, engine) if args.ablations else None
+    rows = write_table(score_copies(run, held, tests), work / "predictions.csv")
+    ablations = train_ablations(work, tests, engine) if args.ablations else None
     rows = pd.read_csv(rows)
-    is_held = rows["site"] == "validation"
+    chosen = choose_decision(rows[rows["site"] == "validation"])
+    tested = rows[rows["site"] != "validation"]
     copies = pd.read_csv(training_set(SHIPPED, COPIES, work), sep="\t")
     learnt = copies[copies["fold"] != VALIDATION]
-    ship(run, choose(rows[is_held]), rows[~is_held], learnt, Path(args.out), ablations=ablations)
+    ship(run, chosen, tested, learnt, Path(args.out), ablations=ablations)
     return 0
 
 
@@ -206,27 +197,12 @@ def ship(
     *,
     ablations: pd.DataFrame | None = None,
 ) -> Path:
-    """Write the model folder: weights, ``model.json``, ``card.md``, ``accuracy.csv``.
+    """Write the model folder: weights, ``model.json``, ``accuracy.csv``, ``card.md``.
 
-    Parameters
-    ----------
-    run : Path
-        Folder of the finished training.
-    chosen : dict
-        Of `modelbuild.choose`.
-    predictions : DataFrame
-        ``site variant y_true score`` of test copies.
-    trained : DataFrame
-        ``cohort source_participant_id y_true`` of the copies that the network learnt from.
-    out : Path
-        Folder to write.
-    ablations : DataFrame, optional
-        Of `modelchoice.compared`; then also ``ablations.csv`` and a section of the card.
-
-    Returns
-    -------
-    Path
-        `out`.
+    `run` is the folder of the finished training, `chosen` comes from `choose_decision`;
+    `predictions` has ``site variant y_true score`` of the test copies, `trained`
+    ``cohort source_participant_id y_true`` of the copies that the network learnt from. With
+    `ablations`, of `compare_recipes`, also ``ablations.csv`` and a section of the card.
     """
     out.mkdir(parents=True, exist_ok=True)
     with atomic(out / "weights.safetensors") as aside:
@@ -239,7 +215,7 @@ def ship(
         "stripped_seen": False,
     }  # fmt: skip
     write_json(out / "model.json", facts)
-    write_table(shares(predictions, chosen).round(4), out / "accuracy.csv")
+    write_table(shares_called_motion(predictions, chosen).round(4), out / "accuracy.csv")
     (out / "ablations.csv").unlink(missing_ok=True)
     if ablations is not None:
         write_table(ablations.round(4), out / "ablations.csv")
@@ -278,17 +254,11 @@ def card(folder: Path) -> str:
     )
 
 
-def shares(predictions: pd.DataFrame, chosen: dict) -> pd.DataFrame:
-    """Share of each test copy called motion at the threshold, by site.
-
-    Returns
-    -------
-    DataFrame
-        ``site variant y_true called low high median_p n``.
-    """
+def shares_called_motion(predictions: pd.DataFrame, chosen: dict) -> pd.DataFrame:
+    """Share of each test copy called motion at the threshold, by site, with Wilson's interval."""
     rows = []
     for (site, variant), part in predictions.groupby(["site", "variant"], sort=False):
-        p = calibrated(part["score"], chosen)
+        p = calibrate(part["score"], chosen)
         called = int((p >= chosen["threshold"]).sum())
         low, high = proportion_confint(called, len(part), method="wilson")
         rows.append(
@@ -299,48 +269,40 @@ def shares(predictions: pd.DataFrame, chosen: dict) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def balanced_accuracy(own: pd.DataFrame, site: str, moves: int = 4) -> float:
+def balanced_accuracy(table: pd.DataFrame, site: str, moves: int = 4) -> float:
     """Balanced accuracy of motion of 4-6 mm against clean and resampled scans of a site."""
-    rows = own[own["site"] == site].set_index("variant")["called"]
+    rows = table[table["site"] == site].set_index("variant")["called"]
     still = rows[["clean@native", "resampled@native"]].mean()
     return float((rows[f"torchio_n{moves}_4-6@native"] + 1 - still) / 2)
 
 
-def choose(validation: pd.DataFrame) -> dict:
+def choose_decision(validation: pd.DataFrame) -> dict:
     """Choose calibration, threshold and range of doubt on copies of validation patients.
 
-    Parameters
-    ----------
-    validation : DataFrame
-        ``variant y_true score participant_id`` of `modeltests.judged_copies`, of patients that
-        neither trained nor are tested. Copies at the scans' own voxels count: every still one, and
-        the moved ones of `MOVED_MM`.
-
-    Returns
-    -------
-    dict
-        ``calibration`` (``p = sigmoid(logit / temperature + bias)``), ``threshold`` and ``review``
-        on the scale of p, and what the card says of them. The threshold is the one of the best
-        balanced accuracy, but at most `STILL_CALLED` of the still copies are called motion; in
-        doubt is what lies between one in ten of them and the threshold.
-
-    Raises
-    ------
-    ValueError
-        If the scores do not rise with motion.
+    `validation` has ``variant y_true score participant_id`` of test copies of patients that neither
+    trained nor are tested. The result is part of ``model.json``: ``calibration``
+    (``p = sigmoid(logit / temperature + bias)``), ``threshold`` and ``review`` on the scale of p,
+    and what the card says of them. `ValueError` if the scores do not rise with motion.
     """
+    # 1. Copies at the scans' own voxels: every still one, and those moved by 2 mm and more.
     rows = validation[validation["variant"].str.endswith("@native")]
     moved = rows["variant"].str.contains("|".join(MOVED_MM))
     rows = rows[(rows["y_true"] == 0) | moved]
-    map_ = fit_calibrator("platt", rows["y_true"], rows["score"])
-    if map_.slope <= 0:
+    # 2. Platt's calibration.
+    calibrator = fit_calibrator("platt", rows["y_true"], rows["score"])
+    if calibrator.slope <= 0:
         raise ValueError("the validation scores fall with motion; the network has learnt nothing")
-    p = map_(rows["score"])
+    p = calibrator(rows["score"])
+    # 3. The threshold of the best balanced accuracy, but at most `STILL_CALLED` of the still
+    #    copies are called motion; in doubt is what lies between one in ten of them and it.
     still = p[rows["y_true"].to_numpy() == 0]
     low, most = np.quantile(still, [0.90, 1 - STILL_CALLED])
     cut = round(max(float(most), best_threshold(rows["y_true"], p)), DIGITS)
     return {
-        "calibration": {"temperature": round(1 / map_.slope, 6), "bias": round(map_.bias, 6)},
+        "calibration": {
+            "temperature": round(1 / calibrator.slope, 6),
+            "bias": round(calibrator.bias, 6),
+        },
         "threshold": cut,
         "review": [round(min(float(low), cut), DIGITS), cut],
         "still_called": float((still >= cut).mean()),
@@ -349,26 +311,18 @@ def choose(validation: pd.DataFrame) -> dict:
     }
 
 
-def compared(predictions: pd.DataFrame) -> pd.DataFrame:
+def compare_recipes(predictions: pd.DataFrame) -> pd.DataFrame:
     """Judge every recipe at each site, by a threshold that no label of the site has touched.
 
-    Parameters
-    ----------
-    predictions : DataFrame
-        ``recipe site variant y_true score participant_id``; the site ``validation`` holds copies
-        of patients that were kept from the network.
-
-    Returns
-    -------
-    DataFrame
-        ``recipe site auc clean resampled moved balanced_accuracy n``: motion of 4-6 mm with four
-        moves against clean and once resampled heads; ``clean``, ``resampled`` and ``moved`` are
-        the shares called motion at the validation threshold.
+    `predictions` has ``recipe site variant y_true score participant_id``; the site ``validation``
+    holds copies of patients that were kept from the network. Judged is motion of 4-6 mm with four
+    moves against clean and once resampled heads; ``clean``, ``resampled`` and ``moved`` are the
+    shares called motion.
     """
     rows = []
     for recipe, every in predictions.groupby("recipe", sort=False):
-        chosen = choose(every[every["site"] == "validation"])
-        every = every.assign(score=calibrated(every["score"], chosen))
+        chosen = choose_decision(every[every["site"] == "validation"])
+        every = every.assign(score=calibrate(every["score"], chosen))
         threshold = chosen["threshold"]
         for site, part in every[every["site"] != "validation"].groupby("site", sort=False):
             part = part[part["variant"].isin([*STILL, MOVED])]
@@ -383,8 +337,8 @@ def compared(predictions: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def calibrated(score, chosen: dict) -> np.ndarray:
-    """Probabilities of motion by what `choose` found."""
+def calibrate(score, chosen: dict) -> np.ndarray:
+    """Probabilities of motion by what `choose_decision` found."""
     z = logit(np.asarray(score)) / chosen["calibration"]["temperature"]
     return 1 / (1 + np.exp(-(z + chosen["calibration"]["bias"])))
 

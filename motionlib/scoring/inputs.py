@@ -1,4 +1,4 @@
-"""Words of a call go in (files, folders, manifests); the scans they stand for come out."""
+"""The scans that the words of a call stand for: images, folders, manifests."""
 
 from __future__ import annotations
 
@@ -62,23 +62,23 @@ def find_scans(inputs: list[str], *, suffixes: tuple[str, ...] = SUFFIXES) -> li
 def _folder_rows(folder: Path, suffixes: tuple[str, ...]) -> list[tuple[str, str]]:
     """List a folder's scans: of a CAPS folder by its reader, else by the names of the files."""
     if any((folder / "subjects").glob("sub-*/ses-*/t1_linear")):
-        from motionlib.cohorts import caps
+        from motionlib.cohorts import caps  # which other calls do without
 
         table = caps.read(folder, check_files=False).manifest
         return [(row.scan_id, str(folder / row.path)) for row in table.itertuples()]
-    found = sorted(p for p in folder.rglob("*") if p.name.endswith(suffixes))
-    found = [p for p in found if "_T1w" in p.name] or found
-    if not found:
+    paths = sorted(p for p in folder.rglob("*") if p.name.endswith(suffixes))
+    paths = [p for p in paths if "_T1w" in p.name] or paths
+    if not paths:
         raise FileNotFoundError(
             f"no image in folder {folder.name}: expected files ending in {', '.join(suffixes)}"
         )
-    own = [p for p in found if "derivatives" not in p.relative_to(folder).parts]
-    found = own or found
-    ids = [_stem(p, suffixes) for p in found]
+    raw = [p for p in paths if "derivatives" not in p.relative_to(folder).parts]
+    paths = raw or paths
+    ids = [_stem(p, suffixes) for p in paths]
     if len(set(ids)) < len(ids):
-        places = [p.relative_to(folder) for p in found]
+        places = [p.relative_to(folder) for p in paths]
         ids = ["_".join((*p.parts[:-1], _stem(p, suffixes))) for p in places]
-    return [(scan_id, str(p)) for scan_id, p in zip(ids, found, strict=True)]
+    return [(scan_id, str(p)) for scan_id, p in zip(ids, paths, strict=True)]
 
 
 def _manifest_rows(path: Path) -> list[tuple[str, str]]:
@@ -103,5 +103,6 @@ def _manifest_rows(path: Path) -> list[tuple[str, str]]:
 
 
 def _stem(path: Path, suffixes: tuple[str, ...]) -> str:
+    """Name of an image without its suffix."""
     suffix = next(s for s in sorted(suffixes, key=len, reverse=True) if path.name.endswith(s))
     return path.name[: -len(suffix)]

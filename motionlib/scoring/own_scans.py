@@ -25,23 +25,10 @@ PREPARED_COLUMNS = [*PREPARED, "y_true"]
 def read_graded(path: str | os.PathLike, task: str) -> pd.DataFrame:
     """Read the scans of a manifest that a task uses, and label them.
 
-    Parameters
-    ----------
-    path : path-like
-        Needs ``scan_id``, ``participant_id``, ``path`` and ``motion_grade`` (0, 1 or 2); other
-        columns of a manifest are optional. ``role`` ``train`` and ``test`` are kept if given.
-    task : {"mov01vs2", "mov0vs1"}
-        Severe motion against the rest, or mild motion against none.
-
-    Returns
-    -------
-    DataFrame
-        The graded scans, without straight rejects, with ``y_true`` and whole paths.
-
-    Raises
-    ------
-    ManifestError, ValueError
-        If columns or grades are missing, or all grades of the task are alike.
+    The manifest needs ``scan_id``, ``participant_id``, ``path`` and ``motion_grade`` (0, 1 or 2);
+    its other columns are optional. Straight rejects are left out; the result has whole paths and
+    ``y_true``. `ManifestError` or `ValueError` if columns or grades are missing, or all grades of
+    the task are alike.
     """
     negative, positive = grades_of(task)
     path = Path(path)
@@ -76,12 +63,8 @@ def split_scans(
     """Split by patient into train and test, and the training patients into folds.
 
     Roles ``train`` and ``test`` that the manifest gives are checked and kept; scans of other roles
-    are then left out.
-
-    Raises
-    ------
-    ValueError
-        If a patient is in train and test, a part lacks a class, or patients are too few.
+    are then left out. `ValueError` if a patient is in both, a part lacks a class, or patients are
+    too few.
     """
     if n_folds < 2:
         raise ValueError(f"{n_folds} folds are too few; expected at least 2")
@@ -118,12 +101,7 @@ def validation_fold(table: pd.DataFrame) -> int:
     """Choose a fold that, like the rest of the training scans, has both classes.
 
     Of several, the one with the most different grades, which limits for grades need; then the
-    first.
-
-    Raises
-    ------
-    ValueError
-        If there is none.
+    first. `ValueError` if there is none.
     """
     train, usable = table[table["role"] == "train"], {}
     for fold in sorted(train["fold"].dropna().unique()):
@@ -149,12 +127,8 @@ def prepare_scans(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Check the scans as `score` does and keep their arrays on the model's grid.
 
-    Returns
-    -------
-    prepared : DataFrame
-        Prepared manifest of the scans that can be used, and whether each is ``stripped``.
-    left_out : DataFrame
-        ``scan_id`` and ``reason`` of the others.
+    The first table is the prepared manifest of the scans that can be used, and whether each is
+    ``stripped``; the second has ``scan_id`` and ``reason`` of the others.
     """
     items = []
     for scan, path in zip(table["scan_id"], table["path"], strict=True):
@@ -179,8 +153,8 @@ def prepare_scans(
 
 def write_prepared(prepared: pd.DataFrame, path: Path) -> Path:
     """Write the prepared manifest with paths relative to it."""
-    names = [os.path.relpath(one, path.parent) for one in prepared["path"]]
-    return write_table(prepared.assign(path=names)[PREPARED_COLUMNS], path)
+    paths = [os.path.relpath(place, path.parent) for place in prepared["path"]]
+    return write_table(prepared.assign(path=paths)[PREPARED_COLUMNS], path)
 
 
 def _prepare_one(item: dict) -> Check:

@@ -16,24 +16,24 @@ from motionlib.scoring.build import (
     STILL_CALLED,
     TESTED,
     balanced_accuracy,
-    calibrated,
+    calibrate,
     card,
-    choose,
-    compared,
-    shares,
+    choose_decision,
+    compare_recipes,
+    shares_called_motion,
     ship,
     still_heads,
 )
-from motionlib.scoring.build_copies import CopyRecipe, _copy, make_copies, make_copy
+from motionlib.scoring.build_copies import (
+    CopyRecipe,
+    make_copy,
+    make_test_copy,
+    make_training_copies,
+)
 from motionlib.scoring.model import default_model, slab_grid
 
 MEGABYTES = 6
-EVERYTHING = CopyRecipe(nuisance=True, stripped=0.5)
-
-
-def as_it_is(copy, affine):
-    """Placing that changes nothing."""
-    return copy
+EVERYTHING = CopyRecipe(nuisance=True)
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ class TestCopies:
         before = head[0].copy()
         for seed in range(12):
             a, b = (
-                make_copy(*head, moved, EVERYTHING, np.random.default_rng(seed), as_it_is)
+                make_copy(*head, moved, EVERYTHING, np.random.default_rng(seed))[0]
                 for _ in range(2)
             )
             np.testing.assert_array_equal(a, b)
@@ -70,7 +70,7 @@ class TestCopies:
 
     def test_untouched_negatives_are_untouched(self, head):
         recipe = CopyRecipe(matched=False, coarser=0.0)
-        copy = make_copy(*head, False, recipe, np.random.default_rng(0), as_it_is)
+        copy, _ = make_copy(*head, False, recipe, np.random.default_rng(0))
         np.testing.assert_array_equal(copy, head[0])
 
     def test_matched_negatives_are_resampled_but_never_torn(self, head):
@@ -78,7 +78,7 @@ class TestCopies:
         recipe = CopyRecipe(coarser=0.0)
         changed = 0
         for seed in range(16):
-            copy = make_copy(*head, False, recipe, np.random.default_rng(seed), as_it_is)
+            copy, _ = make_copy(*head, False, recipe, np.random.default_rng(seed))
             changed += not np.array_equal(copy, head[0])
             assert copy.max() < 1.3 * head[0].max()
         assert 8 <= changed <= 15
@@ -96,13 +96,13 @@ class TestCopies:
                 }
             ]
         )  # fmt: skip
-        options = {"copies": 2, "seed": 5, "spacing_mm": 8.0, "slab_mm": None}
-        made = make_copies(heads, CopyRecipe(), tmp_path / "copies", **options)
+        options = {"copies": 2, "seed": 5, "shape": (8.0, None)}
+        made = make_training_copies(heads, CopyRecipe(), tmp_path / "copies", **options)
         table = pd.read_csv(made, sep="\t")
         assert table.groupby("y_true").size().tolist() == [2, 2]
         assert set(table["source_participant_id"]) == {"sub-1"}
         files = {path: (made.parent / path).stat().st_mtime_ns for path in table["path"]}
-        make_copies(heads, CopyRecipe(), tmp_path / "copies", **options)
+        make_training_copies(heads, CopyRecipe(), tmp_path / "copies", **options)
         assert files == {path: (made.parent / path).stat().st_mtime_ns for path in table["path"]}
 
 
@@ -125,11 +125,11 @@ class TestChoice:
 
     def test_the_threshold_is_of_native_copies_and_seldom_calls_still_ones(self):
         rows = scored("validation", self.MIDDLES, 2000, np.random.default_rng(0))
-        chosen = choose(rows)
+        chosen = choose_decision(rows)
         assert (chosen["n_held"], chosen["n_still"]) == (2000, 4000)
         assert chosen["still_called"] <= STILL_CALLED + 1e-3
         assert chosen["review"][0] < chosen["review"][1] == chosen["threshold"]
-        p = calibrated(rows["score"], chosen)
+        p = calibrate(rows["score"], chosen)
         called = pd.Series(p >= chosen["threshold"]).groupby(rows["variant"]).mean()
         assert called["torchio_n4_4-6@native"] > 0.9
         kept = rows["variant"].isin(
@@ -139,14 +139,14 @@ class TestChoice:
 
     def test_classes_far_apart_leave_a_threshold_between_them(self):
         middles = {"clean@native": -12, "torchio_n4_4-6@native": 12}
-        chosen = choose(scored("validation", middles, 40, np.random.default_rng(0)))
+        chosen = choose_decision(scored("validation", middles, 40, np.random.default_rng(0)))
         assert 0 < chosen["review"][0] <= chosen["threshold"] < 1
         assert chosen["still_called"] == 0
 
     def test_scores_that_fall_with_motion_are_refused(self):
         middles = {"clean@native": 3, "torchio_n4_4-6@native": -3}
         with pytest.raises(ValueError, match="learnt nothing"):
-            choose(scored("validation", middles, 40, np.random.default_rng(0)))
+            choose_decision(scored("validation", middles, 40, np.random.default_rng(0)))
 
     def test_shares_count_what_reaches_the_threshold(self):
         rows = pd.DataFrame(
@@ -156,7 +156,7 @@ class TestChoice:
             }
         )  # fmt: skip
         chosen = {"calibration": {"temperature": 1.0, "bias": 0.0}, "threshold": 0.5}
-        assert shares(rows, chosen)["called"].tolist() == [0.5]
+        assert shares_called_motion(rows, chosen)["called"].tolist() == [0.5]
 
 
 class TestCompared:
@@ -168,7 +168,7 @@ class TestCompared:
             middles = {name: middle + shift for name, middle in middles.items()}
             parts.append(scored(site, middles, 200, rng, spread=1.0))
         predictions = pd.concat(parts, ignore_index=True).assign(recipe="one")
-        table = compared(predictions).set_index("site")
+        table = compare_recipes(predictions).set_index("site")
         assert list(table.index) == ["same", "shifted"]
         assert (table["auc"] > 0.99).all()
         assert table.loc["same", "balanced_accuracy"] > 0.95
@@ -202,7 +202,7 @@ class TestShippedModel:
         for scan in heads.head(3).itertuples():
             volume, affine = read_array(scan.path)
             for name in ("clean", "resampled", "torchio_n4_6-8"):
-                copy = _copy(torch.from_numpy(volume), affine, name, 11)
+                copy = make_test_copy(torch.from_numpy(volume), affine, name, 11)
                 save_volume(copy, affine, tmp_path / "scans" / f"{scan.scan_id}-{name}.nii.gz")
         out = tmp_path / "scores.tsv"
         assert main(["score", str(tmp_path / "scans"), "--out", str(out), "--no-report"]) == 0
