@@ -11,7 +11,9 @@ import torch
 from motionlib.motion import sampling, trajectory
 from motionlib.motion.image_based import image_motion, resample_once
 from motionlib.motion.kspace_based import kspace_motion
-from motionlib.motion.recipes import POSITIONS, TIMES, as_tensor
+from motionlib.motion.recipes import TIMES
+
+POSITIONS = (4, 16, 128)  # the paper times these, §V
 
 
 def _difference(copy, head) -> float:
@@ -29,7 +31,7 @@ def compare_choices(head, affine, *, amount: float = 3.0, seed: int = 0) -> pd.D
     rng = np.random.default_rng(seed)
     limits = (amount, amount)
     poses = sampling.sample_segments(4, translation_mm=limits, rotation_deg=limits, rng=rng)
-    volume = as_tensor(head)
+    volume = torch.as_tensor(head, dtype=torch.float32)
     pose = rng.uniform(-amount, amount, (2, 3))
     options = {
         "linear, magnitude, A-P": {"axis": 1},
@@ -79,7 +81,7 @@ def single_step_error(head, affine, moment: float, *, step_mm: float = 5.0) -> f
     step = trajectory.Trajectory(
         np.array([0.0, moment]), np.array([[0.0] * 3, [0.0, step_mm, 0.0]]), np.zeros((2, 3))
     )
-    volume = as_tensor(head)
+    volume = torch.as_tensor(head, dtype=torch.float32)
     return _difference(image_motion(volume, step, affine=affine, axis=1).numpy(), head)
 
 

@@ -1,11 +1,13 @@
-"""One still head goes in; the drawings and small measurements of notebook 2 come out."""
+"""Figures 1 and 2 of the paper: how both simulators move a head, and what severity looks like."""
 
 from __future__ import annotations
 
 import numpy as np
+import torch
 
 from motionlib.figures.theme import new_figure, styled
-from motionlib.motion.recipes import _moved
+from motionlib.motion import image_motion, kspace_motion, sample_segments, sample_time_course
+from motionlib.motion.recipes import TIMES
 
 
 @styled
@@ -32,7 +34,7 @@ def plot_simulators(head, affine, *, amount: float = 5.0, seed: int = 0):
     -----
     Source: paper Fig. 1.
     """
-    by_kspace, by_image, course, poses = _moved(head, affine, amount, seed)
+    by_kspace, by_image, course, poses = _moved_by_both(head, affine, amount, seed)
     middle = head.shape[0] // 2
     spectrum = np.log1p(np.abs(np.fft.fftshift(np.fft.fft2(head[middle]))))
     figure, axes = new_figure(9, 9.6, 2, 3)
@@ -47,6 +49,21 @@ def plot_simulators(head, affine, *, amount: float = 5.0, seed: int = 0):
             xticks=[], yticks=[], xlabel="posterior to anterior", ylabel="inferior to superior"
         )
     return figure
+
+
+def _moved_by_both(head, affine, amount: float, seed: int):
+    """Move a head by the same amount with both simulators: (k-space, image) arrays, movements."""
+    limits = (amount, amount)
+    rng = np.random.default_rng(seed)
+    course = sample_time_course(TIMES, translation_mm=limits, rotation_deg=limits, rng=rng)
+    poses = sample_segments(4, translation_mm=limits, rotation_deg=limits, rng=rng)
+    volume = torch.as_tensor(head, dtype=torch.float32)
+    return (
+        kspace_motion(volume, course, affine=affine, axis=1).numpy(),
+        image_motion(volume, poses, affine=affine, axis=1).numpy(),
+        course,
+        poses,
+    )
 
 
 def _draw_movement(ax, movement, *, stepped: bool) -> None:
@@ -100,7 +117,7 @@ def plot_severities(head, affine, *, amounts=(3, 5, 7), seed: int = 0):
     """
     rows = [("motion free", head, head)]
     for amount in amounts:
-        by_kspace, by_image, *_ = _moved(head, affine, amount, seed)
+        by_kspace, by_image, *_ = _moved_by_both(head, affine, amount, seed)
         rows.append((f"{amount}° and {amount} mm", by_kspace, by_image))
     figure, axes = new_figure(8, 2.1 * len(rows), 4, len(rows))
     top = float(np.percentile(head, 99.7))

@@ -8,7 +8,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "acquisition": ["Acquisition", "acquire"],
         "image_based": ["image_motion"],
         "kspace_based": ["kspace_motion"],
-        "recipes": ["SEVERITIES", "SIMULATORS", "as_tensor"],
+        "recipes": ["SEVERITIES", "SIMULATORS"],
         "sampling": ["sample_realistic", "sample_segments", "sample_time_course"],
         "trajectory": ["Trajectory", "displacement"],
         "transforms": ["ImageMotion", "KSpaceMotion", "RandomImageMotion", "RandomKSpaceMotion"],

@@ -1,8 +1,19 @@
-"""A clean volume and a trajectory go in; what a moving head would have given comes out."""
+"""The image-based simulator: blocks of k-space from a head in several rigid poses.
+
+As Fig. 1 (left) of the paper has it (Loizillon 2024, §III-C.1; Shaw 2019; TorchIO's ``Motion``):
+
+1. move the head into each of its poses, by trilinear interpolation;
+2. transform every moved image to k-space;
+3. take from each the block of lines that were acquired in that pose;
+4. transform the assembled k-space back.
+
+The blocks lie along one axis, so the transforms along the two others cancel. What is left of steps
+2 to 4 is one matrix product a pose along that axis (`combine_poses`): exact, and about six volumes
+in memory however many poses there are.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Literal
@@ -21,7 +32,6 @@ from motionlib.motion.resampling import (
 )
 from motionlib.motion.trajectory import Trajectory
 
-Pad = int | Sequence[int] | Literal["auto"]
 Output = Literal["magnitude", "real", "complex"]
 MOST_BUFFERS = 4  # volumes in memory for the poses at work
 
@@ -72,10 +82,7 @@ def image_motion(
 
     Notes
     -----
-    Source: paper §III-C.1, Fig. 1 (left); TorchIO 1.2.1 ``Motion``.
-    Blocks lie along one axis, so the transforms of the two other axes cancel and the result is
-    ``sum_p A_p I_p`` with one circulant matrix ``A_p`` per pose along `axis`: exact, streaming,
-    about six volumes in memory however many poses.
+    Source: paper §III-C.1, Fig. 1 (left); Shaw 2019, as in TorchIO 1.2.1's ``Motion``.
     Departs from the paper: image centre, push and magnitude are the defaults instead of TorchIO's
     world origin, pull and real part.
     """
@@ -98,58 +105,6 @@ def image_motion(
     return combine_poses(grid, maps, owner.reshape(-1), axis, output).reshape(volume.shape)
 
 
-def recentre(
-    volume: torch.Tensor,
-    trajectory: Trajectory,
-    *,
-    axis: int,
-    mode: Literal["none", "center", "wft", "wft2"] = "wft",
-) -> Trajectory:
-    """Subtract a typical pose, so that the corrupted scan stays on top of the clean one.
-
-    Parameters
-    ----------
-    volume : Tensor, shape (1, I, J, K) or (I, J, K)
-        The scan to be corrupted.
-    trajectory : Trajectory
-        Evaluated at every line along `axis`.
-    axis : int
-        Array axis of the lines.
-    mode : {"none", "center", "wft", "wft2"}
-        Subtract nothing; the pose at the k-space centre; the mean pose weighted by the root of
-        each plane's energy; or weighted by ``|sum F^2|`` (the fork squares complex numbers).
-
-    Returns
-    -------
-    Trajectory
-        One gliding pose per line.
-
-    Raises
-    ------
-    ValueError
-        If the volume or an option cannot be used.
-
-    Notes
-    -----
-    Source: the fork's ``displacement_shift_strategy`` center_zero, 1D_wFT and 1D_wFT2.
-    """
-    grid, axis = check_volume(volume), check_axis(axis)
-    n_lines = grid.shape[axis]
-    course = np.hstack(trajectory.at_lines(n_lines, rule="linear"))
-    if mode not in ("none", "center", "wft", "wft2"):
-        raise ValueError(f"mode is {mode!r}; use 'none', 'center', 'wft' or 'wft2'.")
-    if mode == "center":
-        course = course - course[n_lines // 2]
-    elif mode != "none":
-        spectrum = torch.fft.fftshift(torch.fft.fftn(grid.double())).movedim(axis, 0).flatten(1)
-        power = spectrum.abs().square().sum(1).sqrt() if mode == "wft" else spectrum.square().sum(1)
-        weights = power.abs().cpu().numpy()
-        course = course - (weights / weights.sum()) @ course
-    return Trajectory(
-        np.linspace(0, 1, n_lines), course[:, :3], course[:, 3:], "linear", trajectory.frame
-    )
-
-
 def resample_once(
     volume: torch.Tensor,
     translation_mm: Any,
@@ -158,31 +113,8 @@ def resample_once(
     affine: Any,
     center: Literal["image", "world"] = "image",
 ) -> torch.Tensor:
-    """Move a volume rigidly by one pose: blurred by interpolation like motion, but still.
+    """Move a volume (I, J, K) rigidly by one pose (3,): blurred like motion, but still.
 
-    Parameters
-    ----------
-    volume : Tensor, shape (1, I, J, K) or (I, J, K)
-        Intensities; may be negative. Not modified.
-    translation_mm, rotation_deg : array-like, shape (3,)
-        The pose, along and about the RAS axes.
-    affine : array-like, shape (4, 4)
-        From voxel indices to RAS mm.
-    center : {"image", "world"}
-        Centre of rotation.
-
-    Returns
-    -------
-    Tensor
-        Same shape and dtype as `volume`.
-
-    Raises
-    ------
-    ValueError
-        If the volume or the affine cannot be used.
-
-    Notes
-    -----
     Departs from the paper: this is the matched negative that its training lacks.
     """
     trajectory = Trajectory.constant(translation_mm, rotation_deg)
@@ -192,32 +124,16 @@ def resample_once(
 def combine_poses(
     grid: torch.Tensor, maps: np.ndarray, owner: np.ndarray, axis: int, output: Output
 ) -> torch.Tensor:
-    """Stream over poses: resample, keep the lines each pose owns, transform back once.
+    """Assemble k-space from blocks of moved images (I, J, K) and transform it back.
 
-    Parameters
-    ----------
-    grid : Tensor, shape (I, J, K)
-        Motion-free intensities.
-    maps : ndarray, shape (P, 4, 4)
-        Output voxel to source voxel, per pose.
-    owner : ndarray of int, shape (N,)
-        Pose of each line along `axis`, from -kmax to +kmax.
-    axis : int
-        Array axis of the lines.
-    output : {"magnitude", "real", "complex"}
-        What to return.
+    `maps` (P, 4, 4) take output voxels to source voxels, and `owner` (N,) names the pose of each
+    line along `axis`, from -kmax to +kmax.
 
-    Returns
-    -------
-    Tensor, shape (I, J, K)
-        The combined volume.
-
-    Notes
-    -----
-    The pose of most lines is the base; every other pose adds its lines of the *difference* to the
-    base. The work of the transforms, two thin matrix products, does not depend on the number of
-    poses, and neither does the memory.
+    With F_p the rows of the DFT that pose p owns and I_0 the base, the image in the pose of most
+    lines, the result is ``I_0 + 1/N sum_p F_p^H F_p (I_p - I_0)``: the other poses add their lines
+    of the *difference*. F_p is real here, cosines above sines, so that images stay real.
     """
+    # 1. The pose of most lines is the base; if it is alone, there is nothing to assemble.
     fill = float(grid.min())
     counts = np.bincount(owner, minlength=len(maps))
     first = int(np.argmax(counts))
@@ -225,42 +141,45 @@ def combine_poses(
     others = [pose for pose in range(len(maps)) if pose != first and counts[pose]]
     if not others:
         return finish(base.clone() if base is grid else base, None, output)
+    # 2. All other lines share one array, two real rows a line, one pose after the other. So the
+    #    work of the products does not depend on the number of poses, and neither does the memory.
     n = grid.shape[axis]
     lines = [np.flatnonzero(owner == pose) - n // 2 for pose in others]
-    spectrum = grid.new_empty(_with(grid.shape, axis, 2 * sum(map(len, lines))))
-    starts = np.cumsum([0, *(2 * len(own) for own in lines)])
+    spectrum = grid.new_empty(_spectral_shape(grid.shape, axis, 2 * sum(map(len, lines))))
+    starts = np.cumsum([0, *(2 * len(block) for block in lines)])
     jobs = list(zip(others, lines, starts[:-1].tolist(), strict=True))
 
-    def collect(part: list[tuple[int, np.ndarray, int]]) -> None:
+    def transform(part: list[tuple[int, np.ndarray, int]]) -> None:
         moved = torch.empty_like(grid)
-        for pose, own, start in part:
+        for pose, block, start in part:
             pull_trilinear(grid, maps[pose], fill=fill, out=moved, minus=base)
-            rows = spectrum.narrow(axis if axis < 2 else 0, start, 2 * len(own))
-            multiply(waves(own, n).to(grid), moved, axis, out=rows)
+            rows = spectrum.narrow(axis if axis < 2 else 0, start, 2 * len(block))
+            _along_axis(waves(block, n).to(grid), moved, axis, out=rows)
 
     threads = min(torch.get_num_threads(), len(jobs), MOST_BUFFERS)
     if threads == 1 or grid.device.type == "cuda":
-        collect(jobs)
+        transform(jobs)
     else:  # whole poses per thread, each of them without OpenMP: its idle threads would spin
         parts = [jobs[t::threads] for t in range(threads)]
         before, alone = torch.get_num_threads(), partial(torch.set_num_threads, 1)
         try:
             with ThreadPoolExecutor(threads, initializer=alone) as pool:
-                list(pool.map(collect, parts))
+                list(pool.map(transform, parts))
         finally:  # torch keeps one number for all threads
             torch.set_num_threads(before)
-    back = [waves(own, n) for own in lines]  # rows cos(a), -sin(a) of every line a
-    real = multiply(torch.cat(back).T.to(grid) / n, spectrum, axis, back=True)
+    # 3. One product back for all of them: rows cos(a), -sin(a) of every line a.
+    back = [waves(block, n) for block in lines]
+    real = _along_axis(torch.cat(back).T.to(grid) / n, spectrum, axis, back=True)
     real += base
     if output == "real":
         return real
+    # 4. The imaginary part: the same rows turned by a quarter, sin(a), cos(a).
     turned = [torch.cat([-wave[len(wave) // 2 :], wave[: len(wave) // 2]]) for wave in back]
-    return finish(
-        real, multiply(torch.cat(turned).T.to(grid) / n, spectrum, axis, back=True), output
-    )
+    imaginary = _along_axis(torch.cat(turned).T.to(grid) / n, spectrum, axis, back=True)
+    return finish(real, imaginary, output)
 
 
-def _with(shape: torch.Size, axis: int, rows: int) -> list[int]:
+def _spectral_shape(shape: torch.Size, axis: int, rows: int) -> list[int]:
     """Shape of `rows` spectral lines along `axis`; rows come first for the last axis."""
     i, j, k = shape
     return {0: [rows, j, k], 1: [i, rows, k], 2: [rows, i, j]}[axis]
@@ -272,7 +191,7 @@ def waves(bins: np.ndarray, n: int) -> torch.Tensor:
     return torch.from_numpy(np.concatenate([np.cos(phase), -np.sin(phase)]))
 
 
-def multiply(
+def _along_axis(
     matrix: torch.Tensor,
     volume: torch.Tensor,
     axis: int,
@@ -280,25 +199,10 @@ def multiply(
     out: torch.Tensor | None = None,
     back: bool = False,
 ) -> torch.Tensor:
-    """Apply a matrix along one axis; the spectral side of the last axis has its rows first.
+    """Apply a matrix (M, N) along one axis of length N, whose place M takes; `back`: to voxels.
 
-    Parameters
-    ----------
-    matrix : Tensor, shape (M, N)
-        Applied from the left.
-    volume : Tensor
-        (I, J, K); with `back` and axis 2: (N, I, J).
-    axis : int
-        Array axis of length N.
-    out : Tensor, optional
-        Memory for the result.
-    back : bool
-        From lines to voxels.
-
-    Returns
-    -------
-    Tensor
-        With M in the place of N; axis 2: (M, I, J), or (I, J, M) with `back`.
+    The spectral side of the last axis has its rows first, (M, I, J), so that no product has to
+    copy the volume into another order.
     """
     m = len(matrix)
     if axis == 1:

@@ -1,4 +1,15 @@
-"""A clean volume and a trajectory go in; what a moving head would have given comes out."""
+"""The k-space simulator: every plane of k-space in its own rigid pose, by a non-uniform FFT.
+
+As Fig. 1 (right) of the paper has it (Loizillon 2024, §II and III-C.1; the fork):
+
+1. add air around the head, so that what leaves the field of view does not wrap;
+2. turn the frequencies of each plane by its rotation R, and evaluate the Fourier transform F of the
+   resting head there (a type-2 NUFFT: the turned frequencies lie on no grid);
+3. multiply by the linear phase of its translation t: ``s(k) = F(R^T k) exp(-i k t)``;
+4. transform back and cut the air off.
+
+On the CPU the NUFFT is finufft's, on CUDA `type_2_torch`.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +19,9 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from scipy.fft import next_fast_len
 
-from motionlib.motion.image_based import Output, Pad, finish
+from motionlib.motion.image_based import Output, finish
 from motionlib.motion.resampling import (
     check_affine,
     check_axis,
@@ -19,6 +31,7 @@ from motionlib.motion.resampling import (
 )
 from motionlib.motion.trajectory import Trajectory
 
+Pad = int | Sequence[int] | Literal["auto"]
 FFTW_ESTIMATE = 64  # planning by measurement costs more than a thousand transforms
 NARROW_ABOVE = {True: 1e-8, False: 1e-4}  # below, upsampling by 1.25 needs too wide a kernel
 DOUBLE_BELOW = 1e-5  # float32 transforms cannot be more accurate
@@ -79,8 +92,7 @@ def kspace_motion(
 
     Notes
     -----
-    Source: paper §III-C.1, Fig. 1 (right), nT = 200; the fork's ``MotionFromTimeCourse`` with
-    type-2 NUFFT: ``s(k) = F(R^T k) exp(-i k t)``.
+    Source: paper §III-C.1, Fig. 1 (right), nT = 200; the fork's ``MotionFromTimeCourse``.
     Departs from the paper: correct grid on odd sizes, voxel sizes, affine honoured, less padding.
     """
     grid, affine = check_volume(volume, output), check_affine(affine)
@@ -99,7 +111,7 @@ def kspace_motion(
         if pad_vox != "auto":
             raise ValueError(f"pad_vox is {pad_vox!r}; give voxels per side or 'auto'.")
         before = _pad_for(maps_of(int(shape[axis])), shape, axis)
-        after = np.array([fast_length(n) for n in shape + 2 * before]) - shape - before
+        after = np.array([_fast_length(n) for n in shape + 2 * before]) - shape - before
     else:
         before = after = np.broadcast_to(np.asarray(pad_vox, dtype=int), 3)
         if before.min() < 0:
@@ -109,7 +121,7 @@ def kspace_motion(
         grid, maps_of(padded[axis]), padded, axis, eps=eps,
         half_sample_grid=half_sample_grid, mask_corners=mask_corners, origin=before,
     )  # fmt: skip
-    moved = image_of(spectrum, grid.shape, before)
+    moved = _image_of(spectrum, grid.shape, before)
     if output == "complex":
         return moved.to(torch.promote_types(volume.dtype, torch.complex32)).reshape(volume.shape)
     result = finish(moved.real, None if output == "real" else moved.imag, output)
@@ -137,32 +149,17 @@ def moving_spectrum(
     mask_corners: bool = False,
     origin: Sequence[int] = (0, 0, 0),
 ) -> torch.Tensor:
-    """K-space of a head that has another pose at every plane along `axis`.
+    """K-space of a head (I, J, K), real or complex, in another pose at every plane along `axis`.
 
-    Parameters
-    ----------
-    grid : Tensor, shape (I, J, K)
-        The resting head, real or complex.
-    maps : ndarray, shape (N, 4, 4)
-        Pose of each plane from -kmax to +kmax: where a voxel is moved to, in voxels.
-    padded : (int, int, int)
-        Size of the k-space grid; at least the volume's.
-    axis : int
-        Array axis of the planes.
-    eps : float
-        Relative accuracy.
-    half_sample_grid, mask_corners : bool
-        As in ``simulate.kspace_motion``.
-    origin : sequence of int
-        Index of the volume's first voxel in the padded grid.
-
-    Returns
-    -------
-    Tensor, shape `padded`
-        Complex samples in FFT order: ``ifftn`` gives the padded image.
+    `maps` (N, 4, 4) are the poses of the planes from -kmax to +kmax: where a voxel is moved to, in
+    voxels. `padded` is the size of the k-space grid, at least the volume's, and `origin` the index
+    of the volume's first voxel in it. Other options as in `kspace_motion`.
+    Returns complex samples in FFT order, whose ``ifftn`` is the padded image.
     """
     double = eps < DOUBLE_BELOW or grid.dtype in (torch.float64, torch.complex128)
     real, dtype = (torch.float64, torch.complex128) if double else (torch.float32, torch.complex64)
+    # Frequencies in radians per voxel along each axis, in FFT order; the fork's grid lies half a
+    # sample off on odd sizes. Maps are given about the voxel N // 2, where the NUFFT has its zero.
     exact = [2 * np.pi * np.fft.fftfreq(n) for n in padded]
     k = [
         line - np.pi / n * (half_sample_grid and n % 2)
@@ -171,18 +168,25 @@ def moving_spectrum(
     middle = np.array(grid.shape) // 2
     maps = np.roll(maps, -(padded[axis] // 2), axis=0)  # FFT order
     turn, shift = maps[:, :3, :3], maps[:, :3, 3] + maps[:, :3, :3] @ middle - middle
-    one, two = (d for d in range(3) if d != axis)
+    first, second = (d for d in range(3) if d != axis)
 
+    # Step 2: q = R^T k. All that changes within a plane is linear in k along `first` and in k along
+    # `second`, so that a point is a (N, first) part plus a (N, second) part.
     points = []
-    for d in range(3):  # q = P^T k, analytic: a (N, one) part plus a (N, two) part
-        left = turn[:, axis, d, None] * k[axis][:, None] + turn[:, one, d, None] * k[one]
-        right = turn[:, two, d, None] * k[two]
-        points.append(_outer(left, right, padded, axis, real, grid.device, torch.add))
+    for d in range(3):
+        left = turn[:, axis, d, None] * k[axis][:, None] + turn[:, first, d, None] * k[first]
+        right = turn[:, second, d, None] * k[second]
+        point = torch.empty(padded, dtype=real, device=grid.device)
+        left, right = (torch.as_tensor(part).to(point) for part in (left, right))
+        torch.add(left[:, :, None], right[:, None, :], out=point.movedim(axis, 0))
+        points.append(point.reshape(-1))
     samples = _type_2(grid.to(dtype), points, eps).reshape(padded)
 
+    # Step 3: the phase of the translation, and of the place of the head in the padded grid; its two
+    # parts are the factors of an outer product.
     line = shift[:, axis, None] * k[axis][:, None] + (middle + origin)[axis] * exact[axis][:, None]
-    left = line + shift[:, one, None] * k[one] + (middle + origin)[one] * exact[one]
-    right = shift[:, two, None] * k[two] + (middle + origin)[two] * exact[two]
+    left = line + shift[:, first, None] * k[first] + (middle + origin)[first] * exact[first]
+    right = shift[:, second, None] * k[second] + (middle + origin)[second] * exact[second]
     view = samples.movedim(axis, 0)
     for phase, place in ((left, 2), (right, 1)):
         view.mul_(torch.as_tensor(np.exp(-1j * phase)).to(samples).unsqueeze(place))
@@ -192,15 +196,7 @@ def moving_spectrum(
     return samples
 
 
-def _outer(left, right, shape, axis, dtype, device, operation) -> torch.Tensor:
-    """Combine (N, one) and (N, two) into the array order of `shape`, flat."""
-    out = torch.empty(shape, dtype=dtype, device=device)
-    left, right = (torch.as_tensor(part).to(out) for part in (left, right))
-    operation(left[:, :, None], right[:, None, :], out=out.movedim(axis, 0))
-    return out.reshape(-1)
-
-
-def image_of(spectrum: torch.Tensor, shape: Sequence[int], origin: Sequence[int]) -> torch.Tensor:
+def _image_of(spectrum: torch.Tensor, shape: Sequence[int], origin: Sequence[int]) -> torch.Tensor:
     """Inverse FFT of samples in FFT order, cropped to `shape` after each axis."""
     for d in (2, 1, 0):
         spectrum = torch.fft.ifft(spectrum, dim=d)
@@ -209,10 +205,8 @@ def image_of(spectrum: torch.Tensor, shape: Sequence[int], origin: Sequence[int]
     return spectrum
 
 
-def fast_length(n: int) -> int:
+def _fast_length(n: int) -> int:
     """Smallest length of at least `n` whose prime factors are 2, 3 and 5."""
-    from scipy.fft import next_fast_len
-
     return int(next_fast_len(int(n), real=True))
 
 
@@ -220,10 +214,9 @@ def _type_2(modes: torch.Tensor, points: list[torch.Tensor], eps: float) -> torc
     """``sum_y modes[y] exp(-i y q)`` with y centred at N // 2, at the points q; shape (M,)."""
     if modes.device.type == "cuda":
         return type_2_torch(modes, points, eps)
-    import finufft
+    import finufft  # not where CUDA does it
 
     narrow = eps >= NARROW_ABOVE[modes.dtype == torch.complex128]
-
     return torch.from_numpy(
         finufft.nufft3d2(
             *(p.numpy() for p in points),
@@ -241,32 +234,20 @@ def _type_2(modes: torch.Tensor, points: list[torch.Tensor], eps: float) -> torc
 def type_2_torch(
     modes: torch.Tensor, points: list[torch.Tensor], eps: float, *, chunk: int = 4_000_000
 ) -> torch.Tensor:
-    """Do the same with torch alone, on any device.
+    """Evaluate the Fourier sums of `_type_2` with torch alone, on any device.
 
-    Parameters
-    ----------
-    modes : Tensor, shape (I, J, K), complex
-        Image whose coordinate 0 is at index N // 2.
-    points : list of 3 Tensors, shape (M,)
-        Frequencies in radians per voxel.
-    eps : float
-        Relative accuracy, sets the width of the kernel.
-    chunk : int
-        Points treated at a time, which bounds the memory.
+    `modes` (I, J, K) is complex, with coordinate 0 at N // 2; three `points` (M,) are frequencies
+    in radians per voxel, of which `chunk` are treated at a time, which bounds the memory.
 
-    Returns
-    -------
-    Tensor, shape (M,)
-        The Fourier sums.
+    1. Divide the image by the Fourier transform of the kernel that step 3 will smooth with.
+    2. Transform it on a grid twice as fine.
+    3. Sum at each point the samples around, weighted by the kernel.
 
-    Notes
-    -----
-    Source: Barnett, Magland, af Klinteberg 2019 (the kernel ``exp(beta (sqrt(1 - z^2) - 1))``),
-    with twofold oversampling.
+    Source: Barnett, Magland, af Klinteberg 2019 (the kernel ``exp(beta (sqrt(1 - z^2) - 1))``).
     """
     width = math.ceil(-math.log10(eps)) + 2  # measured errors: eps / 6 at 1e-3, eps / 4 at 1e-6
-    beta = 2.30 * width
-    sizes = [2 * fast_length(n) for n in modes.shape]
+    beta = 2.30 * width  # the reference's choice for twofold oversampling
+    sizes = [2 * _fast_length(n) for n in modes.shape]
     scaled = modes
     for d, (n, up) in enumerate(zip(modes.shape, sizes, strict=True)):
         weights = 1 / _kernel_transform(np.arange(n) - n // 2, up, width, beta)

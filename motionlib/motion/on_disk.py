@@ -1,4 +1,7 @@
-"""Scans on disk come in; copies corrupted by motion, each with its trajectory beside it, go out."""
+"""Scans on disk, moved: one NIfTI image or all of a manifest (command ``simulate``).
+
+Beside each image lies a JSON file with its trajectory, which can be replayed, and what was done.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pandas as pd
+import torch
 
 from motionlib import compute
 from motionlib.compute import engines
@@ -26,6 +31,10 @@ from motionlib.files import (
     write_table,
 )
 from motionlib.manifest import complete, locate, usable_rows
+from motionlib.motion.image_based import image_motion
+from motionlib.motion.kspace_based import kspace_motion
+from motionlib.motion.sampling import sample_realistic, sample_segments, sample_time_course
+from motionlib.motion.trajectory import Trajectory, displacement
 
 VERSION = 1  # raise it when the same scan would come out differently
 UNSAFE = set("/\\\0")  # in a scan's id, which becomes the name of a file
@@ -71,28 +80,11 @@ class Motion:
 def corrupt_file(
     source: str | os.PathLike, target: str | os.PathLike, motion: Motion, **facts: Any
 ) -> None:
-    """Move one scan and write it, and what was done as JSON beside it.
+    """Move a NIfTI image and write it, and what was done (with more `facts`) as JSON beside it.
 
-    Parameters
-    ----------
-    source, target : path-like
-        NIfTI images; the header, type and scaling of the first are kept.
-    motion : Motion
-        How.
-    **facts
-        More entries of the JSON file.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        If the scan cannot be used, or the names or ranges are wrong.
+    Header, type and scaling are kept. Raises `FileNotFoundError` or `ValueError` if the scan cannot
+    be used, or names or ranges are wrong.
     """
-    import torch
-
-    from motionlib.motion.image_based import image_motion
-    from motionlib.motion.kspace_based import kspace_motion
-    from motionlib.motion.trajectory import displacement
-
     source, target = Path(source), Path(target)
     _check_names(source, target)
     image, values = _read(source)
@@ -224,8 +216,6 @@ def _beside(target: Path) -> Path:
 
 def _read(source: Path):
     """Return the image and its values, float32 (I, J, K)."""
-    import nibabel as nib
-
     try:
         image = nib.load(source)
         values = np.asarray(image.dataobj, dtype=np.float32)
@@ -257,22 +247,14 @@ def _like(image: Any, values: np.ndarray) -> Any:
 
 def _array_axis(affine: np.ndarray, ras_axis: int) -> int:
     """Array axis that runs closest to an anatomical axis."""
-    import nibabel as nib
-
     return int(np.flatnonzero(nib.io_orientation(affine)[:, 0] == ras_axis)[0])
 
 
 def _trajectory(motion: Motion):
     """Draw, or read, the motion."""
-    from motionlib.motion.sampling import sample_realistic, sample_segments, sample_time_course
-    from motionlib.motion.trajectory import Trajectory
-
     if motion.trajectory:
         return Trajectory.from_dict(read_json(motion.trajectory))
-    ranges = {
-        "translation_mm": motion.translation_mm,
-        "rotation_deg": motion.rotation_deg,
-    }
+    ranges = {"translation_mm": motion.translation_mm, "rotation_deg": motion.rotation_deg}
     if motion.realistic:
         return sample_realistic(**ranges, rng=motion.seed)
     if motion.method == "image":

@@ -1,4 +1,11 @@
-"""One still head goes in; the drawings and small measurements of notebook 2 come out."""
+"""Copies of a still head by name: the paper's recipe, the recommended one, and still controls.
+
+``image_2-4_paper`` is a head moved by the image-based simulator at 2 to 4 mm and degrees as the
+paper does it. In the recommended recipe motion is signed and half of it realistic, and its still
+copies are resampled once, as moved ones are, so that interpolation blur gives nothing away. The
+controls (`CONTROLS`) did not move either, and are changed in every way that is not motion; the
+ladder (`LADDER`) is motion of rising severity.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +13,13 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from scipy.ndimage import gaussian_filter
 
 from motionlib.motion import sampling
-from motionlib.motion import trajectory as severity_module
 from motionlib.motion.image_based import image_motion, resample_once
 from motionlib.motion.kspace_based import kspace_motion
+from motionlib.motion.trajectory import Trajectory, displacement
 
-POSITIONS = (4, 16, 128)  # the paper times these, §V
 TIMES = 200  # time points of the k-space course, §III-C.1
 SEVERITIES = ("2-4", "4-6", "6-8")  # mm and degrees, Table II
 SIMULATORS = ("image", "kspace")
@@ -25,44 +32,6 @@ FINE_MM = 2.0  # from this voxel size up the k-space range is read as the drift'
 HELD_POSES = 26  # a gliding course is held in this many steps: the image method pays for each
 
 
-def as_tensor(array) -> torch.Tensor:
-    """Return an array (I, J, K) as the float32 tensor that the simulators take."""
-    return torch.as_tensor(np.asarray(array), dtype=torch.float32)
-
-
-def _moved(head, affine, amount: float, seed: int):
-    """Move a head by the same amount with both simulators: (k-space, image) arrays."""
-    limits = (amount, amount)
-    rng = np.random.default_rng(seed)
-    course = sampling.sample_time_course(TIMES, translation_mm=limits, rotation_deg=limits, rng=rng)
-    poses = sampling.sample_segments(4, translation_mm=limits, rotation_deg=limits, rng=rng)
-    volume = as_tensor(head)
-    return (
-        kspace_motion(volume, course, affine=affine, axis=1).numpy(),
-        image_motion(volume, poses, affine=affine, axis=1).numpy(),
-        course,
-        poses,
-    )
-
-
-def bounds(severity: str) -> tuple[float, float]:
-    """Turn ``"2-4"`` into ``(2.0, 4.0)``.
-
-    Raises
-    ------
-    ValueError
-        If the text is not two increasing numbers joined by a dash.
-    """
-    low, dash, high = severity.partition("-")
-    try:
-        pair = (float(low), float(high))
-    except ValueError:
-        pair = (1.0, 0.0)
-    if not dash or pair[0] > pair[1]:
-        raise ValueError(f'severity is {severity!r}; expected a range such as "2-4" (mm, degrees)')
-    return pair
-
-
 def make_variant(volume, affine, variant: str, rng: np.random.Generator) -> torch.Tensor:
     """Make one named variant of a clean volume.
 
@@ -73,10 +42,8 @@ def make_variant(volume, affine, variant: str, rng: np.random.Generator) -> torc
     affine : ndarray, shape (4, 4)
         Voxel indices to RAS millimetres.
     variant : str
-        A control (``clean``, ``resampled``, ``shifted``, ``blurred``, ``noisier``, ``contrast``), a
-        training negative (``matched``, ``matched_kspace``),
-        a rung of the severity ladder (``motion_2-4``), or
-        ``{simulator}_{severity}_{recipe}`` such as ``image_2-4_paper``.
+        A control, a training negative (``matched``, ``matched_kspace``), a rung of the ladder
+        (``motion_2-4``), or ``{simulator}_{severity}_{recipe}`` such as ``image_2-4_paper``.
     rng : numpy.random.Generator
         Source of everything random.
 
@@ -103,6 +70,18 @@ def make_variant(volume, affine, variant: str, rng: np.random.Generator) -> torc
     )
 
 
+def bounds(severity: str) -> tuple[float, float]:
+    """Turn ``"2-4"`` into ``(2.0, 4.0)``, or say what was expected."""
+    low, dash, high = severity.partition("-")
+    try:
+        pair = (float(low), float(high))
+    except ValueError:
+        pair = (1.0, 0.0)
+    if not dash or pair[0] > pair[1]:
+        raise ValueError(f'severity is {severity!r}; expected a range such as "2-4" (mm, degrees)')
+    return pair
+
+
 def _paper_image(volume, affine, limits, rng):
     """TorchIO's RandomMotion as the paper calls it: world centre, last axis, real part."""
     drawn = sampling.sample_segments(
@@ -117,7 +96,7 @@ def _paper_image(volume, affine, limits, rng):
 
 
 def _paper_kspace(volume, affine, limits, rng):
-    """Move by the fork's time course of 200 points along the second axis, magnitude.
+    """Move by the fork's time course along the second axis, magnitude.
 
     The paper's range has two readings.  Read as the largest distance between two poses, 2-4 mm
     put the head 1.2 mm from its pose at the k-space centre: a third of a voxel on a 4 mm grid,
@@ -126,7 +105,7 @@ def _paper_kspace(volume, affine, limits, rng):
     """
     coarse = np.linalg.norm(np.asarray(affine)[:3, 0]) >= FINE_MM
     trajectory = sampling.sample_time_course(
-        200,
+        TIMES,
         translation_mm=limits,
         rotation_deg=limits,
         reading="peak_to_peak" if coarse else "pairwise",
@@ -136,6 +115,7 @@ def _paper_kspace(volume, affine, limits, rng):
 
 
 def _signed_image(volume, affine, limits, rng):
+    """Four signed positions within the range, magnitude, about the image centre."""
     trajectory = sampling.sample_segments(
         4, translation_mm=limits, rotation_deg=limits, signed=True, rng=rng
     )
@@ -149,32 +129,33 @@ def _realistic(affine, limits, rng):
         trajectory = sampling.sample_realistic(
             translation_mm=(0.2, limits[1]), rotation_deg=(0.2, limits[1]), rng=rng
         )
-        if severity_module.displacement(trajectory, n_frames=40)["from_centre_mm"] >= least:
+        if displacement(trajectory, n_frames=40)["from_centre_mm"] >= least:
             return trajectory
 
 
 def _held(trajectory):
     """Hold a gliding course in a few steps."""
-    step = -(-len(trajectory.times) // HELD_POSES)
-    return severity_module.Trajectory(
-        trajectory.times[::step], trajectory.translation_mm[::step], trajectory.rotation_deg[::step]
-    )
+    step = slice(None, None, -(-len(trajectory) // HELD_POSES))
+    course = (trajectory.times, trajectory.translation_mm, trajectory.rotation_deg)
+    return Trajectory(*(values[step] for values in course))
 
 
 def _recommended_image(volume, affine, limits, rng):
-    """Half in the named range, half realistic: signed, magnitude, about the image centre."""
+    """Half in the named range, half realistic."""
     if rng.random() < 0.5:
         return _signed_image(volume, affine, limits, rng)
     return image_motion(volume, _held(_realistic(affine, limits, rng)), affine=affine, axis=1)
 
 
 def _recommended_kspace(volume, affine, limits, rng):
+    """Half in the named range, half realistic."""
     if rng.random() < 0.5:
         return _paper_kspace(volume, affine, limits, rng)
     return kspace_motion(volume, _realistic(affine, limits, rng), affine=affine, axis=1)
 
 
 def _pose(rng, size: float = 4.0):
+    """Draw translation and rotation of up to `size` mm and degrees an axis."""
     return rng.uniform(-size, size, 3), rng.uniform(-size, size, 3)
 
 
@@ -198,9 +179,7 @@ def _matched(volume, affine, rng):
 def _matched_kspace(volume, affine, rng):
     """Resample a still head with the k-space simulator's own interpolation."""
     translation_mm, rotation_deg = _any_pose(rng)
-    still = severity_module.Trajectory(
-        np.zeros(1), np.atleast_2d(translation_mm), np.atleast_2d(rotation_deg)
-    )
+    still = Trajectory([0.0], [translation_mm], [rotation_deg])
     return kspace_motion(volume, still, affine=affine, axis=1)
 
 
@@ -214,8 +193,6 @@ def _shifted(volume, affine, rng):
 
 def _blurred(volume, affine, rng):
     """Smooth by a Gaussian of 0.4 to 0.8 voxels."""
-    from scipy.ndimage import gaussian_filter
-
     smooth = gaussian_filter(volume.cpu().numpy(), rng.uniform(0.4, 0.8))
     return torch.from_numpy(smooth).to(volume.device)
 
@@ -246,8 +223,6 @@ _CONTROL = {
     "noisier": _noisier,
     "contrast": _contrast,
 }
-
-
 _MOTION = {
     ("image", "paper"): _paper_image,
     ("kspace", "paper"): _paper_kspace,

@@ -1,4 +1,9 @@
-"""A volume and a map between voxels go in; the moved volume comes out (numba, or torch on CUDA)."""
+"""Resampling of a moved head: the voxel maps of its poses and a trilinear pull through them.
+
+A pose tells where each voxel of the moved volume comes from (`sampling_maps`); `pull_trilinear`
+looks there. On the CPU the pull is compiled with numba and runs along the last axis of the array,
+where the source index grows by a constant step; on CUDA it is torch's ``grid_sample``.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +19,120 @@ import torch
 from motionlib.motion.trajectory import rotation_matrices
 
 SMALL_VOXELS = 1_000_000  # below, waking further threads costs more than they save
+
+
+def sampling_maps(
+    translation: np.ndarray,
+    rotation_deg: np.ndarray,
+    affine: np.ndarray,
+    shape: tuple[int, ...],
+    *,
+    frame: str = "ras",
+    center: str = "image",
+    direction: str = "push",
+) -> np.ndarray:
+    """Affine maps (P, 4, 4) from the voxels of a moved volume to those of the original they show.
+
+    One for each of P poses (P, 3), by indices; `affine` goes from indices to RAS mm, and the voxel
+    frame ignores it. The options are those of `Trajectory` and `image_motion`.
+    """
+    if center not in ("image", "world") or direction not in ("push", "pull"):
+        raise ValueError(
+            f"center={center!r}, direction={direction!r}; use image or world, and push or pull."
+        )
+    size = np.asarray(shape[-3:], dtype=np.float64)
+    if frame == "voxel":
+        if center == "world":
+            raise ValueError("A course from the fork turns about voxel N // 2; use center='image'.")
+        affine, middle = np.eye(4), size // 2
+    else:
+        middle = affine[:3, :3] @ ((size - 1) / 2) + affine[:3, 3]
+        middle = middle if center == "image" else np.zeros(3)
+    turn = rotation_matrices(rotation_deg)
+    world = np.tile(np.eye(4), (len(turn), 1, 1))
+    world[:, :3, :3] = turn
+    world[:, :3, 3] = translation + middle - turn @ middle
+    maps = np.linalg.inv(affine) @ world @ affine
+    return np.linalg.inv(maps) if direction == "push" else maps
+
+
+def is_identity(matrix: np.ndarray) -> bool:
+    """Whether a map leaves every voxel in place, to rounding."""
+    return bool(np.abs(matrix - np.eye(4)).max() < 1e-12)
+
+
+def pull_trilinear(
+    volume: torch.Tensor,
+    matrix: np.ndarray,
+    *,
+    fill: float,
+    out: torch.Tensor | None = None,
+    minus: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Pull a volume (I, J, K) through an affine map of voxel indices, trilinearly.
+
+    `matrix` (3, 4) or (4, 4) takes the index of an output voxel to the continuous index in
+    `volume`, a contiguous float32 or float64. Where that leaves [-0.5, N - 0.5) the result is
+    `fill`; inside, neighbours are clamped to the edge. `out` is contiguous memory to write into,
+    its shape the output grid (default: the volume's), and `minus` is subtracted on the way.
+
+    Source: ITK's ``LinearInterpolateImageFunction`` (border rule), as TorchIO 1.2.1 resamples.
+    """
+    out = torch.empty_like(volume) if out is None else out
+    if volume.device.type == "cuda":
+        return _pull_torch(volume, matrix, fill, out, minus)
+    flat = volume.numpy().reshape(-1)
+    base = flat[:0] if minus is None else minus.numpy().reshape(-1)
+    target = out.numpy().reshape(-1)
+    matrix = np.ascontiguousarray(matrix[:3], dtype=np.float64)
+    value = flat.dtype.type(fill)
+    shape, out_shape = tuple(volume.shape), tuple(out.shape)
+    n_slabs = out_shape[0]
+
+    def run(bounds: tuple[int, int]) -> None:
+        _rows(flat, base, shape, out_shape, matrix, value, target, *bounds)
+
+    # slabs of the output are independent, and the compiled loop lets go of Python's lock
+    threads = min(torch.get_num_threads(), n_slabs)
+    if threads == 1:
+        run((0, n_slabs))
+    else:
+        edges = np.linspace(0, n_slabs, threads + 1).astype(int)
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(run, zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)))
+    return out
+
+
+def _pull_torch(
+    volume: torch.Tensor,
+    matrix: np.ndarray,
+    fill: float,
+    out: torch.Tensor,
+    minus: torch.Tensor | None,
+) -> torch.Tensor:
+    """Pull by ``grid_sample``: edges clamped, then everything outside set to `fill`."""
+    shape = out.shape
+    matrix = torch.as_tensor(matrix[:3], dtype=volume.dtype, device=volume.device)
+    axes = [torch.arange(n, dtype=volume.dtype, device=volume.device) for n in shape]
+    points = []
+    for row in matrix:
+        across = row[0] * axes[0][:, None] + row[1] * axes[1] + row[3]
+        points.append(across[:, :, None] + row[2] * axes[2])
+    inside = torch.ones(shape, dtype=torch.bool, device=volume.device)
+    for point, n in zip(points, volume.shape, strict=True):
+        inside &= (point >= -0.5) & (point < n - 0.5)
+    scaled = [p * (2 / max(n - 1, 1)) - 1 for p, n in zip(points, volume.shape, strict=True)]
+    moved = torch.nn.functional.grid_sample(
+        volume[None, None],
+        torch.stack(scaled[::-1], dim=-1)[None],
+        mode="bilinear",
+        padding_mode="border",
+        align_corners=True,
+    )[0, 0]
+    torch.where(
+        inside, moved, torch.as_tensor(fill, dtype=volume.dtype, device=volume.device), out=out
+    )
+    return out if minus is None else out.sub_(minus)
 
 
 def _compile(function: Any) -> Any:
@@ -46,7 +165,11 @@ def _edge(source, shape, x, y, z, fill):  # pragma: no cover - compiled
 
 @_compile
 def _inside(start, step, low, high, top):  # pragma: no cover - compiled
-    """Narrow the range low..high of k to where ``0 <= start + k step < top``, with a margin."""
+    """Narrow the range low..high of k to where ``0 <= start + k step < top``.
+
+    The bounds are clipped before they become integers (a tiny step gives huge ones), and a margin
+    of 1e-6 leaves to the border rule what rounding may have put on the wrong side.
+    """
     if step == 0.0:
         return low, (high if start >= 0.0 and start < top else low)
     first, last = -start / step, (top - start) / step
@@ -76,15 +199,18 @@ def _held(start, step, low, high, top):  # pragma: no cover - compiled
 def _rows(source, base, shape, out_shape, matrix, fill, out, start, stop):  # pragma: no cover
     """Trilinear pull of the slabs start..stop; minus `base` if it has voxels.
 
-    Inside the volume the index is a fixed-point number with 32 fractional bits: its upper half is
-    the voxel and its lower half the weight, which is twice as fast as floating point.
+    Along a row (i, j) of the output the source index is (x, y, z) + k (ax, ay, az).
+    1. Find the k for which all eight neighbours are inside the volume.
+    2. Points outside that range take the slow way, with the border rule.
+    3. Inside, the index is a fixed-point number with 32 fractional bits: its upper half is the
+       voxel and its lower half the weight, which is twice as fast as floating point.
     """
     ny, nz = shape[1], shape[2]
-    one = 4294967296.0
+    unit = 4294967296.0  # 2^32
     mask = np.int64(0xFFFFFFFF)
-    scale = source.dtype.type(1.0 / one)
+    scale = source.dtype.type(1.0 / unit)
     ax, ay, az = matrix[0, 2], matrix[1, 2], matrix[2, 2]
-    step_x, step_y, step_z = np.int64(ax * one), np.int64(ay * one), np.int64(az * one)
+    step_x, step_y, step_z = np.int64(ax * unit), np.int64(ay * unit), np.int64(az * unit)
     plane, line, next_voxel = np.uint64(ny * nz), np.uint64(nz), np.uint64(1)
     for i in range(start, stop):
         for j in range(out_shape[1]):
@@ -92,21 +218,24 @@ def _rows(source, base, shape, out_shape, matrix, fill, out, start, stop):  # pr
             y = matrix[1, 0] * i + matrix[1, 1] * j + matrix[1, 3]
             z = matrix[2, 0] * i + matrix[2, 1] * j + matrix[2, 3]
             row = (i * out_shape[1] + j) * out_shape[2]
+            # 1. the range of k, first in floating point, then exactly
             low, high = _inside(x, ax, 0, out_shape[2], shape[0] - 1.0)
             low, high = _inside(y, ay, low, high, shape[1] - 1.0)
             low, high = _inside(z, az, low, high, shape[2] - 1.0)
             fx = fy = fz = np.int64(0)  # of k = 0, were it inside
             if low < high:
-                fx = np.int64((x + ax * low) * one) - low * step_x
-                fy = np.int64((y + ay * low) * one) - low * step_y
-                fz = np.int64((z + az * low) * one) - low * step_z
+                fx = np.int64((x + ax * low) * unit) - low * step_x
+                fy = np.int64((y + ay * low) * unit) - low * step_y
+                fz = np.int64((z + az * low) * unit) - low * step_z
                 low, high = _held(fx, step_x, low, high, (shape[0] - 1) << 32)
                 low, high = _held(fy, step_y, low, high, (shape[1] - 1) << 32)
                 low, high = _held(fz, step_z, low, high, (shape[2] - 1) << 32)
+            # 2. both ends of the row
             for k in range(low):
                 out[row + k] = _edge(source, shape, x + ax * k, y + ay * k, z + az * k, fill)
             for k in range(high, out_shape[2]):
                 out[row + k] = _edge(source, shape, x + ax * k, y + ay * k, z + az * k, fill)
+            # 3. the inside: interpolate along k, then j, then i
             if low < high:
                 fx, fy, fz = fx + low * step_x, fy + low * step_y, fz + low * step_z
                 for k in range(low, high):
@@ -132,94 +261,6 @@ def _rows(source, base, shape, out_shape, matrix, fill, out, start, stop):  # pr
                     out[row + k] -= base[row + k]
 
 
-def pull_trilinear(
-    volume: torch.Tensor,
-    matrix: np.ndarray,
-    *,
-    fill: float,
-    out: torch.Tensor | None = None,
-    minus: torch.Tensor | None = None,
-) -> torch.Tensor:
-    """Pull a volume through an affine map of voxel indices, trilinearly.
-
-    Parameters
-    ----------
-    volume : Tensor, shape (I, J, K)
-        float32 or float64, contiguous. Not modified.
-    matrix : ndarray, shape (3, 4) or (4, 4)
-        From the index of an output voxel to the continuous index in `volume`.
-    fill : float
-        Value where the index leaves [-0.5, N - 0.5); inside, neighbours are clamped to the edge.
-    out : Tensor, optional
-        Contiguous memory to write into; its shape is the output grid (default: the volume's).
-    minus : Tensor, shape of `out`, optional
-        Subtracted from the result on the way.
-
-    Returns
-    -------
-    Tensor, shape of `out`
-        Moved volume on the same device.
-
-    Notes
-    -----
-    Source: ITK's ``LinearInterpolateImageFunction`` (border rule), as TorchIO 1.2.1 resamples.
-    """
-    out = torch.empty_like(volume) if out is None else out
-    if volume.device.type == "cuda":
-        return _pull_torch(volume, matrix, fill, out, minus)
-    flat = volume.numpy().reshape(-1)
-    base = flat[:0] if minus is None else minus.numpy().reshape(-1)
-    target = out.numpy().reshape(-1)
-    matrix = np.ascontiguousarray(matrix[:3], dtype=np.float64)
-    value = flat.dtype.type(fill)
-    shape, out_shape = tuple(volume.shape), tuple(out.shape)
-    n_slabs = out_shape[0]
-
-    def run(bounds: tuple[int, int]) -> None:
-        _rows(flat, base, shape, out_shape, matrix, value, target, *bounds)
-
-    threads = min(torch.get_num_threads(), n_slabs)
-    if threads == 1:
-        run((0, n_slabs))
-    else:
-        edges = np.linspace(0, n_slabs, threads + 1).astype(int)
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(run, zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)))
-    return out
-
-
-def _pull_torch(
-    volume: torch.Tensor,
-    matrix: np.ndarray,
-    fill: float,
-    out: torch.Tensor,
-    minus: torch.Tensor | None,
-) -> torch.Tensor:
-    """Do the same with ``grid_sample``: edges clamped, then everything outside set to `fill`."""
-    shape = out.shape
-    matrix = torch.as_tensor(matrix[:3], dtype=volume.dtype, device=volume.device)
-    axes = [torch.arange(n, dtype=volume.dtype, device=volume.device) for n in shape]
-    points = []
-    for row in matrix:
-        across = row[0] * axes[0][:, None] + row[1] * axes[1] + row[3]
-        points.append(across[:, :, None] + row[2] * axes[2])
-    inside = torch.ones(shape, dtype=torch.bool, device=volume.device)
-    for point, n in zip(points, volume.shape, strict=True):
-        inside &= (point >= -0.5) & (point < n - 0.5)
-    scaled = [p * (2 / max(n - 1, 1)) - 1 for p, n in zip(points, volume.shape, strict=True)]
-    moved = torch.nn.functional.grid_sample(
-        volume[None, None],
-        torch.stack(scaled[::-1], dim=-1)[None],
-        mode="bilinear",
-        padding_mode="border",
-        align_corners=True,
-    )[0, 0]
-    torch.where(
-        inside, moved, torch.as_tensor(fill, dtype=volume.dtype, device=volume.device), out=out
-    )
-    return out if minus is None else out.sub_(minus)
-
-
 def one_thread_if_small(function: Callable) -> Callable:
     """Let a function of a volume use a single thread while the volume is small."""
 
@@ -236,64 +277,6 @@ def one_thread_if_small(function: Callable) -> Callable:
             torch.set_num_threads(before)
 
     return wrapped
-
-
-def sampling_maps(
-    translation: np.ndarray,
-    rotation_deg: np.ndarray,
-    affine: np.ndarray,
-    shape: tuple[int, ...],
-    *,
-    frame: str = "ras",
-    center: str = "image",
-    direction: str = "push",
-) -> np.ndarray:
-    """Map each voxel of the moved volume to the voxel of the original it shows.
-
-    Parameters
-    ----------
-    translation, rotation_deg : ndarray, shape (P, 3)
-        The poses.
-    affine : ndarray, shape (4, 4)
-        From voxel indices to RAS mm; ignored in the voxel frame.
-    shape : tuple of int
-        Size of the volume (I, J, K).
-    frame, center, direction : str
-        As in `Trajectory` and `image_motion`.
-
-    Returns
-    -------
-    ndarray, shape (P, 4, 4)
-        Affine maps of indices.
-
-    Raises
-    ------
-    ValueError
-        If an option is unknown or does not go with the voxel frame.
-    """
-    if center not in ("image", "world") or direction not in ("push", "pull"):
-        raise ValueError(
-            f"center={center!r}, direction={direction!r}; use image or world, and push or pull."
-        )
-    size = np.asarray(shape[-3:], dtype=np.float64)
-    if frame == "voxel":
-        if center == "world":
-            raise ValueError("A course from the fork turns about voxel N // 2; use center='image'.")
-        affine, middle = np.eye(4), size // 2
-    else:
-        middle = affine[:3, :3] @ ((size - 1) / 2) + affine[:3, 3]
-        middle = middle if center == "image" else np.zeros(3)
-    turn = rotation_matrices(rotation_deg)
-    world = np.tile(np.eye(4), (len(turn), 1, 1))
-    world[:, :3, :3] = turn
-    world[:, :3, 3] = translation + middle - turn @ middle
-    maps = np.linalg.inv(affine) @ world @ affine
-    return np.linalg.inv(maps) if direction == "push" else maps
-
-
-def is_identity(matrix: np.ndarray) -> bool:
-    """Whether a map leaves every voxel in place, to rounding."""
-    return bool(np.abs(matrix - np.eye(4)).max() < 1e-12)
 
 
 def check_volume(volume: torch.Tensor, output: str = "real") -> torch.Tensor:

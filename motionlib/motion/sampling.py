@@ -1,4 +1,9 @@
-"""Ranges in mm and degrees go in; motion over a scan, and its severity in mm, come out."""
+"""Drawing head motion: resting positions, the fork's time courses, and motion as patients make it.
+
+Ranges are in mm and degrees, and every number comes from the generator that is given::
+
+    poses = sample_segments(4, translation_mm=(2, 4), rotation_deg=(2, 4), rng=20)
+"""
 
 from __future__ import annotations
 
@@ -6,10 +11,9 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
+from scipy.interpolate import PchipInterpolator
 
-from motionlib.motion.trajectory import (
-    Trajectory,
-)
+from motionlib.motion.trajectory import Trajectory
 
 KINDS = ("drift", "nod", "steps", "spikes", "partial")
 Range = tuple[float, float]
@@ -56,15 +60,12 @@ def sample_segments(
     Departs from the paper: signs are drawn by default; always the same octant is a learnable cue.
     """
     rng = np.random.default_rng(rng)
-    low_high = [
-        _check_range(translation_mm, "translation_mm"),
-        _check_range(rotation_deg, "rotation_deg"),
-    ]
+    ranges = _check_ranges(translation_mm, rotation_deg)
     if n_positions < 1:
         raise ValueError(f"n_positions is {n_positions}; at least one position is needed.")
     if not 0 <= jitter < 0.5:
         raise ValueError(f"jitter is {jitter}; keep it in [0, 0.5) so that the order is kept.")
-    angles, shifts = (_components(rng, n_positions, bounds, signed) for bounds in low_high[::-1])
+    angles, shifts = (_components(rng, n_positions, bounds, signed) for bounds in ranges[::-1])
     offsets = rng.uniform(-jitter, jitter, n_positions)
     times = (np.arange(1, n_positions + 1) + offsets) / (n_positions + 1)
     still = np.zeros((1, 3))
@@ -130,10 +131,7 @@ def sample_time_course(
     which is the default here; the article does not say.
     """
     rng = np.random.default_rng(rng)
-    low_high = [
-        _check_range(translation_mm, "translation_mm"),
-        _check_range(rotation_deg, "rotation_deg"),
-    ]
+    ranges = _check_ranges(translation_mm, rotation_deg)
     if reading not in ("pairwise", "peak_to_peak"):
         raise ValueError(f"reading is {reading!r}; use 'pairwise' or 'peak_to_peak'.")
     for name, count in (("swallow_count", swallow_count), ("sudden_count", sudden_count)):
@@ -141,17 +139,21 @@ def sample_time_course(
             raise ValueError(f"{name} is {count}; give (low, high), high excluded; (0, 1): none.")
     if n_times < 4:
         raise ValueError(f"n_times is {n_times}; a course needs at least 4 points.")
-    sizes = [rng.uniform(*bounds) for bounds in low_high]
+    # 1. how large: one number for the translations, one for the rotations
+    sizes = [rng.uniform(*bounds) for bounds in ranges]
+    # 2. a slow drift of all six components
     drifts = sizes if reading == "peak_to_peak" else rng.uniform(*drift_magnitude, size=2)
     course = np.concatenate(
         [drift(n_times, size, rng=rng, noise_base=noise_base) for size in drifts], axis=1
     )
+    # 3. impulses that return, and steps that last
     course += swallows(n_times, int(rng.integers(*swallow_count)), swallow_magnitude, rng=rng)
     course += sudden_steps(n_times, int(rng.integers(*sudden_count)), sudden_magnitude, rng=rng)
+    # 4. the range, where it bounds the whole course
     shifts, angles = course[:, :3], course[:, 3:]
     if reading == "pairwise":
         shifts, angles = (
-            scale_pairwise(c, size) for c, size in zip((shifts, angles), sizes, strict=True)
+            _scale_pairwise(c, size) for c, size in zip((shifts, angles), sizes, strict=True)
         )
     return Trajectory(np.linspace(0, 1, n_times), shifts, angles, interpolation="linear")
 
@@ -198,11 +200,8 @@ def sample_realistic(
     Departs from the paper: its 2-8 mm lie far above the 0.5 mm at which readers reject scans.
     """
     rng = np.random.default_rng(rng)
-    bounds = [
-        _check_range(translation_mm, "translation_mm"),
-        _check_range(rotation_deg, "rotation_deg"),
-    ]
-    if min(low for low, _ in bounds) <= 0:
+    ranges = _check_ranges(translation_mm, rotation_deg)
+    if min(low for low, _ in ranges) <= 0:
         raise ValueError("Realistic ranges must start above 0 (drawn log-uniformly); try 0.2.")
     if not 1 <= n_moves[0] <= n_moves[1]:
         raise ValueError(f"n_moves is {n_moves}; give (least, greatest) with least >= 1.")
@@ -214,18 +213,21 @@ def sample_realistic(
         raise ValueError(f"Unknown kind of motion {unknown or kinds}; use {', '.join(KINDS)}.")
     moments = np.linspace(0, 1, n_times)
     course = np.zeros((n_times, 6))
+    # 1. every kind adds its moves, scaled to a share of its own
     shapes = [name for name in kinds if name != "partial"] or ["steps"]
     for name in shapes:
         part = np.zeros_like(course)
         for _ in range(1 if name == "drift" else int(rng.integers(n_moves[0], n_moves[1] + 1))):
-            part += event(name, moments, rng)[:, None] * direction(name, rng)
+            part += _event(name, moments, rng)[:, None] * _direction(name, rng)
         course += part / max(np.abs(part).max(), 1e-9) * rng.uniform(0.3, 1.0)
+    # 2. the scan begins at rest, and may be hit in one part only
     if "partial" in kinds:
-        course *= window(moments, rng)[:, None]
+        course *= _window(moments, rng)[:, None]
     course -= course[0]
-    sizes = [np.exp(rng.uniform(*np.log(low_high))) for low_high in bounds]
+    # 3. the largest distance of two poses, log-uniform: small motion is common
+    sizes = [np.exp(rng.uniform(*np.log(bounds))) for bounds in ranges]
     shifts, angles = (
-        scale_pairwise(c, size)
+        _scale_pairwise(c, size)
         for c, size in zip((course[:, :3], course[:, 3:]), sizes, strict=True)
     )
     return Trajectory(moments, shifts, angles, interpolation="linear")
@@ -237,19 +239,22 @@ def _components(rng: np.random.Generator, n: int, bounds: Range, signed: bool) -
     return values * rng.choice([-1.0, 1.0], size=(n, 3)) if signed else values
 
 
-def _check_range(bounds: Range, name: str) -> Range:
-    """Return (low, high) as floats, or say what is wrong with them."""
-    if len(bounds) != 2 or not np.isfinite(bounds).all() or not 0 <= bounds[0] <= bounds[1]:
-        raise ValueError(f"{name} is {tuple(bounds)}; give (low, high) with 0 <= low <= high.")
-    return float(bounds[0]), float(bounds[1])
+def _check_ranges(translation_mm: Range, rotation_deg: Range) -> list[Range]:
+    """Return both ranges as floats, or say what is wrong with them."""
+    ranges = {"translation_mm": translation_mm, "rotation_deg": rotation_deg}
+    for name, bounds in ranges.items():
+        if len(bounds) != 2 or not np.isfinite(bounds).all() or not 0 <= bounds[0] <= bounds[1]:
+            raise ValueError(f"{name} is {tuple(bounds)}; give (low, high) with 0 <= low <= high.")
+    return [(float(low), float(high)) for low, high in ranges.values()]
 
 
 def drift(
     n_times: int, size: float, *, rng: np.random.Generator, noise_base: Range = (5, 15)
 ) -> np.ndarray:
-    """Perlin-like drift of three components, each with peak-to-peak `size`; shape (n_times, 3)."""
-    from scipy.interpolate import PchipInterpolator
+    """Perlin-like drift of three components, each with peak-to-peak `size`; shape (n_times, 3).
 
+    Octaves of random knots, each with half as many knots and twice the height of the one before.
+    """
     moments = np.arange(n_times)
     n_octaves = np.rint(rng.uniform(*noise_base, size=3)).astype(int)
     total = np.zeros((n_times, 3))
@@ -287,8 +292,8 @@ def sudden_steps(
     return course
 
 
-def event(name: str, moments: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """One move over time, shape (T,), height about 1."""
+def _event(name: str, moments: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """One move over time, shape (T,), height about 1; a step where nothing else is named."""
     start = rng.uniform(0.03, 0.95)
     if name == "drift":
         return moments ** rng.uniform(0.5, 2.0)
@@ -302,7 +307,7 @@ def event(name: str, moments: np.ndarray, rng: np.random.Generator) -> np.ndarra
     return 1.0 * (moments >= start)
 
 
-def direction(name: str, rng: np.random.Generator) -> np.ndarray:
+def _direction(name: str, rng: np.random.Generator) -> np.ndarray:
     """Signed sizes of the six components: mainly A-P and S-I shift, mainly nod."""
     weights = np.array([0.3, 1.0, 0.7, 1.0, 0.3, 0.4])
     if name == "nod":
@@ -310,7 +315,7 @@ def direction(name: str, rng: np.random.Generator) -> np.ndarray:
     return weights * rng.normal(size=6)
 
 
-def window(moments: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _window(moments: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Gate that lets motion through in one part of the scan only, with short ramps."""
     length = rng.uniform(0.1, 0.5)
     start = rng.uniform(0.02, 0.98 - length)
@@ -318,7 +323,7 @@ def window(moments: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.clip(inside / 0.02, 0.0, 1.0)
 
 
-def scale_pairwise(course: np.ndarray, size: float) -> np.ndarray:
+def _scale_pairwise(course: np.ndarray, size: float) -> np.ndarray:
     """Scale a course (T, 3) so that its two most distant points lie `size` apart."""
     distance = np.linalg.norm(course[:, None] - course[None], axis=-1).max()
     return course * (size / distance) if distance > 0 else course

@@ -1,4 +1,13 @@
-"""Numbers in mm and degrees go in; a `Trajectory`, rigid poses over a scan, comes out."""
+"""Rigid head motion over a scan: a `Trajectory` of poses, and how severe it is in mm.
+
+A head moves by three translations and three rotations::
+
+    nod = Trajectory(times=[0, 0.4], translation_mm=[[0, 0, 0], [0, 1, 0]],
+                     rotation_deg=[[0, 0, 0], [3, 0, 0]], interpolation="hold")
+    displacement(nod)["mean_mm"]
+
+*The fork* is romainVala's of TorchIO (commit 02aeb2b8): the paper's k-space simulator.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +17,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-HEAD_RADIUS_MM = 64.0
-JENKINSON_RADIUS_MM = 80.0
-POWER_RADIUS_MM = 50.0
+HEAD_RADIUS_MM = 64.0  # of the ball that stands for a head
+JENKINSON_RADIUS_MM = 80.0  # FSL's
+POWER_RADIUS_MM = 50.0  # Power 2012's
+ENERGY_WIDTH = 0.004  # k-space energy 1 / (1 + (q / width)^2) at q scans from the centre's time;
+# fitted to T1-weighted heads of ds000011
 STILL_MM = 0.5  # Afacan 2016: scans moved by more than 0.5 mm were called non-diagnostic
 
 
@@ -136,48 +147,13 @@ class Trajectory:
 
         Notes
         -----
-        Source: romainVala/torchio@02aeb2b8. The fork calls its voxels millimetres.
+        Source: the fork, which calls its voxels millimetres.
         """
         params = np.asarray(params, dtype=np.float64)
         if params.ndim != 2 or params.shape[0] != 6:
             raise ValueError(f"params has shape {params.shape}; the fork's courses are (6, T).")
-        return cls(_even_times(params.shape[1]), params[:3].T, params[3:].T, "linear", "voxel")
-
-    @classmethod
-    def from_table(cls, table: Any, *, times: Any = None, radians: bool = False) -> Trajectory:
-        """Replay a measured trace.
-
-        Parameters
-        ----------
-        table : array-like, shape (T, 6)
-            Translations in mm (RAS), then rotations, one row per moment.
-        times : array-like, shape (T,), optional
-            Any rising clock; rescaled to 0 to 1. Default: evenly spaced.
-        radians : bool, default=False
-            Whether the rotations are in radians, as most realignment programs write them.
-
-        Returns
-        -------
-        Trajectory
-            Gliding between the measured moments.
-
-        Raises
-        ------
-        ValueError
-            If `table` has not six columns or the clock does not advance.
-        """
-        table = np.asarray(table, dtype=np.float64)
-        if table.ndim != 2 or table.shape[1] != 6 or len(table) == 0:
-            raise ValueError(
-                f"The trace has shape {table.shape}; expected one row of six per moment."
-            )
-        clock = _even_times(len(table)) if times is None else np.asarray(times, dtype=np.float64)
-        if times is not None:
-            if clock.shape != (len(table),) or clock[-1] <= clock[0]:
-                raise ValueError(f"times must be {len(table)} rising moments; got {clock.shape}.")
-            clock = (clock - clock[0]) / (clock[-1] - clock[0])
-        angles = np.rad2deg(table[:, 3:]) if radians else table[:, 3:]
-        return cls(clock, table[:, :3], angles, interpolation="linear")
+        times = np.linspace(0.0, 1.0, params.shape[1])
+        return cls(times, params[:3].T, params[3:].T, "linear", "voxel")
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain lists, for JSON."""
@@ -208,36 +184,21 @@ class Trajectory:
             self, translation_mm=self.translation_mm[order], rotation_deg=self.rotation_deg[order]
         )
 
-    def line_owners(self, n_lines: int, interval: tuple[float, float] = (0.0, 1.0)) -> np.ndarray:
+    def line_owners(self, n_lines: int) -> np.ndarray:
         """Return the index of the held pose of every line, bounds ``int(n_lines * time)``."""
-        start, stop = interval
-        bounds = np.floor(n_lines * ((self.times[1:] - start) / (stop - start))).astype(np.int64)
+        bounds = np.floor(n_lines * self.times[1:]).astype(np.int64)
         return np.searchsorted(bounds, np.arange(n_lines), side="right")
 
-    def at_lines(
-        self, n_lines: int, *, rule: str, interval: tuple[float, float] = (0.0, 1.0)
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the pose of each of `n_lines` lines acquired one after the other.
+    def at_lines(self, n_lines: int, *, rule: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return translations and rotations (n_lines, 3) of lines acquired one after the other.
 
-        Parameters
-        ----------
-        n_lines : int
-            Number of lines, acquired evenly over `interval`.
-        rule : {"hold", "linear"}
-            Used where `interpolation` is ``auto``.
-        interval : (float, float), default=(0, 1)
-            Part of the trajectory's time in which the lines are acquired.
-
-        Returns
-        -------
-        tuple of ndarray, shape (n_lines, 3)
-            Translations and rotations.
+        `rule` is ``hold`` or ``linear``, used where `interpolation` is ``auto``.
         """
         rule = rule if self.interpolation == "auto" else self.interpolation
         if rule == "hold":
-            owner = self.line_owners(n_lines, interval)
+            owner = self.line_owners(n_lines)
             return self.translation_mm[owner], self.rotation_deg[owner]
-        return self.at(np.linspace(*interval, n_lines))
+        return self.at(np.linspace(0.0, 1.0, n_lines))
 
     def at(self, moments: Any) -> tuple[np.ndarray, np.ndarray]:
         """Return translations and rotations, linearly interpolated, at `moments` (M,)."""
@@ -248,66 +209,11 @@ class Trajectory:
         return columns[0], columns[1]
 
 
-def _even_times(count: int) -> np.ndarray:
-    """Evenly spaced moments from 0 to 1, shape (count,)."""
-    return np.linspace(0.0, 1.0, count)
-
-
-def rotation_matrices(rotation_deg: Any) -> np.ndarray:
-    """Rotation matrices ``Rz(c) Rx(a) Ry(b)`` of angles ``(a, b, c)`` in degrees.
-
-    Parameters
-    ----------
-    rotation_deg : array-like, shape (T, 3)
-        Angles about the first, second and third axis.
-
-    Returns
-    -------
-    ndarray, shape (T, 3, 3)
-        Orthonormal matrices.
-
-    Notes
-    -----
-    Source: ITK's ``Euler3DTransform``, used by TorchIO and by the fork.
-    """
-    angles = np.deg2rad(np.asarray(rotation_deg, dtype=np.float64))
-    (ca, cb, cc), (sa, sb, sc) = np.cos(angles).T, np.sin(angles).T
-    rows = [
-        [cc * cb - sc * sa * sb, -sc * ca, cc * sb + sc * sa * cb],
-        [sc * cb + cc * sa * sb, cc * ca, sc * sb - cc * sa * cb],
-        [-ca * sb, sa, ca * cb],
-    ]
-    return np.stack([np.stack(row, axis=-1) for row in rows], axis=-2)
-
-
-def pose_distance_mm(
-    translation_mm: np.ndarray,
-    rotation_deg: np.ndarray,
-    other_translation_mm: np.ndarray,
-    other_rotation_deg: np.ndarray,
-    *,
-    radius_mm: float = HEAD_RADIUS_MM,
-) -> np.ndarray:
-    """RMS displacement of a ball between poses, in mm; the last axis (3,) is consumed.
-
-    Notes
-    -----
-    Source: Jenkinson 1999, ``sqrt(|dt|^2 + r^2/5 ||dR||^2)``, exact for a ball at the centre.
-    """
-    shift = np.asarray(translation_mm) - np.asarray(other_translation_mm)
-    one, two = (np.asarray(r, dtype=np.float64) for r in (rotation_deg, other_rotation_deg))
-    turn = rotation_matrices(one.reshape(-1, 3)).reshape(*one.shape, 3) - rotation_matrices(
-        two.reshape(-1, 3)
-    ).reshape(*two.shape, 3)
-    return np.sqrt((shift**2).sum(-1) + radius_mm**2 / 5 * (turn**2).sum((-1, -2)))
-
-
 def displacement(
     trajectory: Trajectory,
     *,
     radius_mm: float = HEAD_RADIUS_MM,
     centre_time: float = 0.5,
-    energy: Any = None,
     n_frames: int = 200,
 ) -> dict[str, float]:
     """Measure how severe a motion is.
@@ -320,9 +226,6 @@ def displacement(
         Radius of the ball that stands for the head.
     centre_time : float, default=0.5
         Moment at which the centre of k-space is acquired (0 in centric order).
-    energy : array-like, shape (n_frames,), optional
-        K-space energy acquired in each frame. Default: ``1 / (1 + (q / 0.004)^2)`` with q the
-        distance in time from `centre_time`, fitted to T1-weighted heads of ds000011.
     n_frames : int, default=200
         Evenly spaced moments at which the motion is looked at.
 
@@ -339,7 +242,7 @@ def displacement(
     Raises
     ------
     ValueError
-        If the trajectory is in the fork's voxel frame, or `energy` has the wrong length.
+        If the trajectory is in the fork's voxel frame.
 
     Notes
     -----
@@ -349,22 +252,13 @@ def displacement(
         raise ValueError("Severity in mm needs a trajectory in RAS axes; this one counts voxels.")
     moments = (np.arange(n_frames) + 0.5) / n_frames
     shifts, angles = _frames(trajectory, moments)
-    weights = (
-        1 / (1 + ((moments - centre_time) / 0.004) ** 2) if energy is None else np.asarray(energy)
-    )
-    if weights.shape != (n_frames,):
-        raise ValueError(f"energy has shape {weights.shape}; expected ({n_frames},).")
-    weights = weights / weights.sum()
+    energy = 1 / (1 + ((moments - centre_time) / ENERGY_WIDTH) ** 2)
+    weights = energy / energy.sum()
     apart = pose_distance_mm(
-        shifts[:, None],
-        angles[:, None],
-        shifts[None],
-        angles[None],
-        radius_mm=radius_mm,
+        shifts[:, None], angles[:, None], shifts[None], angles[None], radius_mm=radius_mm
     )
-    mean_pose = weights @ shifts, weights @ angles
     off_mean = pose_distance_mm(
-        shifts, angles, mean_pose[0][None], mean_pose[1][None], radius_mm=radius_mm
+        shifts, angles, (weights @ shifts)[None], (weights @ angles)[None], radius_mm=radius_mm
     )
     centre = int(np.clip(np.floor(centre_time * n_frames), 0, n_frames - 1))
     step_mm, step_rad = np.abs(np.diff(shifts, axis=0)), np.deg2rad(np.abs(np.diff(angles, axis=0)))
@@ -395,3 +289,39 @@ def _frames(trajectory: Trajectory, moments: np.ndarray) -> tuple[np.ndarray, np
         return trajectory.at(moments)
     owner = np.clip(np.searchsorted(trajectory.times, moments, side="right") - 1, 0, None)
     return trajectory.translation_mm[owner], trajectory.rotation_deg[owner]
+
+
+def rotation_matrices(rotation_deg: Any) -> np.ndarray:
+    """Rotation matrices ``Rz(c) Rx(a) Ry(b)`` of angles ``(a, b, c)`` in degrees, (T, 3, 3).
+
+    Source: ITK's ``Euler3DTransform``, used by TorchIO and by the fork.
+    """
+    angles = np.deg2rad(np.asarray(rotation_deg, dtype=np.float64))
+    (ca, cb, cc), (sa, sb, sc) = np.cos(angles).T, np.sin(angles).T
+    rows = [
+        [cc * cb - sc * sa * sb, -sc * ca, cc * sb + sc * sa * cb],
+        [sc * cb + cc * sa * sb, cc * ca, sc * sb - cc * sa * cb],
+        [-ca * sb, sa, ca * cb],
+    ]
+    return np.stack([np.stack(row, axis=-1) for row in rows], axis=-2)
+
+
+def pose_distance_mm(
+    translation_mm: np.ndarray,
+    rotation_deg: np.ndarray,
+    other_translation_mm: np.ndarray,
+    other_rotation_deg: np.ndarray,
+    *,
+    radius_mm: float = HEAD_RADIUS_MM,
+) -> np.ndarray:
+    """RMS displacement of a ball between poses, in mm; the last axis (3,) is consumed.
+
+    Source: Jenkinson 1999, ``sqrt(|dt|^2 + r^2/5 ||dR||^2)``, exact for a ball at the centre.
+    """
+    shift = np.asarray(translation_mm) - np.asarray(other_translation_mm)
+    turns = []
+    for angles in (rotation_deg, other_rotation_deg):
+        angles = np.asarray(angles, dtype=np.float64)
+        turns.append(rotation_matrices(angles.reshape(-1, 3)).reshape(*angles.shape, 3))
+    turn = turns[0] - turns[1]
+    return np.sqrt((shift**2).sum(-1) + radius_mm**2 / 5 * (turn**2).sum((-1, -2)))

@@ -1,9 +1,17 @@
-"""TorchIO subjects go in; subjects whose scans moved, with a history that replays, come out."""
+"""Head motion as TorchIO transforms, drawn at random or given, with a history that replays.
+
+Each simulator has two transforms, as TorchIO has ``RandomMotion`` and ``Motion``: the random one
+draws a trajectory for every image of every call and hands it to the other, which is what the
+history of the subject keeps::
+
+    moved = RandomImageMotion.paper()(subject)
+    moved.get_composed_history()(subject)  # the same bits again
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -18,24 +26,28 @@ from motionlib.motion.trajectory import Trajectory
 
 POSE_NAMES = ("times", "translation_mm", "rotation_deg")
 Poses = list | Mapping[str, list]
+Range = tuple[float, float]
+PLACE = {"center": "image", "direction": "push", "output": "magnitude"}
+IMAGE_OPTIONS = {"axis": 1, **PLACE, "keep_center": True}  # of `image_motion`
+KSPACE_OPTIONS = {"axis": 1, "eps": 1e-3, "pad_vox": "auto", **PLACE}  # of `kspace_motion`
 
 
-class Replay(IntensityTransform):
+class _Replay(IntensityTransform):
     """Apply one trajectory, or one per image name, with fixed options."""
 
     simulate: Callable[..., torch.Tensor]
+    defaults: ClassVar[dict[str, Any]]
 
     def __init__(
-        self, times: Poses, translation_mm: Poses, rotation_deg: Poses, *,
-        interpolation: str, options: dict[str, Any], base: dict[str, Any],
-    ) -> None:  # fmt: skip
-        super().__init__(**base)
+        self, times: Poses, translation_mm: Poses, rotation_deg: Poses, interpolation: str, kwargs
+    ) -> None:
+        self.options = {name: kwargs.pop(name, value) for name, value in self.defaults.items()}
+        super().__init__(**kwargs)
         self.times, self.translation_mm, self.rotation_deg = times, translation_mm, rotation_deg
         self.interpolation = interpolation
-        self.options = options
-        for name, value in options.items():
+        for name, value in self.options.items():  # TorchIO's history reads attributes
             setattr(self, name, value)
-        self.args_names = [*POSE_NAMES, "interpolation", *options]
+        self.args_names = [*POSE_NAMES, "interpolation", *self.options]
 
     def apply_transform(self, subject: Subject) -> Subject:
         """Corrupt every intensity image; label maps stay as they are."""
@@ -55,11 +67,12 @@ class Replay(IntensityTransform):
 class _Draw(RandomTransform, IntensityTransform):
     """Draw one trajectory per call and image, then replay it."""
 
-    replay: type[Replay]
+    replay: type[_Replay]
 
-    def __init__(self, options: dict[str, Any], base: dict[str, Any]) -> None:
-        super().__init__(**base)
-        self.options = options
+    def __init__(self, kwargs: dict[str, Any]) -> None:
+        names = self.replay.defaults
+        self.options = {name: kwargs.pop(name) for name in names if name in kwargs}
+        super().__init__(**kwargs)
 
     def draw(self) -> Trajectory:
         """Draw one trajectory with torch's global generator."""
@@ -81,8 +94,8 @@ class _Draw(RandomTransform, IntensityTransform):
         return transform(subject)
 
 
-class ImageMotion(Replay):
-    """Apply one given motion with ``simulate.image_motion``.
+class ImageMotion(_Replay):
+    """Apply one given motion with `image_motion`.
 
     Parameters
     ----------
@@ -92,35 +105,23 @@ class ImageMotion(Replay):
         Shape (T, 3), RAS axes, mm and degrees.
     interpolation : {"hold", "linear"}
         What happens between poses.
-    axis, center, direction, output, keep_center
-        As in ``simulate.image_motion``.
     **kwargs
-        Arguments of TorchIO's ``Transform``.
+        ``axis`` (default 1), ``center``, ``direction``, ``output`` and ``keep_center`` as in
+        `image_motion`; arguments of TorchIO's ``Transform``.
     """
 
     simulate = staticmethod(image_motion)
+    defaults = IMAGE_OPTIONS
 
     def __init__(
         self, times: Poses, translation_mm: Poses, rotation_deg: Poses, *,
-        interpolation: str = "hold", axis: int = 1, center: str = "image",
-        direction: str = "push", output: str = "magnitude", keep_center: bool = True,
-        **kwargs: Any,
+        interpolation: str = "hold", **kwargs: Any,
     ) -> None:  # fmt: skip
-        options = {
-            "axis": axis,
-            "center": center,
-            "direction": direction,
-            "output": output,
-            "keep_center": keep_center,
-        }
-        super().__init__(
-            times, translation_mm, rotation_deg,
-            interpolation=interpolation, options=options, base=kwargs,
-        )  # fmt: skip
+        super().__init__(times, translation_mm, rotation_deg, interpolation, kwargs)
 
 
 class RandomImageMotion(_Draw):
-    """Rest in random positions during the scan (``simulate.image_motion``).
+    """Rest in random positions during the scan (`image_motion`).
 
     Parameters
     ----------
@@ -134,10 +135,8 @@ class RandomImageMotion(_Draw):
         Irregularity of the changes, as a fraction of their distance.
     torchio_order : bool, default=False
         Draw exactly the numbers TorchIO 1.2.1 draws from the same seed, in its LPS world.
-    axis, center, direction, output, keep_center
-        As in ``simulate.image_motion``.
     **kwargs
-        Arguments of TorchIO's ``Transform``.
+        As in `ImageMotion`.
 
     Notes
     -----
@@ -147,34 +146,21 @@ class RandomImageMotion(_Draw):
     replay = ImageMotion
 
     def __init__(
-        self, range_mm: tuple[float, float] = (2, 4), range_deg: tuple[float, float] = (2, 4),
-        num_positions: int = 4, *, signed: bool = True, jitter: float = 0.3,
-        torchio_order: bool = False, axis: int = 1, center: str = "image",
-        direction: str = "push", output: str = "magnitude", keep_center: bool = True,
-        **kwargs: Any,
+        self, range_mm: Range = (2, 4), range_deg: Range = (2, 4), num_positions: int = 4, *,
+        signed: bool = True, jitter: float = 0.3, torchio_order: bool = False, **kwargs: Any,
     ) -> None:  # fmt: skip
-        options = {
-            "axis": axis,
-            "center": center,
-            "direction": direction,
-            "output": output,
-            "keep_center": keep_center,
-        }
-        super().__init__(options, kwargs)
+        super().__init__(kwargs)
         self.range_mm, self.range_deg = tuple(range_mm), tuple(range_deg)
         self.num_positions, self.signed, self.jitter = num_positions, signed, jitter
         self.torchio_order = torchio_order
         if torchio_order and signed:
             raise ValueError("TorchIO draws no signs; torchio_order=True needs signed=False.")
-        sample_segments(  # says at once what is wrong with the ranges
-            num_positions, translation_mm=range_mm, rotation_deg=range_deg, jitter=jitter, rng=0
-        )
+        self._sample(0)  # says at once what is wrong with the ranges
 
     @classmethod
     def paper(
-        cls, range_mm: tuple[float, float] = (2, 4), range_deg: tuple[float, float] = (2, 4),
-        **kwargs: Any,
-    ) -> RandomImageMotion:  # fmt: skip
+        cls, range_mm: Range = (2, 4), range_deg: Range = (2, 4), **kwargs: Any
+    ) -> RandomImageMotion:
         """Return the paper's first simulator: TorchIO 1.2.1, four positions, real part.
 
         Notes
@@ -189,14 +175,7 @@ class RandomImageMotion(_Draw):
     def draw(self) -> Trajectory:
         """Draw one trajectory with torch's global generator."""
         if not self.torchio_order:
-            return sample_segments(
-                self.num_positions,
-                translation_mm=self.range_mm,
-                rotation_deg=self.range_deg,
-                signed=self.signed,
-                jitter=self.jitter,
-                rng=self._get_random_seed(),
-            )
+            return self._sample(self._get_random_seed())
         n, step = self.num_positions, 1 / (self.num_positions + 1)
         degrees = torch.empty(n, 3).uniform_(*self.range_deg).numpy()
         translation = torch.empty(n, 3).uniform_(*self.range_mm).numpy()
@@ -204,9 +183,16 @@ class RandomImageMotion(_Draw):
         times = times + torch.empty(n).uniform_(-step * self.jitter, step * self.jitter)
         return Trajectory.from_torchio(times.numpy(), translation, degrees)
 
+    def _sample(self, seed: int) -> Trajectory:
+        """Positions from a seed."""
+        return sample_segments(
+            self.num_positions, translation_mm=self.range_mm, rotation_deg=self.range_deg,
+            signed=self.signed, jitter=self.jitter, rng=seed,
+        )  # fmt: skip
 
-class KSpaceMotion(Replay):
-    """Apply one given motion with ``simulate.kspace_motion``.
+
+class KSpaceMotion(_Replay):
+    """Apply one given motion with `kspace_motion`.
 
     Parameters
     ----------
@@ -216,37 +202,23 @@ class KSpaceMotion(Replay):
         Shape (T, 3), RAS axes, mm and degrees.
     interpolation : {"hold", "linear"}
         What happens between poses.
-    axis, eps, pad_vox, center, direction, output
-        As in ``simulate.kspace_motion``.
     **kwargs
-        Arguments of TorchIO's ``Transform``.
+        ``axis`` (default 1), ``eps``, ``pad_vox``, ``center``, ``direction`` and ``output`` as in
+        `kspace_motion`; arguments of TorchIO's ``Transform``.
     """
 
     simulate = staticmethod(kspace_motion)
+    defaults = KSPACE_OPTIONS
 
     def __init__(
         self, times: Poses, translation_mm: Poses, rotation_deg: Poses, *,
-        interpolation: str = "linear", axis: int = 1, eps: float = 1e-3,
-        pad_vox: int | list[int] | str = "auto", center: str = "image",
-        direction: str = "push", output: str = "magnitude",
-        **kwargs: Any,
+        interpolation: str = "linear", **kwargs: Any,
     ) -> None:  # fmt: skip
-        options = {
-            "axis": axis,
-            "eps": eps,
-            "pad_vox": pad_vox,
-            "center": center,
-            "direction": direction,
-            "output": output,
-        }
-        super().__init__(
-            times, translation_mm, rotation_deg,
-            interpolation=interpolation, options=options, base=kwargs,
-        )  # fmt: skip
+        super().__init__(times, translation_mm, rotation_deg, interpolation, kwargs)
 
 
 class RandomKSpaceMotion(_Draw):
-    """Move continuously during the scan (``simulate.kspace_motion``).
+    """Move continuously during the scan (`kspace_motion`).
 
     Parameters
     ----------
@@ -258,10 +230,8 @@ class RandomKSpaceMotion(_Draw):
         ``sample_time_course`` or ``sample_realistic``.
     course_options : dict, optional
         Further arguments of that function.
-    axis, eps, pad_vox, center, direction, output
-        As in ``simulate.kspace_motion``.
     **kwargs
-        Arguments of TorchIO's ``Transform``.
+        As in `KSpaceMotion`.
 
     Notes
     -----
@@ -271,21 +241,10 @@ class RandomKSpaceMotion(_Draw):
     replay = KSpaceMotion
 
     def __init__(
-        self, range_mm: tuple[float, float] = (2, 4), range_deg: tuple[float, float] = (2, 4),
-        n_times: int = 200, *, course: str = "paper", course_options: dict[str, Any] | None = None,
-        axis: int = 1, eps: float = 1e-3, pad_vox: int | list[int] | str = "auto",
-        center: str = "image", direction: str = "push", output: str = "magnitude",
-        **kwargs: Any,
+        self, range_mm: Range = (2, 4), range_deg: Range = (2, 4), n_times: int = 200, *,
+        course: str = "paper", course_options: dict[str, Any] | None = None, **kwargs: Any,
     ) -> None:  # fmt: skip
-        options = {
-            "axis": axis,
-            "eps": eps,
-            "pad_vox": pad_vox,
-            "center": center,
-            "direction": direction,
-            "output": output,
-        }
-        super().__init__(options, kwargs)
+        super().__init__(kwargs)
         if course not in ("paper", "realistic"):
             raise ValueError(f"course is {course!r}; use 'paper' or 'realistic'.")
         self.range_mm, self.range_deg, self.n_times = tuple(range_mm), tuple(range_deg), n_times
@@ -294,9 +253,8 @@ class RandomKSpaceMotion(_Draw):
 
     @classmethod
     def paper(
-        cls, range_mm: tuple[float, float] = (2, 4), range_deg: tuple[float, float] = (2, 4),
-        **kwargs: Any,
-    ) -> RandomKSpaceMotion:  # fmt: skip
+        cls, range_mm: Range = (2, 4), range_deg: Range = (2, 4), **kwargs: Any
+    ) -> RandomKSpaceMotion:
         """Return the paper's second simulator: 200 points, drift, swallows, steps, magnitude.
 
         Notes
@@ -307,9 +265,8 @@ class RandomKSpaceMotion(_Draw):
 
     @classmethod
     def realistic(
-        cls, range_mm: tuple[float, float] = (0.2, 3), range_deg: tuple[float, float] = (0.2, 3),
-        **kwargs: Any,
-    ) -> RandomKSpaceMotion:  # fmt: skip
+        cls, range_mm: Range = (0.2, 3), range_deg: Range = (0.2, 3), **kwargs: Any
+    ) -> RandomKSpaceMotion:
         """Return motion as patients make it, from sub-millimetre up."""
         return cls(range_mm, range_deg, course="realistic", **kwargs)
 

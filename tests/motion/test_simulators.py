@@ -15,7 +15,6 @@ from motionlib.motion import image_based
 from motionlib.motion.image_based import (
     combine_poses,
     image_motion,
-    recentre,
     resample_once,
     waves,
 )
@@ -106,16 +105,6 @@ class TestPeers:
         if max(options["pad_each_side"]) == 0:
             double = kspace_motion(clean.double(), course, eps=1e-9, **where)
             assert distance(double, stored["output"]) < 1e-7
-
-    @pytest.mark.parametrize("mode", ["center", "wft", "wft2"])
-    def test_recentring_is_the_forks(self, mode, reference_root):
-        name = {"center": "center_zero", "wft": "1D_wFT", "wft2": "1D_wFT2"}[mode]
-        stored = np.load(reference_root / "motion" / f"fork_given_ov00_shift_{name}_even.npz")
-        course = Trajectory.from_fork(stored["trajectory_given"])
-        ours = recentre(torch.from_numpy(stored["input"]), course, axis=1, mode=mode)
-        used = stored["trajectory_used"]
-        np.testing.assert_allclose(ours.translation_mm, used[:3].T, atol=1e-8)
-        np.testing.assert_allclose(ours.rotation_deg, used[3:].T, atol=1e-8)
 
     @pytest.mark.parametrize("n", [48, 97])
     def test_counts_at_which_torchio_crashes_work(self, n, phantom):

@@ -73,13 +73,6 @@ class TestTrajectory:
         np.testing.assert_array_equal(shifts[50], 0)
         assert np.abs(shifts[0]).min() > 0
 
-    def test_measured_trace_is_replayed_on_its_own_clock(self):
-        table = np.zeros((3, 6))
-        table[1, 3] = np.pi / 180
-        trajectory = Trajectory.from_table(table, times=[10, 13, 20], radians=True)
-        np.testing.assert_allclose(trajectory.times, [0, 0.3, 1])
-        assert trajectory.rotation_deg[1, 0] == pytest.approx(1.0)
-
     @pytest.mark.parametrize(
         ("times", "shape", "message"),
         [

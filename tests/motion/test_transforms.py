@@ -143,6 +143,12 @@ class TestPaper:
         with pytest.raises(ValueError, match="translation_mm"):
             make(range_mm=(4, 2))
 
+    @pytest.mark.parametrize("make", [RandomImageMotion, RandomKSpaceMotion])
+    @pytest.mark.parametrize("option", ["axes", "keep_centre"])
+    def test_misspelt_options_are_refused(self, make, option):
+        with pytest.raises(TypeError, match=option):
+            make(**{option: 1})
+
     def test_torchio_order_has_no_signs(self):
         with pytest.raises(ValueError, match="signed=False"):
             RandomImageMotion(torchio_order=True)
