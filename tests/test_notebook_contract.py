@@ -60,8 +60,8 @@ def tree(cell: dict) -> ast.AST:
     return ast.parse(text(cell))
 
 
-def test_the_six_notebooks_are_there():
-    assert [path.name[:2] for path in PATHS] == ["01", "02", "03", "04", "05", "06"]
+def test_the_seven_notebooks_are_there():
+    assert [path.name[:2] for path in PATHS] == ["01", "02", "03", "04", "05", "06", "07"]
 
 
 @each

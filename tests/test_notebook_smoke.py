@@ -19,6 +19,7 @@ TABLES = (
     *("timing", "agreement", "mcnemar", "scoreboard", "paper_audit"),
 )
 PUBLISHED = ("table_1", "table_2", "table_3", "table_4", "table_a1", "table_a2", "table_a3")
+RATED = ("table_sites", "table_transfer", "table_thresholds", "table_mr_art")
 FIGURES = ("fig_1", "fig_2", "fig_3", "fig_a1", "fig_a2")
 METHODS = ("annotators", "fine_tuned", "research_only", "from_scratch")
 METHODS += ("forest_research", "forest_clinical")
@@ -55,7 +56,7 @@ def folder(first):
 
 
 class TestTables:
-    @pytest.mark.parametrize("name", TABLES)
+    @pytest.mark.parametrize("name", [*TABLES, *RATED])
     def test_it_is_written_with_rows(self, folder, name):
         assert len(pd.read_csv(folder / "tables" / f"{name}.csv")) > 0
 
@@ -102,7 +103,7 @@ class TestPredictions:
 
     def test_every_kind_of_experiment_is_there(self, rows):
         kinds = set(rows["experiment"].str.partition("/")[0])
-        assert {"pretrain", "control", "warehouse"} <= kinds
+        assert {"pretrain", "control", "warehouse", "ratings"} <= kinds
 
     @pytest.mark.parametrize("method", METHODS)
     def test_both_tasks_are_predicted_by_each_method(self, rows, method):
@@ -162,7 +163,7 @@ class TestRun:
     def test_the_same_call_again_runs_nothing(self, first):
         again = study(first[0])
         assert again.returncode == 0
-        assert "profile smoke: 0 of 6 notebooks to run" in again.stdout
+        assert "profile smoke: 0 of 7 notebooks to run" in again.stdout
 
     def test_it_says_nothing_on_the_error_stream(self, first):
         assert first[1].stderr == ""

@@ -1,4 +1,9 @@
-"""MR-ART's rated scans go in; models judged on unseen subjects and their confounds come out."""
+"""Forests on MR-ART (Nárai et al., Scientific Data 2022): real motion, judged by subject.
+
+148 volunteers were scanned still and while nodding on request, and neuroradiologists graded each
+scan. Who is told to nod, nods: the protocol's name is therefore a baseline of its own, and severe
+motion is judged once more among the head-motion scans alone.
+"""
 
 from __future__ import annotations
 
@@ -7,77 +12,61 @@ import pandas as pd
 
 from motionlib.cohorts.ratings import measure_names
 from motionlib.compute.engines import raise_failures, submit
-from motionlib.iqms.forest import N_ITER, cross_validated
+from motionlib.files import PACKAGE
+from motionlib.iqms.forest import N_ITER, cross_validated, named_predictions
 from motionlib.metrics import METRICS, classification_metrics
 from motionlib.stats.intervals import bootstrap_ci
-from motionlib.tasks import select_task
+from motionlib.tasks import TASK_GRADES, select_task
 
 ABSENT = "MR-ART's tables are not here: motionlib fetch mr-art DEST --subset tables"
-
-# Measured elsewhere with the same tables and folds by subject; the mean over outer seeds where
-# there is one. "within" are severe motion's figures among the head-motion scans.
-REFERENCE = pd.DataFrame(
-    [
-        ("mov01vs2", "forest", 0.901, 0.962),
-        ("mov01vs2", "search", 0.901, 0.963),
-        ("mov01vs2", "boosting", 0.890, 0.959),
-        ("mov01vs2", "protocol", 0.756, np.nan),
-        ("mov01vs2 within", "forest", 0.826, 0.911),
-        ("mov0vs1", "forest", 0.825, 0.875),
-        ("mov0vs1", "search", 0.821, 0.874),
-        ("mov0vs1", "boosting", 0.810, 0.868),
-        ("mov0vs1", "protocol", 0.833, np.nan),
-    ],
-    columns=["task", "model", "reference_balanced_accuracy", "reference_auc"],
-)
+TOLD = {  # protocols that are called motion by their name alone
+    "mov01vs2": ("headmotion2",),
+    "mov0vs1": ("headmotion1", "headmotion2"),
+}
+# Figures of a computation apart from this package, on the same tables with folds by subject; the
+# mean over outer seeds where there were several.
+REFERENCE = PACKAGE.parent / "data_manifests" / "mr_art_reference.csv"
 
 
-def repeat_models(
-    table: pd.DataFrame,
-    names,
-    task: str,
-    *,
-    models,
-    seeds,
-    n_iter: int = N_ITER,
-    engine: str = "inline",
-    label: str = "mr-art",
+def predict_mr_art(
+    table: pd.DataFrame | None, *, models, seeds, n_iter: int = N_ITER, engine: str = "inline"
 ) -> pd.DataFrame:
-    """Predict every scan by models that never saw its subject, once per outer seed.
+    """Predict severe and mild motion by every model, and by the protocol's name.
 
     Parameters
     ----------
-    table : DataFrame
-        ``scan_id participant_id motion_grade`` and the measures.
-    names : sequence of str
-        The measures used.
-    task : {"mov01vs2", "mov0vs1"}
-        Severe or mild motion.
+    table : DataFrame or None
+        From :func:`motionlib.cohorts.ratings.read_mr_art`; None gives no predictions.
     models : sequence of str
-        Of :func:`forest.cross_validated`; ``a+b`` averages two.
+        Of :func:`motionlib.iqms.forest.cross_validated`.
     seeds : sequence of int
-        Each draws its own folds.
+        Each draws its own folds by subject, and every scan is predicted once per seed.
     n_iter : int, default=300
         Combinations tried by the model ``search``, anew inside each outer fold.
     engine : str, default="inline"
-        Where to compute.
-    label : str
-        Data set, written into ``experiment``.
+        Where to compute; see :func:`motionlib.compute.engines.submit`.
 
     Returns
     -------
     DataFrame
-        Columns of ``predictions.csv``, and ``seed``.
+        Columns of ``predictions.csv``, and ``seed`` (-1 for the protocol, which has none).
     """
-    scans = select_task(table, task)
-    X, y, groups = scans[list(names)], scans["y_true"], scans["participant_id"]
-    X, y, groups = X.to_numpy(float), y.to_numpy(), groups.to_numpy()
-    items = [(X, y, groups, model, int(s), n_iter) for model in models for s in seeds]
-    found = raise_failures(submit(_predict, items, engine=engine, label=f"{label} {task}"))
-    parts = [
-        _waist(scans, f"ratings/{label}/{item[3]}", task, item[3], rows).assign(seed=item[4])
-        for item, rows in zip(items, found, strict=True)
-    ]
+    if table is None:
+        return pd.DataFrame()
+    names = measure_names(table)
+    parts = []
+    for task in TASK_GRADES:
+        scans = select_task(table, task)
+        arrays = (
+            scans[names].to_numpy(float),
+            scans["y_true"].to_numpy(),
+            scans["participant_id"].to_numpy(),
+        )
+        items = [(*arrays, model, int(seed), n_iter) for model in models for seed in seeds]
+        rows = raise_failures(submit(_predict, items, engine=engine, label=f"mr-art {task}"))
+        for (*_, model, seed, _), part in zip(items, rows, strict=True):
+            parts.append(_named(scans, part, task, model).assign(seed=seed))
+        parts.append(_named(scans, protocol_alone(scans, task), task, "protocol").assign(seed=-1))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -86,210 +75,87 @@ def _predict(item: tuple) -> pd.DataFrame:
     return cross_validated(X, y, groups, model, seed=seed, n_iter=n_iter)
 
 
-def _waist(scans, experiment: str, task: str, model: str, rows: pd.DataFrame) -> pd.DataFrame:
-    """Columns of ``predictions.csv`` for out-of-fold rows."""
-    return pd.DataFrame(
-        {
-            "experiment": experiment,
-            "task": task,
-            "model": model,
-            "fold": rows["fold"].to_numpy(),
-            "scan_id": scans["scan_id"].to_numpy(),
-            "participant_id": scans["participant_id"].to_numpy(),
-            "y_true": rows["y_true"].to_numpy(),
-            "score": np.round(rows["score"].to_numpy(), 12),
-            "y_pred": rows["y_pred"].to_numpy(),
-        }
+def _named(scans: pd.DataFrame, rows: pd.DataFrame, task: str, model: str) -> pd.DataFrame:
+    return named_predictions(
+        scans, rows, experiment=f"ratings/mr-art/{model}", task=task, model=model
     )
 
 
-def both_tasks(art, *, models, seeds, n_iter: int, engine: str = "inline") -> list[pd.DataFrame]:
-    """Severe and mild motion by every model, the nested search and the protocol's name.
-
-    Severe motion's predictions come once more, for the head-motion scans alone.
-
-    Parameters
-    ----------
-    art : DataFrame or None
-        From :func:`motionlib.cohorts.ratings.read_mr_art`; None gives no predictions.
-    models, seeds, n_iter, engine
-        As in :func:`repeat_models`.
-    """
-    if art is None:
-        return []
-    parts = []
-    for task in ("mov01vs2", "mov0vs1"):
-        parts.append(
-            repeat_models(
-                art, measure_names(art), task, models=models, seeds=seeds,
-                n_iter=n_iter, engine=engine,
-            )
-        )  # fmt: skip
-        parts.append(protocol_alone(art, task))
-    return [*parts, among(parts[0], art[art["protocol"] != "standard"])]
+def protocol_alone(scans: pd.DataFrame, task: str) -> pd.DataFrame:
+    """Predict from the instruction to the subject alone (`TOLD`): no image, no measure."""
+    called = scans["protocol"].isin(TOLD[task]).astype(int)
+    return pd.DataFrame(
+        {"fold": -1, "y_true": scans["y_true"], "score": 1.0 * called, "y_pred": called}
+    )
 
 
-def among_told(art, *, models, seeds, engine: str = "inline") -> list[pd.DataFrame]:
-    """Severe motion among the head-motion scans only, by the mean of the models.
-
-    Trained on these scans alone, with all measures (``told``) and with each subject as its own
-    reference besides (``own``).
-
-    Parameters
-    ----------
-    art, models, seeds, engine
-        As in :func:`both_tasks`.
-    """
-    if art is None:
-        return []
-    names = measure_names(art)
-    own, own_names = with_own_reference(art, names)
-    told = own[own["protocol"] != "standard"]
-    parts = []
-    for label, columns in (("told", names), ("own", own_names)):
-        found = repeat_models(
-            told, columns, "mov01vs2", models=["+".join(models)], seeds=seeds, engine=engine,
-            label=f"mr-art-{label}",
-        )  # fmt: skip
-        parts.append(found.assign(model=f"{label}: {' + '.join(models)}"))
-    return parts
-
-
-def protocol_alone(table: pd.DataFrame, task: str) -> pd.DataFrame:
-    """Predict from the instruction to the subject alone: no image, no measure.
-
-    Severe: headmotion2 is called severe. Mild: either head-motion protocol is called mild.
-    """
-    scans = select_task(table, task)
-    told = ["headmotion2"] if task == "mov01vs2" else ["headmotion1", "headmotion2"]
-    called = scans["protocol"].isin(told).astype(int)
-    rows = pd.DataFrame({"fold": -1, "y_true": scans["y_true"], "score": 1.0 * called})
-    rows = rows.assign(y_pred=called)
-    return _waist(scans, "ratings/mr-art/protocol", task, "protocol", rows).assign(seed=-1)
-
-
-def single_measures(table: pd.DataFrame, names, task: str, *, seed: int) -> pd.DataFrame:
-    """Cross-validate one threshold on each measure alone.
-
-    Parameters
-    ----------
-    table, names, task
-        As in :func:`repeat_models`.
-    seed : int
-        Of the folds.
-
-    Returns
-    -------
-    DataFrame
-        ``measure balanced_accuracy``, best first. The best of many is an optimistic figure.
-    """
-    scans = select_task(table, task)
-    y, groups = scans["y_true"].to_numpy(), scans["participant_id"].to_numpy()
-    rows = []
-    for name in names:
-        found = cross_validated(scans[[name]].to_numpy(float), y, groups, "stump", seed=seed)
-        judged = classification_metrics(y, found["score"], y_pred=found["y_pred"])
-        rows.append({"measure": name, "balanced_accuracy": judged["balanced_accuracy"]})
-    table = pd.DataFrame(rows).sort_values("balanced_accuracy", ascending=False, kind="stable")
-    return table.reset_index(drop=True)
-
-
-def summarise(predictions: pd.DataFrame, *, n_boot: int = 1000, seed: int = 0) -> pd.DataFrame:
-    """Judge repeated predictions: mean and SD over outer seeds, interval over subjects.
+def judge_mr_art(
+    predictions: pd.DataFrame,
+    table: pd.DataFrame | None,
+    *,
+    n_boot: int = 1000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Judge the models beside the reference figures; without predictions, say why.
 
     Parameters
     ----------
     predictions : DataFrame
-        From :func:`repeat_models` or :func:`protocol_alone`.
-    n_boot : int, default=1000
-        Draws of subjects for the interval, taken on the first seed.
-    seed : int
-        Of the draws.
+        From :func:`predict_mr_art`.
+    table : DataFrame or None
+        MR-ART, as given to it: its ``protocol`` tells the head-motion scans.
+    n_boot, seed : int
+        Draws of subjects for the intervals, taken on the first outer seed.
 
     Returns
     -------
     DataFrame
-        One row per task and model: ``n n_positive n_seeds``, each metric's ``_mean`` and ``_sd``,
-        and ``_low`` and ``_high`` of balanced accuracy and AUC.
+        One row per task and model: ``n n_positive n_seeds``, each metric's ``_mean`` and ``_sd``
+        over outer seeds, ``_low`` and ``_high`` of balanced accuracy and AUC, the reference and
+        the difference from it. Task ``mov01vs2 within`` is severe motion among head-motion scans.
     """
-    rows = []
-    for (task, model), part in predictions.groupby(["task", "model"], sort=False):
-        judged = pd.DataFrame(
-            [
-                classification_metrics(one["y_true"], one["score"], y_pred=one["y_pred"])
-                for _, one in part.groupby("seed")
-            ]
+    if predictions.empty:
+        return pd.DataFrame({"task": list(TASK_GRADES), "reason": ABSENT})
+    told = table.loc[table["protocol"] != "standard", "scan_id"]
+    severe = predictions[(predictions["task"] == "mov01vs2") & (predictions["model"] != "protocol")]
+    within = severe[severe["scan_id"].isin(told)].assign(task="mov01vs2 within")
+    judged = [
+        {"task": task, "model": model, **_summarise(rows, n_boot=n_boot, seed=seed)}
+        for (task, model), rows in pd.concat([predictions, within]).groupby(
+            ["task", "model"], sort=False
         )
-        row = {"task": task, "model": model, "n": judged["n"][0]}
-        row |= {"n_positive": judged["n_positive"][0], "n_seeds": len(judged)}
-        first = part[part["seed"] == part["seed"].min()]
-        for metric in METRICS:
-            row[f"{metric}_mean"] = judged[metric].mean()
-            row[f"{metric}_sd"] = judged[metric].std(ddof=0) if len(judged) > 1 else np.nan
-            if metric in ("balanced_accuracy", "auc"):
-                interval = bootstrap_ci(
-                    first["y_true"], first["score"], first["participant_id"], metric=metric,
-                    y_pred=first["y_pred"], n_boot=n_boot, seed=seed,
-                )  # fmt: skip
-                row[f"{metric}_low"], row[f"{metric}_high"] = interval.low, interval.high
-        rows.append(row)
-    return pd.DataFrame(rows)
-
-
-def with_own_reference(table: pd.DataFrame, names) -> tuple[pd.DataFrame, list[str]]:
-    """Add each measure's distance from the mean of the subject's own scans.
-
-    Parameters
-    ----------
-    table : DataFrame
-        ``participant_id`` and the measures; all scans of each subject. No label is read.
-    names : sequence of str
-        The measures.
-
-    Returns
-    -------
-    table : DataFrame
-        With one more column per measure, ``<name>_own``, in units of the measure's SD.
-    names : list of str
-        Old and new measures.
-    """
-    measures = table[list(names)].astype(float)
-    own = measures - measures.groupby(table["participant_id"]).transform("mean")
-    own = (own / measures.std()).add_suffix("_own")
-    joined = pd.concat([table, own], axis=1).copy()  # one block per kind of column
-    return joined, [*names, *own.columns]
-
-
-def among(predictions: pd.DataFrame, scans: pd.DataFrame) -> pd.DataFrame:
-    """Keep the predictions of some scans; their name in ``task`` says so."""
-    kept = predictions[predictions["scan_id"].isin(scans["scan_id"])]
-    return kept.assign(task=kept["task"] + " within")
-
-
-def beside_reference(summary: pd.DataFrame) -> pd.DataFrame:
-    """Put the reference figures and the differences beside ours, where there are any."""
-    joined = summary.merge(REFERENCE, on=["task", "model"], how="left")
+    ]
+    summary = pd.DataFrame(judged).merge(pd.read_csv(REFERENCE), on=["task", "model"], how="left")
     for metric in ("balanced_accuracy", "auc"):
-        joined[f"{metric}_difference"] = joined[f"{metric}_mean"] - joined[f"reference_{metric}"]
-    return joined
+        summary[f"{metric}_difference"] = summary[f"{metric}_mean"] - summary[f"reference_{metric}"]
+    return summary
 
 
-def judge(parts: list[pd.DataFrame], *, n_boot: int = 1000, seed: int = 0) -> pd.DataFrame:
-    """Summarise all predictions beside the reference; without any, one row that says why.
+def _summarise(rows: pd.DataFrame, *, n_boot: int, seed: int) -> dict:
+    """Mean and SD over outer seeds, intervals over subjects, of one model on one task."""
+    judged = pd.DataFrame(
+        [
+            classification_metrics(part["y_true"], part["score"], y_pred=part["y_pred"])
+            for _, part in rows.groupby("seed")
+        ]
+    )
+    summary = {"n": judged["n"][0], "n_positive": judged["n_positive"][0], "n_seeds": len(judged)}
+    first = rows[rows["seed"] == rows["seed"].min()]
+    for metric in METRICS:
+        summary[f"{metric}_mean"] = judged[metric].mean()
+        summary[f"{metric}_sd"] = judged[metric].std(ddof=0) if len(judged) > 1 else np.nan
+        if metric in ("balanced_accuracy", "auc"):
+            interval = bootstrap_ci(
+                first["y_true"], first["score"], first["participant_id"], metric=metric,
+                y_pred=first["y_pred"], n_boot=n_boot, seed=seed,
+            )  # fmt: skip
+            summary[f"{metric}_low"], summary[f"{metric}_high"] = interval.low, interval.high
+    return summary
 
-    Parameters
-    ----------
-    parts : list of DataFrame
-        From :func:`both_tasks` and :func:`among_told`; empty where the tables are missing.
-    n_boot, seed
-        As in :func:`summarise`.
-    """
-    if not parts:
-        return pd.DataFrame({"task": ["mov01vs2", "mov0vs1"], "reason": [ABSENT, ABSENT]})
-    return beside_reference(summarise(pd.concat(parts), n_boot=n_boot, seed=seed))
 
-
-def first_seed(parts: list[pd.DataFrame]) -> list[pd.DataFrame]:
-    """Rows for ``predictions.csv``: the first outer seed's, and no subset twice."""
-    whole = [part for part in parts if not part["task"].str.contains(" ").any()]
-    return [part[part["seed"] == part["seed"].min()].drop(columns="seed") for part in whole]
+def first_seed(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Rows for ``predictions.csv``: each model's first outer seed."""
+    if predictions.empty:
+        return predictions
+    first = predictions.groupby(["task", "model"])["seed"].transform("min")
+    return predictions[predictions["seed"] == first].drop(columns="seed")

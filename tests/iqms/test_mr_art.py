@@ -1,10 +1,10 @@
-"""MR-ART-like scans: subjects kept whole, confounds shown, reasons where tables are missing."""
+"""MR-ART-like scans: subjects kept whole, the protocol beside, reasons where tables are missing."""
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from motionlib.iqms import mr_art
+from motionlib.iqms import forest, mr_art
 from motionlib.predictions import check_predictions
 
 
@@ -24,61 +24,39 @@ def art(rng) -> pd.DataFrame:
     )  # fmt: skip
 
 
-def test_repeats_keep_subjects_whole_and_change_the_folds(art):
-    rows = mr_art.repeat_models(
-        art, ["cjv", "fber"], "mov01vs2", models=["logistic", "stump"], seeds=[0, 1]
-    )
-    assert rows.groupby(["model", "seed"]).size().tolist() == [90] * 4
-    assert rows.groupby(["model", "seed", "participant_id"]).fold.nunique().max() == 1
-    one, two = (rows[(rows.seed == s) & (rows.model == "logistic")].fold for s in (0, 1))
+def test_repeats_keep_subjects_whole_and_change_the_folds(art, monkeypatch):
+    few = {**forest.SEARCH_SPACE, "n_estimators": (2, 4)}
+    monkeypatch.setattr(forest, "SEARCH_SPACE", few)
+    rows = mr_art.predict_mr_art(art, models=["logistic", "search"], seeds=[0, 1], n_iter=1)
+    severe = rows[(rows.task == "mov01vs2") & (rows.model != "protocol")]
+    assert severe.groupby(["model", "seed"]).size().tolist() == [90] * 4
+    assert severe.groupby(["model", "seed", "participant_id"]).fold.nunique().max() == 1
+    one, two = (severe[(severe.seed == s) & (severe.model == "logistic")].fold for s in (0, 1))
     assert one.tolist() != two.tolist()
 
 
-def test_models_joined_by_a_plus_are_averaged(art):
-    models = ["logistic", "stump", "logistic+stump"]
-    rows = mr_art.repeat_models(art, ["cjv", "fber"], "mov0vs1", models=models, seeds=[3])
-    score = rows.pivot(index="scan_id", columns="model", values="score")
-    mean = (score["logistic"] + score["stump"]) / 2
-    np.testing.assert_allclose(score["logistic+stump"], mean, atol=1e-9)
-
-
 def test_the_protocol_alone_predicts_from_its_name(art):
-    rows = mr_art.protocol_alone(art, "mov0vs1").set_index("scan_id")
-    kept = art[art.motion_grade < 2].set_index("scan_id")
-    assert (rows.y_pred == (kept.protocol != "standard")).all()
-    assert (rows.y_true == kept.motion_grade).all()
+    mild = art[art.motion_grade < 2].rename(columns={"motion_grade": "y_true"})
+    rows = mr_art.protocol_alone(mild, "mov0vs1")
+    assert (rows.y_pred == (mild.protocol != "standard")).all()
+    assert (rows.y_true == mild.y_true).all()
 
 
-def test_a_subject_s_own_reference_removes_its_level(art):
-    table, names = mr_art.with_own_reference(art, ["cjv"])
-    assert names == ["cjv", "cjv_own"]
-    assert table.groupby("participant_id").cjv_own.mean().abs().max() < 1e-12
-    shifted = art.assign(cjv=art.cjv + 5 * (art.participant_id == "sub-3"))
-    other, _ = mr_art.with_own_reference(shifted, ["cjv"])
-    ratio = (other.cjv_own / table.cjv_own).dropna()
-    assert ratio.std() < 1e-9
-
-
-def test_all_parts_make_one_table_beside_the_reference_and_valid_predictions(art):
-    options = {"models": ["logistic"], "seeds": range(2)}
-    parts = mr_art.both_tasks(art, n_iter=1, **options) + mr_art.among_told(art, **options)
-    table = mr_art.judge(parts, n_boot=30).set_index(["task", "model"])
+def test_one_table_holds_all_beside_the_reference_and_predictions_are_valid(art):
+    predictions = mr_art.predict_mr_art(art, models=["logistic"], seeds=[0, 1])
+    table = mr_art.judge_mr_art(predictions, art, n_boot=30).set_index(["task", "model"])
     assert table.loc[("mov0vs1", "protocol"), "reference_balanced_accuracy"] == 0.833
     assert table.loc[("mov01vs2 within", "logistic"), "n"] == 60
-    assert table.loc[("mov01vs2", "own: logistic"), "n"] == 60
+    assert ("mov01vs2 within", "protocol") not in table.index
+    assert table.n_seeds.to_dict()["mov01vs2", "logistic"] == 2
     assert (table.auc_low.fillna(0) <= table.auc_high.fillna(1)).all()
-    rows = pd.concat(mr_art.first_seed(parts), ignore_index=True)
+    rows = mr_art.first_seed(predictions)
     assert len(check_predictions(rows)) == len(rows)
-    assert not rows.task.str.contains("within").any()
+    assert set(rows.model) == {"logistic", "protocol"}
 
 
 def test_without_tables_the_result_says_why():
-    assert mr_art.both_tasks(None, models=["logistic"], seeds=[0], n_iter=1) == []
-    table = mr_art.judge(mr_art.among_told(None, models=["logistic"], seeds=[0]))
+    predictions = mr_art.predict_mr_art(None, models=["logistic"], seeds=[0])
+    table = mr_art.judge_mr_art(predictions, None)
     assert table.reason.str.contains("motionlib fetch mr-art").all()
-
-
-def test_single_measures_are_ranked(art):
-    table = mr_art.single_measures(art, ["efc", "fber"], "mov01vs2", seed=0)
-    assert table.measure.tolist() == ["fber", "efc"]
-    assert table.balanced_accuracy[0] > 0.65
+    assert mr_art.first_seed(predictions).empty
