@@ -22,7 +22,7 @@ from motionlib.figures.theme import (
 from motionlib.metrics import classification_metrics, roc
 from motionlib.predictions import check_labels, combine_folds
 from motionlib.stats.intervals import bootstrap_ci
-from motionlib.stats.rates import control_rates, learning_curve
+from motionlib.stats.rates import learning_curve
 
 TASK_ORDER = ("mov01vs2", "mov0vs1")
 FARTHEST = -42.0  # log10 of p; what lies beyond is written, not drawn
@@ -225,40 +225,35 @@ def _bars(values, low, high) -> np.ndarray:
 
 
 @styled
-def plot_controls(predictions: pd.DataFrame, *, n_boot: int = 1000, seed: int = 0):
+def plot_controls(rates: pd.DataFrame):
     """Draw how often clean, altered and moved scans are called motion, for each recipe.
 
     Parameters
     ----------
-    predictions : DataFrame
-        As for `control_rates`, or its result.
-    n_boot, seed : int
-        Draws of patients for the intervals.
+    rates : DataFrame
+        From `stats.controls_table`.
 
     Returns
     -------
     Figure
         One panel a site; controls without motion above the line, with motion below.
     """
-    rates = predictions
-    if "rate" not in rates:
-        rates = control_rates(predictions, n_boot=n_boot, seed=seed)
-    controls = sorted(rates["control"].unique(), key=lambda name: name.startswith("motion"))
-    controls = list(dict.fromkeys(controls))
-    sites, recipes = list(rates["site"].unique()), list(rates["recipe"].unique())
+    controls = list(rates.sort_values("still", ascending=False, kind="stable")["control"].unique())
+    sites = sorted(rates["site"].unique(), key=lambda name: name != "same site")
+    recipes = list(rates["recipe"].unique())
     figure, axes = new_figure(
         1.6 + 3.6 * len(sites), 1.4 + 0.42 * len(controls), len(sites), sharey=True
     )
-    n_still = sum(not name.startswith("motion") for name in controls)
+    n_still = rates.loc[rates["still"], "control"].nunique()
     for each, site in zip(axes[0], sites, strict=True):
         for number, recipe in enumerate(recipes):
             part = rates[(rates["site"] == site) & (rates["recipe"] == recipe)]
             if part.empty:
                 continue
             place = part["control"].map(controls.index) + 0.16 * (number - (len(recipes) - 1) / 2)
-            bars = _bars(part["rate"], part["low"], part["high"])
+            bars = _bars(part["called_motion"], part["low"], part["high"])
             each.errorbar(
-                part["rate"],
+                part["called_motion"],
                 place,
                 xerr=bars,
                 color=COLOURS[number],
@@ -269,7 +264,7 @@ def plot_controls(predictions: pd.DataFrame, *, n_boot: int = 1000, seed: int = 
             )
         each.axhline(n_still - 0.5, color="#555555", linewidth=0.8)
         each.set(xlim=(-0.03, 1.03), xlabel="fraction called motion")
-        each.set_title(title_of(site) if site else "own site")
+        each.set_title(title_of(site))
     axes[0, 0].set_yticks(range(len(controls)), [name.replace("_", " ") for name in controls])
     axes[0, 0].set_ylim(len(controls) - 0.5, -0.5)
     figure.legend(

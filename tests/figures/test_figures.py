@@ -14,7 +14,7 @@ from motionlib.cohorts.selection import count_scans
 from motionlib.figures import cohort, results
 from motionlib.figures.cohort import to_ras
 from motionlib.figures.theme import COLOURS, DASHES, MARKERS
-from motionlib.stats.rates import control_rates, learning_curve
+from motionlib.stats.rates import controls_table
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def every_figure(predictions) -> dict:
         "roc": results.plot_roc(warehouse, n_boot=20),
         "calibration": results.plot_calibration(named(predictions, ["a"])),
         "confusion": results.plot_confusion([0, 0, 1, 1], [0, 1, 1, 1]),
-        "controls": results.plot_controls(controls, n_boot=20),
+        "controls": results.plot_controls(controls_table(controls, n_boot=20)),
         "curve": results.plot_learning_curve(curve, n_boot=20),
         "flow": cohort.plot_flow(flow),
         "severity": results.plot_score_by_severity(scores),
@@ -167,31 +167,11 @@ class TestSlices:
 
 
 class TestComparisons:
-    def test_controls_are_the_rate_called_motion(self, predictions):
-        rows = named(predictions, ["control/paper/clean", "control/recommended/clean/other-site"])
-        table = control_rates(rows, n_boot=20)
-        expected = (
-            rows.groupby(["experiment", "fold"])["y_pred"].mean().groupby("experiment").mean()
-        )
-        np.testing.assert_allclose(table["rate"], expected.to_numpy())
-        assert table["site"].tolist() == ["", "other-site"]
-
     def test_controls_without_motion_stand_above_those_with(self, predictions):
         names = [f"control/paper/{c}" for c in ("motion_2-4", "clean", "motion_4-6", "blurred")]
-        figure = results.plot_controls(named(predictions, names), n_boot=10)
+        figure = results.plot_controls(controls_table(named(predictions, names), n_boot=10))
         labels = [t.get_text() for t in figure.axes[0].get_yticklabels()]
         assert labels == ["clean", "blurred", "motion 2-4", "motion 4-6"]
-
-    def test_learning_curve_is_sorted_by_patients(self, predictions):
-        rows = named(predictions, ["labels/fine_tuned/90", "labels/fine_tuned/10", "labels/30"])
-        table = learning_curve(rows, n_boot=10).query("metric == 'auc'")
-        assert table["n_patients"].tolist() == [10, 30, 90]
-        assert (table["low"] <= table["mean"]).all()
-
-    @pytest.mark.parametrize("table", [control_rates, learning_curve])
-    def test_other_experiments_are_refused(self, predictions, table):
-        with pytest.raises(ValueError, match=r"no experiment named (control|labels)/"):
-            table(named(predictions, ["warehouse/from_scratch"]))
 
 
 class TestDiagrams:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score
 from statsmodels.stats.inter_rater import cohens_kappa
@@ -86,6 +86,7 @@ class TestWeightedKappa:
 class TestRaters:
     grades = pd.DataFrame({"a": [0, 1, 2, 2, 0, 1], "b": [0, 0, 2, 1, 1, 1]})
 
+    @settings(deadline=None)
     @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)), min_size=6, max_size=40))
     def test_consensus_by_maximum_flatters_every_pair_of_raters(self, pairs):
         grades = pd.DataFrame(pairs, columns=["a", "b"])
