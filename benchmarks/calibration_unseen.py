@@ -10,20 +10,20 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from motionlib.cohorts.virtual.cohort import make_cohort
-from motionlib.experiments import copies, trust
-from motionlib.experiments.cohort import _centre_all
-from motionlib.experiments.pretraining import read_prepared, rows_of
-from motionlib.files import read_json, write_table
-from motionlib.manifest import write_manifest
-from motionlib.predictions import average_scores
+from motionlib.experiments import trust
+from motionlib.experiments.cohort import Cohort, centre_scans, open_cohort
+from motionlib.experiments.copies import read_prepared, warehouse_set
+from motionlib.experiments.evaluation import Evaluation, evaluate_with_mean
+from motionlib.experiments.trainings import trained_folds
+from motionlib.files import write_table
 from motionlib.study.run import Run
-from motionlib.training.prediction import predict
 
 RESULTS = Path(__file__).parent / "results"
 EXPERIMENT = "warehouse/fine_tuned"
@@ -31,26 +31,21 @@ EXPERIMENT = "warehouse/fine_tuned"
 
 def unseen(demo: Run, place: Path, task: str, size: int, seed: int, engine: str) -> pd.DataFrame:
     """Rows of every fold's model and of their mean on a warehouse of another seed."""
-    spacing_mm = read_json(demo.cohort / "cohort.json")["spacing_mm"]
-    run = Run("01_data_selection", "unseen", seed, place, quiet=True)
+    spacing_mm = open_cohort(demo).spacing_mm
     made, _ = make_cohort(
-        run.cohort / "images", n_research=(0, 0, 0), n_real_motion=0, n_warehouse=size, seed=seed,
+        place / "images", n_research=(0, 0, 0), n_real_motion=0, n_warehouse=size, seed=seed,
         engine=engine,
     )  # fmt: skip
     made = made[made["role"] == "warehouse"].assign(role="test")
-    made = made.assign(path=[str(run.cohort / "images" / path) for path in made["path"]])
-    run.describe_cohort("More of the virtual warehouse.", key="unseen", spacing_mm=spacing_mm)
-    made, _ = _centre_all(run, made, "unseen", spacing_mm, engine)
-    made = made.assign(path=[str(Path(path).relative_to(run.cohort)) for path in made["path"]])
-    write_manifest(made, run.cohort / "manifest.tsv")
-    prepared = read_prepared(run, copies.warehouse_set(run, task))
-    folders = read_json(demo.models / f"{EXPERIMENT.replace('/', '_')}_{task}.json")
-    parts = [
-        rows_of(predict(demo.models / name, prepared), EXPERIMENT, task, "Conv5FC3", fold)
-        for fold, name in enumerate(folders)
-    ]
-    rows = pd.concat(parts, ignore_index=True)
-    return pd.concat([rows, average_scores(rows)], ignore_index=True)
+    made = made.assign(path=[str(place / "images" / path) for path in made["path"]])
+    cohort = Cohort(made, spacing_mm, "More of the virtual warehouse.", "unseen", seed, place)
+    folder = cohort.volume_path("any").parent
+    made, _ = centre_scans(made, folder, spacing_mm, engine)
+    cohort = replace(cohort, manifest=made)
+    prepared = read_prepared(cohort, warehouse_set(cohort, task))
+    folders = trained_folds(demo, EXPERIMENT, task, notebook="04")
+    evaluations = [Evaluation(EXPERIMENT, task, folder, prepared) for folder in folders]
+    return evaluate_with_mean(evaluations, engine=engine)
 
 
 def main() -> None:
@@ -64,7 +59,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
     demo = Run("04_fine_tuning", args.demo.name, 20, args.demo.parent, quiet=True)
-    held = trust.validation_scores(demo, EXPERIMENT, args.task)
+    held = trust.validation_scores(demo, open_cohort(demo), EXPERIMENT, args.task)
     if args.scores and args.scores.exists():
         rows = pd.read_csv(args.scores)
     else:

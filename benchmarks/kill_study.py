@@ -38,7 +38,7 @@ EACH = (  # patterns below the run's folder: a row each file
 )
 TOGETHER = (  # a row each pattern
     *("cohort/**/*", "cache/**/*", "models/*/spec.json", "models/*/model.json"),
-    *("models/*/weights.safetensors", "models/*/metrics.csv", "models/*.json"),
+    *("models/*/weights.safetensors", "models/*/metrics.csv", "models/trainings.csv"),
 )
 COLUMNS = {  # that hold durations, or are computed from them
     "timing.csv": ("seconds_ours", "ratio"),

@@ -15,7 +15,9 @@ import numpy as np
 import pandas as pd
 
 from motionlib.compute.engines import configure_cpu
-from motionlib.experiments.pretraining import pretrained, read_prepared
+from motionlib.experiments.cohort import open_cohort
+from motionlib.experiments.copies import read_prepared
+from motionlib.experiments.pretraining import pretrained
 from motionlib.files import read_json, write_table
 from motionlib.motion.recipes import SEVERITIES
 from motionlib.study.run import Run
@@ -83,11 +85,11 @@ def main() -> None:
     args = parser.parse_args()
     configure_cpu(threads=1)
     run = Run("02_simulation_comparison", args.profile, 20, args.runs, quiet=True)
-    work, rows = Path(args.work), []
+    cohort, work, rows = open_cohort(run), Path(args.work), []
     work.mkdir(parents=True, exist_ok=True)
     for severity in SEVERITIES:
         name = f"synthetic_kspace_{severity}_paper"
-        prepared = read_prepared(run, run.cache / f"{name}.tsv")
+        prepared = read_prepared(cohort, run.cache / f"{name}.tsv")
         folders = pretrained(run, "kspace", severity, "paper")
         specs = [read_json(folder / "spec.json") for folder in folders]
         known = [{field: spec[field] for field in FIELDS} | {"epochs": EPOCHS} for spec in specs]

@@ -15,8 +15,9 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from motionlib.compute.engines import configure_cpu
-from motionlib.experiments.cohort import grid_of
-from motionlib.experiments.pretraining import pretrained, read_prepared
+from motionlib.experiments.cohort import Cohort, open_cohort
+from motionlib.experiments.copies import read_prepared
+from motionlib.experiments.pretraining import pretrained
 from motionlib.files import read_json, seed_from, write_table
 from motionlib.motion import recipes
 from motionlib.study.run import Run
@@ -28,17 +29,17 @@ SIGNS = {"RAS": np.ones(3), "LPS": recipes.LPS}
 FIELDS = ("network", "fold", "epochs", "batch_size", "learning_rate", "seed", "task")
 
 
-def moved(run, rows: pd.DataFrame, sign: np.ndarray, folder: Path) -> pd.DataFrame:
+def moved(cohort: Cohort, rows: pd.DataFrame, sign: np.ndarray, folder: Path) -> pd.DataFrame:
     """Make the moved copies of a prepared manifest again, positive in other directions."""
     before, recipes.LPS = recipes.LPS, sign
-    affine, paths = grid_of(run).matrix, []
+    affine, paths = cohort.grid.matrix, []
     try:
         for row in rows.itertuples():
             path = Path(row.path)
             if row.y_true == 1:
                 scan, path = Path(row.original).stem, folder / f"{row.scan_id}.npy"
-                still = torch.from_numpy(np.load(run.cache / row.original).astype(np.float32))
-                rng = np.random.default_rng(seed_from(run.seed, scan, row.variant))
+                still = torch.from_numpy(np.load(cohort.cache / row.original).astype(np.float32))
+                rng = np.random.default_rng(seed_from(cohort.seed, scan, row.variant))
                 copy = recipes.make_variant(still, affine, row.variant, rng)
                 np.save(path, copy.numpy().astype(np.float16))
             paths.append(str(path.resolve()))
@@ -56,15 +57,16 @@ def main() -> None:
     parser.add_argument("--out", default="benchmarks/results/octant.csv")
     args = parser.parse_args()
     run = Run("02_simulation_comparison", args.profile, 20, args.runs, quiet=True)
-    prepared = read_prepared(run, run.cache / "synthetic_image_2-4_paper.tsv")
-    warehouse = read_prepared(run, run.cache / "warehouse_mov01vs2.tsv").query("role == 'test'")
+    cohort = open_cohort(run)
+    prepared = read_prepared(cohort, run.cache / "synthetic_image_2-4_paper.tsv")
+    warehouse = read_prepared(cohort, run.cache / "warehouse_mov01vs2.tsv").query("role == 'test'")
     specs = [read_json(f / "spec.json") for f in pretrained(run, "image", "2-4", "paper")]
     rows = []
     with configure_cpu(1):
         for name, sign in SIGNS.items():
             folder = Path(args.work) / name
             folder.mkdir(parents=True, exist_ok=True)
-            table = write_table(moved(run, prepared, sign, folder), folder / "prepared.tsv")
+            table = write_table(moved(cohort, prepared, sign, folder), folder / "prepared.tsv")
             for spec in specs:
                 same = {field: spec[field] for field in FIELDS}
                 found = predict(fit(TrainSpec(manifest=str(table), **same), folder), warehouse)

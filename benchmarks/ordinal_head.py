@@ -15,7 +15,9 @@ import pandas as pd
 import torch
 
 from motionlib.compute.engines import configure_cpu
-from motionlib.experiments import cohort, copies, pretraining
+from motionlib.experiments.cohort import Cohort, open_cohort
+from motionlib.experiments.copies import read_prepared, warehouse_set
+from motionlib.experiments.pretraining import pretrained
 from motionlib.files import seed_from, write_table
 from motionlib.stats.intervals import bootstrap_ci
 from motionlib.stats.paired import delong
@@ -60,14 +62,16 @@ def logits(network, store, rows) -> torch.Tensor:
     )
 
 
-def ordinal_scores(run: Run, prepared: pd.DataFrame, *, epochs: int) -> pd.DataFrame:
+def ordinal_scores(
+    run: Run, cohort: Cohort, prepared: pd.DataFrame, *, epochs: int
+) -> pd.DataFrame:
     """Scores of the test scans for both tasks, mean over the folds' networks."""
-    grade = cohort.manifest_of(run).set_index("scan_id")["motion_grade"]
+    grade = cohort.manifest.set_index("scan_id")["motion_grade"]
     grades = grade.loc[prepared["scan_id"]].to_numpy().astype(int)
     store = VolumeStore(prepared)
     trains, test = (prepared["role"] == "train").to_numpy(), (prepared["role"] == "test").to_numpy()
     found = []
-    for fold, source in enumerate(pretraining.pretrained(run, "image", "2-4", "paper")):
+    for fold, source in enumerate(pretrained(run, "image", "2-4", "paper")):
         held = trains & (prepared["fold"] == fold).to_numpy()
         rows = (np.flatnonzero(trains & ~held), np.flatnonzero(held))
         network = train(source, store, *rows, grades, epochs=epochs, seed=run.seed)
@@ -84,9 +88,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
     run = Run("04_fine_tuning", args.run.name, 20, args.run.parent, quiet=True)
-    prepared = pretraining.read_prepared(run, copies.warehouse_set(run, "mov01vs2"))
+    cohort = open_cohort(run)
+    prepared = read_prepared(cohort, warehouse_set(cohort, "mov01vs2"))
     with configure_cpu():
-        ordinal = ordinal_scores(run, prepared, epochs=args.epochs)
+        ordinal = ordinal_scores(run, cohort, prepared, epochs=args.epochs)
     rows = []
     for task, binary in (("mov01vs2", "freeze/all"), ("mov0vs1", "warehouse/fine_tuned")):
         own = run.predictions(binary, task=task)

@@ -5,13 +5,13 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "checks": ["called_motion", "coin_lesson", "mistakes", "occlude"],
-        "cohort": ["example_volumes", "grid_of", "manifest_of", "prepare_cohort", "research_rows"],
+        "checks": ["coin_lesson", "mistakes", "occlude", "positive_rate_by_severity"],
+        "cohort": ["Cohort", "open_cohort", "prepare_cohort"],
         "copies": ["synthetic_set"],
         "fine_tuning": [
             "FREEZE",
             "annotators",
-            "compare_ways",
+            "compare_starts",
             "free_weights",
             "freeze_study",
             "label_curve",
@@ -21,7 +21,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "pretraining": [
             "accuracy_by_model",
             "controls",
-            "each_volume",
             "forest_inputs",
             "learning_curves",
             "pretrain",

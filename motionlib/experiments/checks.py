@@ -1,35 +1,26 @@
-"""Scans of patients with several visits go in; what a leaky split pretends to find comes out."""
+"""Checks of the study: a leaky split, the motion that is missed, the places that decide."""
 
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import torch
+from sklearn.model_selection import GroupKFold, KFold, cross_val_score
+from sklearn.neighbors import KNeighborsClassifier
 
 from motionlib.compute.engines import default_device
-from motionlib.experiments import copies
-from motionlib.experiments.cohort import example_volumes
-from motionlib.experiments.pretraining import pretrained, read_prepared
-from motionlib.experiments.trainings import folds_of
+from motionlib.experiments.cohort import Cohort
+from motionlib.experiments.copies import control_set, read_prepared
+from motionlib.experiments.pretraining import pretrained
+from motionlib.experiments.trainings import trained_folds
 from motionlib.preprocess.images import zscore
 from motionlib.training.checkpoints import load_model
 from motionlib.training.prediction import predict_all
 
 BLOCKS = 8  # a scan is known by the means of 8x8x8 blocks: no detail, and still a fingerprint
 RUNGS = ("clean", "resampled", "motion_2-4", "motion_4-6", "motion_6-8")
-
-
-def fingerprint(volume) -> np.ndarray:
-    """Block means of a volume (I, J, K), z-scored: a coarse face of the scan, shape (512,)."""
-    means = volume
-    for axis in range(3):
-        parts = np.array_split(means, BLOCKS, axis=axis)
-        means = np.stack([part.mean(axis=axis) for part in parts], axis=axis)
-    flat = means.ravel()
-    return (flat - flat.mean()) / flat.std()
 
 
 def coin_lesson(volumes, patients, *, n_repeats: int = 20, n_folds: int = 5, seed: int = 0):
@@ -61,9 +52,6 @@ def coin_lesson(volumes, patients, *, n_repeats: int = 20, n_folds: int = 5, see
     -----
     Source: paper §III-D.1: the separation was made at the patient level.
     """
-    from sklearn.model_selection import GroupKFold, KFold, cross_val_score
-    from sklearn.neighbors import KNeighborsClassifier
-
     patients = np.asarray(patients)
     names, code = np.unique(patients, return_inverse=True)
     if len(names) == len(patients) or len(names) < n_folds:
@@ -71,7 +59,7 @@ def coin_lesson(volumes, patients, *, n_repeats: int = 20, n_folds: int = 5, see
             f"found {len(patients)} scans of {len(names)} patients; expected several visits of "
             f"some and at least {n_folds} patients"
         )
-    features = np.stack([fingerprint(np.asarray(v, dtype=float)) for v in volumes])
+    features = np.stack([_fingerprint(np.asarray(v, dtype=float)) for v in volumes])
     rows = []
     for repeat in range(n_repeats):
         rng = np.random.default_rng([seed, repeat])
@@ -89,19 +77,19 @@ def coin_lesson(volumes, patients, *, n_repeats: int = 20, n_folds: int = 5, see
     return pd.DataFrame(rows)
 
 
-def called_motion(run, simulator: str, networks, *, engine: str = "inline") -> pd.DataFrame:
+def positive_rate_by_severity(run, cohort: Cohort, simulator: str, networks) -> pd.DataFrame:
     """Share of the test scans that each network calls motion, by what was done to them.
 
     Parameters
     ----------
     run : motionlib.study.run.Run
         A run in which the networks are trained on motion of 2-4 mm, the paper's way.
+    cohort : Cohort
+        Its research test patients are scored.
     simulator : {"image", "kspace"}
         Of the motion that they were trained on.
     networks : sequence of str
         Architectures.
-    engine : str
-        Where scans are made and scored.
 
     Returns
     -------
@@ -109,58 +97,45 @@ def called_motion(run, simulator: str, networks, *, engine: str = "inline") -> p
         One row a network, one column a rung: false alarms on clean and on resampled scans, then
         sensitivity by the severity of the scan; means over folds, as fractions.
     """
-    prepared = {
-        rung: read_prepared(run, copies.control_set(run, rung, engine=engine)) for rung in RUNGS
-    }
-    asked = [
+    prepared = {rung: read_prepared(cohort, control_set(cohort, rung)) for rung in RUNGS}
+    cells = [
         (network, rung, folder)
         for network in networks
         for folder in pretrained(run, simulator, "2-4", "paper", network)
         for rung in RUNGS
     ]
-    pairs = [(folder, prepared[rung]) for _, rung, folder in asked]
-    scored = predict_all(pairs, device=default_device(), engine=engine)
-    found = pd.DataFrame(asked, columns=["model", "rung", "folder"])
-    found["called"] = [one["y_pred"].mean() for one in scored]
-    means = found.pivot_table("called", "model", "rung", aggfunc="mean", sort=False)
+    pairs = [(folder, prepared[rung]) for _, rung, folder in cells]
+    scored = predict_all(pairs, device=default_device(), engine=cohort.engine)
+    table = pd.DataFrame(cells, columns=["model", "rung", "folder"])
+    table["called"] = [scores["y_pred"].mean() for scores in scored]
+    means = table.pivot_table("called", "model", "rung", aggfunc="mean", sort=False)
     return means[list(RUNGS)].rename_axis(columns=None)
 
 
-@dataclass(frozen=True)
-class Occlusion:
-    """A scan, and how much its score falls when a place is hidden.
-
-    Attributes
-    ----------
-    volume, fall : ndarray, shape (I, J, K)
-        The scan, and the fall of the score at every voxel.
-    affine : ndarray, shape (4, 4)
-        Of the study grid.
-    labels : tuple of str
-        What the two are.
-    """
-
-    volume: np.ndarray
-    fall: np.ndarray
-    affine: np.ndarray
-    labels: tuple[str, str]
-
-
-def occlude(run, task: str, experiment="warehouse/fine_tuned", *, cube_vox: int = 8) -> Occlusion:
+def occlude(
+    run, cohort: Cohort, task: str, experiment: str = "warehouse/fine_tuned", *, cube_vox: int = 8
+) -> tuple[list[np.ndarray], list[str]]:
     """Hide one cube after the other of the severe scan that the networks are surest of.
 
     The hidden voxels get the volume's mean, which is zero after z-scoring.  The fold whose model
     gave the highest score looks.
+
+    Returns
+    -------
+    volumes : list of 2 ndarray, shape (I, J, K)
+        The scan, and the fall of the score at every voxel when it is hidden.
+    labels : list of 2 str
+        What the two are.
     """
     rows = run.predictions(experiment, task=task)
     rows = rows[(rows["fold"] >= 0) & (rows["y_true"] == 1)]
     surest = rows.loc[rows["score"].idxmax()]
-    folders = folds_of(run, f"{experiment.replace('/', '_')}_{task}", notebook="04")
+    folders = trained_folds(run, experiment, task, notebook="04")
     device = default_device()
     network = load_model(folders[int(surest["fold"])], device=device).network
-    (volume,), affine = example_volumes(run, [surest["scan_id"]])
+    (volume,) = cohort.volumes([surest["scan_id"]])
     scored = torch.from_numpy(zscore(volume))[None, None].to(device)
-    corners = list(itertools.product(*(range(0, n, cube_vox) for n in volume.shape)))
+    corners = itertools.product(*(range(0, n, cube_vox) for n in volume.shape))
     fall = np.zeros(volume.shape, np.float32)
     with torch.inference_mode():
         whole = network(scored).softmax(1)[0, 1].item()
@@ -169,8 +144,8 @@ def occlude(run, task: str, experiment="warehouse/fine_tuned", *, cube_vox: int 
             hidden = scored.clone()
             hidden[(0, 0, *place)] = 0
             fall[place] = whole - network(hidden).softmax(1)[0, 1].item()
-    labels = (f"scan, score {whole:.2f}", "fall of the score when hidden")
-    return Occlusion(volume, np.clip(fall, 0, None), affine, labels)
+    labels = [f"scan, score {whole:.2f}", "fall of the score when hidden"]
+    return [volume, np.clip(fall, 0, None)], labels
 
 
 def mistakes(predictions: pd.DataFrame, experiment: str, task: str) -> pd.DataFrame:
@@ -186,3 +161,13 @@ def mistakes(predictions: pd.DataFrame, experiment: str, task: str) -> pd.DataFr
     return pair.assign(
         label=[f"{w}, score {s:.2f}" for w, s in zip(words, pair["score"], strict=True)]
     )
+
+
+def _fingerprint(volume) -> np.ndarray:
+    """Block means of a volume (I, J, K), z-scored: a coarse face of the scan, shape (512,)."""
+    means = volume
+    for axis in range(3):
+        parts = np.array_split(means, BLOCKS, axis=axis)
+        means = np.stack([part.mean(axis=axis) for part in parts], axis=axis)
+    flat = means.ravel()
+    return (flat - flat.mean()) / flat.std()

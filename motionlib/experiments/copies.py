@@ -1,6 +1,7 @@
-"""A run with a cohort goes in; its prepared manifests (training sets, tests, controls) come out.
+"""Prepared manifests: which copies of which scans a network trains on or is tested on.
 
-A prepared manifest lists volumes on the study grid with their label; each copy is made once.
+A prepared manifest lists volumes on the study grid with their label, paths relative to the cache.
+Every copy is made once and kept; its bits depend on the seed, the scan and the variant alone.
 """
 
 from __future__ import annotations
@@ -9,16 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 
 from motionlib import compute
-from motionlib.experiments.cohort import (
-    clean_path,
-    corrupted_half,
-    grid_of,
-    manifest_of,
-    research_rows,
-)
-from motionlib.files import atomic, code_key, content_key, read_json, seed_from, write_table
+from motionlib.experiments.cohort import Cohort, corrupted_half
+from motionlib.files import atomic, code_key, content_key, seed_from, write_table
 from motionlib.manifest import is_warehouse
 from motionlib.motion.recipes import CONTROLS, TEST_RANGE, make_variant
 from motionlib.tasks import select_task
@@ -29,80 +25,34 @@ DRAWS = 3  # moved copies, and still ones, of every training scan in the recomme
 PREPARED = ["scan_id", "participant_id", "source_participant_id", "cohort", "path", "role", "fold"]
 
 
-def make_copies(run, name: str, rows: pd.DataFrame, *, engine: str = "inline") -> Path:
-    """Make variants of clean scans and write them as one prepared manifest.
-
-    Parameters
-    ----------
-    run : motionlib.study.run.Run
-        A run whose cohort is prepared.
-    name : str
-        Name of the prepared manifest.
-    rows : DataFrame
-        Columns of a manifest plus ``variant`` and ``y_true``; ``scan_id`` is the original's.
-        A variant may end in ``#k`` for the k-th independent draw.
-
-    Returns
-    -------
-    Path
-        ``cache/{name}.tsv``.
-    """
-    code = code_key(*CODE)
-    cohort_key = read_json(run.cohort / "cohort.json")["key"]
-    folder = run.cache / f"copies-{content_key(cohort_key, code, run.seed)}"
-    grid = grid_of(run)
-    items, paths = [], []
-    for scan, variant in zip(rows["scan_id"], rows["variant"], strict=True):
-        source = clean_path(run, scan)
-        out = source if variant == "clean" else folder / variant.replace("#", "-") / f"{scan}.npy"
-        paths.append(str(out.relative_to(run.cache)))
-        item = {"scan_id": scan, "variant": variant, "source": str(source), "out": str(out)}
-        if variant != "clean" and not out.exists():
-            items.append(item | {"affine": grid.matrix.tolist(), "seed": run.seed})
-    done = compute.submit(_copy_one, items, engine=engine, label=f"simulate {name}")
-    compute.raise_failures(done)
-    originals = [str(clean_path(run, scan).relative_to(run.cache)) for scan in rows["scan_id"]]
-    ids = rows["scan_id"].astype(str) + np.where(
-        rows["variant"] == "clean", "", "_" + rows["variant"].astype(str)
-    )
-    table = rows.assign(path=paths, original=originals, scan_id=ids)
-    columns = [*PREPARED, "y_true", "variant", "original"]
-    write_table(table[columns], run.cache / f"{name}.tsv")
-    return run.cache / f"{name}.tsv"
-
-
-def _copy_one(item: dict) -> str:
-    import torch
-
-    if Path(item["out"]).exists():  # written by a worker that died before it could say so
-        return item["out"]
-    rng = np.random.default_rng(seed_from(item["seed"], item["scan_id"], item["variant"]))
-    volume = torch.from_numpy(np.load(item["source"]).astype(np.float32))
-    kind = item["variant"].partition("#")[0]
-    copy = make_variant(volume, np.asarray(item["affine"]), kind, rng)
-    with atomic(item["out"]) as aside:
-        np.save(aside, copy.numpy().astype(np.float16))
-    return item["out"]
-
-
-def synthetic_set(run, simulator: str, severity: str, recipe: str, *, engine="inline") -> Path:
+def synthetic_set(cohort: Cohort, simulator: str, severity: str, recipe: str) -> Path:
     """Prepare the pre-training set of one simulator, severity and recipe.
 
     In the paper's recipe half of the originals are corrupted and the others stay untouched, no
     scan being in both classes (Table A.I); the test half is corrupted over 2-8 mm and degrees.
     In the recommended recipe every training scan gives `DRAWS` moved and as many still copies; all
     still copies but one were resampled once, so that interpolation tells nothing (and in training
-    contrast, sharpness and noise of both classes vary, see `experiments.AUGMENT`); its test scans
+    contrast, sharpness and noise of both classes vary, see `pretraining.AUGMENT`); its test scans
     are magnitude images, as a scanner stores them, moved over 2-8 mm with either sign.
+
+    Parameters
+    ----------
+    cohort : Cohort
+        Whose research scans.
+    simulator : {"image", "kspace"}
+        How motion is made.
+    severity : str
+        Range of the motion in mm and degrees, such as ``2-4``.
+    recipe : {"paper", "recommended"}
+        How both classes are made.
 
     Returns
     -------
     Path
         A prepared manifest with roles ``train`` and ``test``.
     """
-    manifest = manifest_of(run)
-    research = research_rows(manifest)
-    corrupted = corrupted_half(research, seed=run.seed).to_numpy().astype(bool)
+    research = cohort.research
+    corrupted = corrupted_half(research, seed=cohort.seed).to_numpy().astype(bool)
     test = research["role"] == "test"
     as_scanned = recipe == "recommended" and simulator == "image"
     tested_motion = f"motion_{TEST_RANGE}" if as_scanned else f"{simulator}_{TEST_RANGE}_paper"
@@ -120,54 +70,96 @@ def synthetic_set(run, simulator: str, severity: str, recipe: str, *, engine="in
         copies = [(1, f"{motion}#{k}") for k in range(DRAWS)] + [(0, name) for name in stills]
         rows = pd.concat([trained.assign(y_true=y, variant=name) for y, name in copies])
     rows = pd.concat([rows, tested], ignore_index=True)
-    return make_copies(run, f"synthetic_{motion}", rows, engine=engine)
+    return make_copies(cohort, f"synthetic_{motion}", rows)
 
 
-def real_motion_set(run) -> Path | None:
+def real_motion_set(cohort: Cohort) -> Path | None:
     """Prepare the test on real motion, or None where the cohort has no such scans."""
-    manifest = manifest_of(run)
-    rows = manifest[manifest["role"] == "real_motion"].reset_index(drop=True)
+    rows = cohort.manifest[cohort.manifest["role"] == "real_motion"].reset_index(drop=True)
     if rows.empty:
         return None
     rows = rows.assign(y_true=(rows["motion_grade"] > 0).astype(int), variant="clean")
-    return make_copies(run, "real_motion", rows)
+    return make_copies(cohort, "real_motion", rows)
 
 
-def warehouse_set(run, task: str) -> Path:
-    """Prepare one fine-tuning task of the warehouse.
+def warehouse_set(cohort: Cohort, task: str) -> Path:
+    """Prepare one fine-tuning task of the warehouse: ``mov01vs2`` or ``mov0vs1``.
 
-    Parameters
-    ----------
-    task : {"mov01vs2", "mov0vs1"}
-        Severe motion against the rest, or mild motion against none.
-
-    Returns
-    -------
-    Path
-        A prepared manifest with roles ``train`` (with folds) and ``test``.
-
-    Notes
-    -----
+    The prepared manifest has the roles ``train`` (with folds) and ``test``.
     Source: paper §III-D.2, Table A.II.
     """
-    manifest = manifest_of(run)
-    rows = manifest[is_warehouse(manifest["cohort"]) & manifest["role"].isin(["train", "test"])]
+    rows = cohort.manifest
+    rows = rows[is_warehouse(rows["cohort"]) & rows["role"].isin(["train", "test"])]
     rows = select_task(rows, task).assign(variant="clean")
-    return make_copies(run, f"warehouse_{task}", rows)
+    return make_copies(cohort, f"warehouse_{task}", rows)
 
 
-def control_set(run, control: str, *, role: str = "test", engine: str = "inline") -> Path:
+def control_set(cohort: Cohort, control: str, *, role: str = "test") -> Path:
     """Prepare one control or rung of the ladder on scans that no network has trained on.
+
+    `control` is any name that `recipes.make_variant` knows; those of `recipes.CONTROLS` are still.
+    `role` is ``test``, the research test patients, or ``other_site``.
+    """
+    rows = cohort.research if role == "test" else cohort.manifest
+    rows = rows[rows["role"] == role].reset_index(drop=True)
+    rows = rows.assign(y_true=int(control not in CONTROLS), variant=control)
+    return make_copies(cohort, f"control_{role}_{control}", rows)
+
+
+def make_copies(cohort: Cohort, name: str, rows: pd.DataFrame) -> Path:
+    """Make variants of clean scans and write them as one prepared manifest, ``{name}.tsv``.
 
     Parameters
     ----------
-    control : str
-        Any name that `variants.make_variant` knows; those of `variants.CONTROLS` are still.
-    role : {"test", "other_site"}
-        The research test patients, or the scans of other sites.
+    cohort : Cohort
+        Whose scans.
+    name : str
+        Name of the prepared manifest.
+    rows : DataFrame
+        Columns of a manifest plus ``variant`` and ``y_true``; ``scan_id`` is the original's.
+        A variant may end in ``#k`` for the k-th independent draw.
     """
-    manifest = manifest_of(run)
-    rows = research_rows(manifest) if role == "test" else manifest
-    rows = rows[rows["role"] == role].reset_index(drop=True)
-    rows = rows.assign(y_true=int(control not in CONTROLS), variant=control)
-    return make_copies(run, f"control_{role}_{control}", rows, engine=engine)
+    key = content_key(cohort.key, code_key(*CODE), cohort.seed)
+    folder, affine = cohort.cache / f"copies-{key}", cohort.grid.matrix.tolist()
+    originals = [cohort.volume_path(scan) for scan in rows["scan_id"]]
+    items, paths = [], []
+    for scan, variant, original in zip(rows["scan_id"], rows["variant"], originals, strict=True):
+        if variant == "clean":
+            paths.append(original)
+            continue
+        path = folder / variant.replace("#", "-") / f"{scan}.npy"
+        paths.append(path)
+        if not path.exists():
+            item = {"scan_id": scan, "variant": variant, "source": str(original), "out": str(path)}
+            items.append(item | {"affine": affine, "seed": cohort.seed})
+    done = compute.submit(_copy_one, items, engine=cohort.engine, label=f"simulate {name}")
+    compute.raise_failures(done)
+    # a copy has a name of its own, a clean scan keeps that of the original
+    variants = rows["variant"].astype(str)
+    ids = rows["scan_id"].astype(str) + np.where(variants == "clean", "", "_" + variants)
+    table = rows.assign(
+        path=[str(path.relative_to(cohort.cache)) for path in paths],
+        original=[str(path.relative_to(cohort.cache)) for path in originals],
+        scan_id=ids,
+    )
+    columns = [*PREPARED, "y_true", "variant", "original"]
+    return write_table(table[columns], cohort.cache / f"{name}.tsv")
+
+
+def read_prepared(cohort: Cohort, prepared: Path) -> pd.DataFrame:
+    """Read a prepared manifest with absolute paths."""
+    table = pd.read_csv(prepared, sep="\t")
+    return table.assign(path=[str(cohort.cache / path) for path in table["path"]])
+
+
+def _copy_one(item: dict) -> str:
+    """Make one copy, unless a worker that died had written it before it could say so."""
+    if Path(item["out"]).exists():
+        return item["out"]
+    rng = np.random.default_rng(seed_from(item["seed"], item["scan_id"], item["variant"]))
+    volume = torch.from_numpy(np.load(item["source"]).astype(np.float32))
+    kind = item["variant"].partition("#")[0]
+    copy = make_variant(volume, np.asarray(item["affine"]), kind, rng)
+    with atomic(item["out"]) as aside:
+        np.save(aside, copy.numpy().astype(np.float16))
+    return item["out"]

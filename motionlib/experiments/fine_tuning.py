@@ -1,25 +1,34 @@
-"""Pre-trained networks and graded scans go in; the warehouse's prediction rows come out.
+"""From synthetic to real motion: networks meet the graded scans of the warehouse.
 
-Fine-tuning, no fine-tuning, training from scratch, the freeze study and the learning curve, all
-on the same split of the same patients.
+Fine-tuning, no fine-tuning, training from scratch, the freeze study and the learning curve, all on
+the same split of the same patients (paper §III-C.3, §III-D.2, §IV-B).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from motionlib import tasks
-from motionlib.compute.engines import default_device
-from motionlib.experiments import copies
-from motionlib.experiments.cohort import manifest_of
-from motionlib.experiments.pretraining import COLUMNS, read_prepared, rows_of, score_all
-from motionlib.experiments.trainings import Budget, Job, folds_of, note_folds, spec_for, train
+from motionlib.experiments.cohort import Cohort
+from motionlib.experiments.copies import read_prepared, warehouse_set
+from motionlib.experiments.evaluation import (
+    COLUMNS,
+    Evaluation,
+    evaluate_with_mean,
+    prediction_rows,
+)
+from motionlib.experiments.trainings import (
+    Budget,
+    Training,
+    plan_trainings,
+    train,
+    trained_folds,
+)
 from motionlib.files import write_table
-from motionlib.predictions import average_scores
+from motionlib.tasks import TASK_GRADES, rater_calls
 from motionlib.training.checkpoints import load_model, read_model
 from motionlib.training.transfer import freeze_except, named_blocks
 
@@ -34,164 +43,89 @@ FREEZE = {
 }
 
 
-@dataclass(frozen=True)
-class Way:
-    """One way to a detector on the warehouse, a training a fold.
-
-    Attributes
-    ----------
-    experiment, task : str
-        Names in ``predictions.csv``.
-    manifest : Path
-        Prepared manifest of its scans.
-    jobs : tuple of Job
-        Fold by fold.
-    """
-
-    experiment: str
-    task: str
-    manifest: Path
-    jobs: tuple[Job, ...]
-
-
-def fine_tuned(
-    run, sources, budget: Budget, task: str, experiment: str, *, trainable=HEAD, manifest=None
-) -> Way:
-    """Fine-tune fold i of a pre-trained network on fold i of the warehouse.
-
-    Parameters
-    ----------
-    run : motionlib.study.run.Run
-        A run whose cohort is prepared.
-    sources : list of Path
-        Run folders of the pre-trained folds.
-    budget : Budget
-        Epochs and folds of the fine-tuning.
-    task : {"mov01vs2", "mov0vs1"}
-        What is detected.
-    experiment : str
-        Name in ``predictions.csv``.
-    trainable : tuple of str
-        Blocks that move; everything else stays frozen.
-    manifest : Path, optional
-        Prepared manifest in place of the task's own (learning curves).
-
-    Returns
-    -------
-    Way
-        To be trained by `answers`.
-
-    Notes
-    -----
-    Source: paper §III-C.3, §III-D.2, §IV-B.
-    """
-    manifest = manifest or copies.warehouse_set(run, task)
-    free = tuple(trainable)
-    jobs = [
-        Job(
-            spec_for(run, manifest, fold, budget, task=task),
-            str(run.models),
-            budget.device,
-            str(sources[fold]),
-            free,
-        )
-        for fold in range(budget.n_folds)
-    ]
-    return Way(experiment, task, manifest, tuple(jobs))
-
-
-def from_scratch(
-    run, budget: Budget, task: str, experiment="warehouse/from_scratch", *, manifest=None
-) -> Way:
-    """Train on the warehouse alone, the paper's comparison (§IV-B); as `fine_tuned`."""
-    manifest = manifest or copies.warehouse_set(run, task)
-    jobs = [
-        Job(spec_for(run, manifest, fold, budget, task=task), str(run.models), budget.device)
-        for fold in range(budget.n_folds)
-    ]
-    return Way(experiment, task, manifest, tuple(jobs))
-
-
-def answers(run, ways: list[Way], budget: Budget, *, label: str) -> pd.DataFrame:
-    """Train all folds of some ways at once, and predict the test.
-
-    Returns
-    -------
-    DataFrame
-        Rows of every fold and of their mean score, way by way.
-    """
-    for way in ways:
-        note_folds(run, f"{way.experiment.replace('/', '_')}_{way.task}", way.jobs)
-    jobs = [job for way in ways for job in way.jobs]
-    folders = iter(train(jobs, engine=budget.engine, label=label))
-    trained = [
-        ([next(folders) for _ in way.jobs], way.manifest, way.experiment, way.task) for way in ways
-    ]
-    return predict_folds(run, trained, budget.device, budget.engine)
-
-
-def compare_ways(run, sources: dict, tuning: Budget, scratch: Budget, *, trainable=HEAD):
-    """Fine-tune from every named pre-training and train from scratch, for both tasks.
-
-    Parameters
-    ----------
-    sources : dict
-        Folders of the pre-trained folds by what the fine-tuned way is called.
-    tuning, scratch : Budget
-        Of the fine-tunings, and of the trainings from scratch.
-    trainable : tuple of str
-        Blocks that move in a fine-tuning.
-
-    Returns
-    -------
-    DataFrame
-        Rows ``warehouse/{name}`` and ``warehouse/from_scratch``.
-    """
-    ways = []
-    for task in TASKS:
-        for name, folders in sources.items():
-            options = {"trainable": trainable}
-            ways.append(fine_tuned(run, folders, tuning, task, f"warehouse/{name}", **options))
-        ways.append(from_scratch(run, scratch, task))
-    return answers(run, ways, tuning, label="warehouse")
-
-
-def research_only(run, sources: dict, *, device=None, engine="inline") -> pd.DataFrame:
+def research_only(cohort: Cohort, sources: dict[str, Sequence[Path]]) -> pd.DataFrame:
     """Apply pre-trained networks to the warehouse as they are, for both tasks.
 
     Parameters
     ----------
+    cohort : Cohort
+        Whose warehouse.
     sources : dict
-        Folders of the pre-trained folds by what the way is called.
-    device, engine : str, optional
-        Where to compute; the device is that of `Budget` unless named.
+        Folders of the pre-trained folds by what their rows are called.
 
     Returns
     -------
     DataFrame
-        Rows ``warehouse/{name}``.
+        Rows ``warehouse/{name}`` of every fold and of their mean score.
     """
-    ways = [
-        (folders, copies.warehouse_set(run, task), f"warehouse/{name}", task)
-        for task in TASKS
-        for name, folders in sources.items()
-    ]
-    return predict_folds(run, ways, device or default_device(), engine)
+    evaluations = []
+    for task in TASKS:
+        tested = _tested(cohort, warehouse_set(cohort, task))
+        for name, folders in sources.items():
+            evaluations += [Evaluation(f"warehouse/{name}", task, f, tested) for f in folders]
+    return evaluate_with_mean(evaluations, engine=cohort.engine)
 
 
-def freeze_study(run, sources, tuning: Budget, scratch: Budget, *, task="mov01vs2"):
+def compare_starts(
+    run,
+    cohort: Cohort,
+    sources: dict[str, Sequence[Path]],
+    tuning: Budget,
+    scratch: Budget,
+    *,
+    depth: str = "fc1+",
+) -> pd.DataFrame:
+    """Fine-tune from every named pre-training and train from scratch, for both tasks.
+
+    Parameters
+    ----------
+    run : motionlib.study.run.Run
+        Where the models go.
+    cohort : Cohort
+        Whose warehouse.
+    sources : dict
+        Folders of the pre-trained folds by what the fine-tuned rows are called.
+    tuning, scratch : Budget
+        Of a fine-tuning where blocks stay frozen, and of a training of all blocks.
+    depth : str
+        Blocks that move in a fine-tuning, a name of `FREEZE`; the paper's best by default.
+
+    Returns
+    -------
+    DataFrame
+        Rows ``warehouse/{name}`` and ``warehouse/from_scratch``, folds and their mean.
+    """
+    trainings = []
+    for task in TASKS:
+        prepared = warehouse_set(cohort, task)
+        for name, folders in sources.items():
+            start = _start(folders, depth, tuning, scratch)
+            trainings += plan_trainings(run, f"warehouse/{name}", task, prepared, **start)
+        trainings += plan_trainings(run, "warehouse/from_scratch", task, prepared, scratch)
+    return train_and_predict(run, cohort, trainings, label="warehouse")
+
+
+def freeze_study(
+    run,
+    cohort: Cohort,
+    sources: Sequence[Path],
+    tuning: Budget,
+    scratch: Budget,
+    *,
+    task: str = "mov01vs2",
+) -> pd.DataFrame:
     """Fine-tune with one to all blocks free: what the paper's Table A.IV stands for (§IV-B).
 
-    Where all blocks are free, the budget is that of a training from scratch.
+    Arguments as in `compare_starts`; rows ``freeze/{depth}``.
     """
-    ways = []
-    for name, blocks in FREEZE.items():
-        budget = scratch if name == "all" else tuning
-        ways.append(fine_tuned(run, sources, budget, task, f"freeze/{name}", trainable=blocks))
-    return answers(run, ways, tuning, label="freeze study")
+    prepared, trainings = warehouse_set(cohort, task), []
+    for depth in FREEZE:
+        start = _start(sources, depth, tuning, scratch)
+        trainings += plan_trainings(run, f"freeze/{depth}", task, prepared, **start)
+    return train_and_predict(run, cohort, trainings, label="freeze study")
 
 
-def validation_losses(run, task="mov01vs2") -> pd.Series:
+def validation_losses(run, task: str = "mov01vs2") -> pd.Series:
     """Mean validation loss over folds of every depth of the freeze study, lowest first.
 
     The paper froze all but the fully connected layers, its best on the scans it reports; here the
@@ -199,80 +133,93 @@ def validation_losses(run, task="mov01vs2") -> pd.Series:
     """
     losses = {}
     for name in FREEZE:
-        folders = folds_of(run, f"freeze_{name}_{task}", notebook="04")
-        losses[name] = np.mean([read_model(one)["valid_loss"] for one in folders])
+        folders = trained_folds(run, f"freeze/{name}", task, notebook="04")
+        losses[name] = np.mean([read_model(folder)["valid_loss"] for folder in folders])
     return pd.Series(losses, name="validation_loss").sort_values(kind="stable")
 
 
-def label_curve(run, sources, tuning: Budget, scratch: Budget, n_patients, *, trainable=HEAD):
-    """How many graded patients does a hospital need? Severe motion, fine-tuned and from scratch."""
-    task = "mov01vs2"
-    whole = copies.warehouse_set(run, task)
-    ways = []
+def label_curve(
+    run,
+    cohort: Cohort,
+    sources: Sequence[Path],
+    tuning: Budget,
+    scratch: Budget,
+    n_patients: Iterable[int],
+    *,
+    depth: str = "fc1+",
+) -> pd.DataFrame:
+    """How many graded patients does a hospital need? Severe motion, fine-tuned and from scratch.
+
+    Arguments as in `compare_starts`; rows ``labels/{fine_tuned,from_scratch}/{n}`` for every number
+    of patients.
+    """
+    task, trainings = "mov01vs2", []
+    whole = warehouse_set(cohort, task)
     for n in n_patients:
-        some = subset_patients(run, whole, n, run.seed)
-        options = {"trainable": trainable, "manifest": some}
-        ways += [
-            fine_tuned(run, sources, tuning, task, f"labels/fine_tuned/{n}", **options),
-            from_scratch(run, scratch, task, f"labels/from_scratch/{n}", manifest=some),
-        ]
-    return answers(run, ways, tuning, label="learning curve")
+        some = _subset_patients(whole, n, cohort.seed)
+        start = _start(sources, depth, tuning, scratch)
+        trainings += plan_trainings(run, f"labels/fine_tuned/{n}", task, some, **start)
+        trainings += plan_trainings(run, f"labels/from_scratch/{n}", task, some, scratch)
+    return train_and_predict(run, cohort, trainings, label="learning curve")
 
 
-def annotators(run) -> pd.DataFrame:
+def train_and_predict(
+    run, cohort: Cohort, trainings: Sequence[Training], *, label: str
+) -> pd.DataFrame:
+    """Make trainings on the warehouse, then rows of every fold and of their mean on its test."""
+    train(run, trainings, engine=cohort.engine, label=label)
+    manifests = dict.fromkeys(training.spec.manifest for training in trainings)
+    tested = {manifest: _tested(cohort, manifest) for manifest in manifests}
+    evaluations = [
+        Evaluation(t.experiment, t.spec.task, t.folder, tested[t.spec.manifest]) for t in trainings
+    ]
+    return evaluate_with_mean(evaluations, engine=cohort.engine)
+
+
+def annotators(cohort: Cohort) -> pd.DataFrame:
     """Rows of the two raters on the warehouse's test scans, where the cohort has raters."""
-    manifest = manifest_of(run).set_index("scan_id")
+    manifest = cohort.manifest.set_index("scan_id")
     parts = []
-    for task in tasks.TASK_GRADES:
-        prepared = read_prepared(run, copies.warehouse_set(run, task))
-        tested = prepared[prepared["role"] == "test"]
+    for task in TASK_GRADES:
+        tested = _tested(cohort, warehouse_set(cohort, task))
         for rater in ("rater_1", "rater_2"):
             grade = manifest.loc[tested["scan_id"], rater]
             if grade.isna().any():
                 continue
-            called = tasks.rater_calls(grade, task).to_numpy()
+            called = rater_calls(grade, task).to_numpy()
             rows = tested.assign(score=called.astype(float), y_pred=called)
-            parts.append(rows_of(rows, "warehouse/annotators", task, rater, -1))
+            parts.append(prediction_rows(rows, "warehouse/annotators", task, rater, -1))
     if not parts:  # numbers stay numbers when these rows are put beside others
         kinds = {"fold": "int64", "y_true": "int64", "score": "float64", "y_pred": "int64"}
         return pd.DataFrame(columns=COLUMNS).astype(kinds)
     return pd.concat(parts, ignore_index=True)
 
 
-def predict_folds(run, ways, device: str, engine: str) -> pd.DataFrame:
-    """Rows of every fold's model on the test scans, and of their mean score (fold -1).
-
-    Parameters
-    ----------
-    ways : list of (folders, manifest, experiment, task)
-        The trained folds, the prepared manifest that holds their test, names of their rows.
-    device, engine : str
-        Where to compute.
-    """
-    asked = []
-    for folders, manifest, experiment, task in ways:
-        prepared = read_prepared(run, manifest)
-        tested = prepared[prepared["role"] == "test"]
-        for fold, folder in enumerate(folders):
-            asked.append(((experiment, task, "Conv5FC3", fold), folder, tested))
-    parts = []
-    scored = score_all(asked, device, engine).groupby(["experiment", "task"], sort=False)
-    for (experiment, task), every in scored:
-        parts += [every, rows_of(average_scores(every), experiment, task, "Conv5FC3", -1)]
-    return pd.concat(parts, ignore_index=True)
+def free_weights(folder: Path, blocks: tuple[str, ...]) -> int:
+    """Count the weights that move when only some blocks of a trained network are free."""
+    network = load_model(folder).network
+    freeze_except(network, named_blocks(network, blocks))
+    return sum(p.numel() for p in network.parameters() if p.requires_grad)
 
 
-def subset_patients(run, manifest: Path, n_patients: int, seed: int) -> Path:
+def _start(sources: Sequence[Path], depth: str, tuning: Budget, scratch: Budget) -> dict:
+    """Where fine-tunings begin, what moves in them, and what they may spend."""
+    budget = scratch if depth == "all" else tuning  # with nothing frozen an epoch costs as much
+    return {"budget": budget, "sources": sources, "trainable": FREEZE[depth]}
+
+
+def _tested(cohort: Cohort, prepared: Path | str) -> pd.DataFrame:
+    """Test scans of a prepared manifest."""
+    scans = read_prepared(cohort, prepared)
+    return scans[scans["role"] == "test"]
+
+
+def _subset_patients(prepared: Path, n_patients: int, seed: int) -> Path:
     """Keep all test scans and the training scans of ``n_patients`` random patients.
 
     One patient with motion is kept in every fold, since a fold without any cannot be validated.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer patients than that, or fewer are asked for than there are folds.
     """
-    table = pd.read_csv(manifest, sep="\t")
+    table = pd.read_csv(prepared, sep="\t")
     training = table[table["role"] == "train"]
     people = training.groupby("source_participant_id").agg(
         fold=("fold", "first"), moved=("y_true", "max")
@@ -288,11 +235,4 @@ def subset_patients(run, manifest: Path, n_patients: int, seed: int) -> Path:
     rest = people.index.difference(needed, sort=False)
     kept = [*needed, *rest[: n_patients - len(needed)]]
     rows = table[(table["role"] != "train") | table["source_participant_id"].isin(kept)]
-    return write_table(rows, run.cache / f"{manifest.stem}_{n_patients}patients.tsv")
-
-
-def free_weights(folder, blocks: tuple[str, ...]) -> int:
-    """Count the weights that move when only some blocks of a trained network are free."""
-    network = load_model(folder).network
-    freeze_except(network, named_blocks(network, blocks))
-    return sum(p.numel() for p in network.parameters() if p.requires_grad)
+    return write_table(rows, prepared.with_name(f"{prepared.stem}_{n_patients}patients.tsv"))

@@ -1,45 +1,43 @@
-"""A run with a prepared cohort goes in; networks and rows of ``predictions.csv`` come out."""
+"""Pre-training on synthetic motion, and what the networks make of scans that did not move.
+
+Source: paper §III-C, §III-D.1: every simulator, severity and network is trained in a patient-level
+cross-validation and tested on independent patients.
+"""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
-from motionlib.compute.engines import default_device
-from motionlib.experiments import copies
-from motionlib.experiments.cohort import clean_path, manifest_of
+from motionlib.experiments.cohort import Cohort
+from motionlib.experiments.copies import (
+    control_set,
+    read_prepared,
+    real_motion_set,
+    synthetic_set,
+    warehouse_set,
+)
+from motionlib.experiments.evaluation import Evaluation, evaluate
 from motionlib.experiments.trainings import (
     Budget,
-    Job,
-    folds_of,
-    note_folds,
-    spec_for,
+    Training,
+    plan_trainings,
     train,
+    trained_folds,
 )
-from motionlib.files import read_json
 from motionlib.motion.recipes import CONTROLS, LADDER
-from motionlib.predictions import PREDICTION_COLUMNS
 from motionlib.stats.intervals import summary_intervals
-from motionlib.training.prediction import predict_all
 
-COLUMNS = list(PREDICTION_COLUMNS)
 AUGMENT = {"paper": "none", "recommended": "nuisance"}  # contrast, sharpness, noise, both classes
 FEW = 100  # scans to train and validate on; fewer are moved and mirrored anew in every epoch
 
 
-def rows_of(predictions: pd.DataFrame, experiment: str, task: str, model: str, fold: int):
-    """Turn one model's predictions into rows of ``predictions.csv``."""
-    rows = predictions.assign(experiment=experiment, task=task, model=model, fold=fold)
-    return rows[COLUMNS]
-
-
 def pretrain(
     run,
+    cohort: Cohort,
     budget: Budget,
     *,
     simulators=("image",),
@@ -52,13 +50,15 @@ def pretrain(
     Parameters
     ----------
     run : motionlib.study.run.Run
-        A run whose cohort is prepared.
+        Where models and durations go.
+    cohort : Cohort
+        Whose research scans.
     budget : Budget
-        Epochs, folds, engine.
+        Epochs, folds, steps.
     simulators, severities, networks : sequence of str
         The grid of Tables II, III and A.III.
     recipe : {"paper", "recommended"}
-        How both classes are made (see `studydata.synthetic_set`).
+        How both classes are made (see `copies.synthetic_set`).
 
     Returns
     -------
@@ -71,116 +71,71 @@ def pretrain(
     Source: paper §III-C, §III-D.1, Tables II, III and A.III.
     Departs from the paper where a cohort is small (see `recipe_of`).
     """
-    real = copies.real_motion_set(run)
-    still = copies.control_set(run, "resampled", engine=budget.engine)
-    cells = [(s, v, n) for s in simulators for v in severities for n in networks]
+    real = real_motion_set(cohort)
+    still = control_set(cohort, "resampled")
     sets = {
-        (s, v): copies.synthetic_set(run, s, v, recipe, engine=budget.engine) for s, v, _ in cells
-    }
-    how, spent = recipe_of(run, sets[cells[0][:2]], recipe, budget)
-    plan = [(*cell, fold) for cell in cells for fold in range(budget.n_folds)]
-    jobs = [
-        Job(
-            spec_for(run, sets[s, v], fold, spent, network=n, task="synthetic", **how),
-            str(run.models),
-            budget.device,
+        f"pretrain/{simulator}/{severity}/{recipe}": synthetic_set(
+            cohort, simulator, severity, recipe
         )
-        for s, v, n, fold in plan
+        for simulator in simulators
+        for severity in severities
+    }
+    choices = recipe_of(cohort, next(iter(sets.values())), recipe, budget)
+    trainings = [
+        training
+        for experiment, prepared in sets.items()
+        for network in networks
+        for training in plan_trainings(
+            run, experiment, "synthetic", prepared, budget, network=network, **choices
+        )
     ]
-    cells_of = [cell_name(s, v, recipe, n) for s, v, n, _ in plan]
-    for name in dict.fromkeys(cells_of):
-        note_folds(run, name, [job for job, of in zip(jobs, cells_of, strict=True) if of == name])
-    folders = train(jobs, engine=budget.engine, label=f"pre-train ({recipe})")
-    record(run, plan, folders, recipe)
-    asked = []
-    for (simulator, severity, network, fold), folder in zip(plan, folders, strict=True):
-        name = f"pretrain/{simulator}/{severity}/{recipe}"
-        prepared = read_prepared(run, sets[simulator, severity])
-        tests = {
-            name: (prepared[prepared["role"] == "test"], "synthetic"),
-            f"{name}/cv": (prepared[prepared["fold"] == fold], "synthetic"),
-            f"{name}/resampled": (still, "synthetic"),
-        }
-        if real is not None:
-            tests[f"{name}/real"] = (real, "real_motion")
-        asked += [((of, task, network, fold), folder, rows) for of, (rows, task) in tests.items()]
-    return score_all(asked, budget.device, budget.engine)
+    train(run, trainings, engine=cohort.engine, label=f"pre-train ({recipe})")
+    _record_durations(run, trainings)
+    scans = {experiment: read_prepared(cohort, prepared) for experiment, prepared in sets.items()}
+    evaluations = [
+        evaluation
+        for training in trainings
+        for evaluation in _tests(training, scans[training.experiment], still, real)
+    ]
+    return evaluate(evaluations, engine=cohort.engine)
 
 
-def score_all(asked, device: str, engine: str) -> pd.DataFrame:
-    """Predict on an engine and gather the rows of ``predictions.csv``.
-
-    Parameters
-    ----------
-    asked : list of (names, folder, manifest)
-        `names` are experiment, task, model and fold; the other two as for `predict`.
-    device, engine : str
-        Where to compute.
-
-    Returns
-    -------
-    DataFrame
-        Rows in the order asked for.
-    """
-    found = predict_all([pair for _, *pair in asked], device=device, engine=engine)
-    parts = [rows_of(one, *names) for (names, *_), one in zip(asked, found, strict=True)]
-    return pd.concat(parts, ignore_index=True)
+def _tests(
+    training: Training, scans: pd.DataFrame, still: Path, real: Path | None
+) -> Iterator[Evaluation]:
+    """Everything that one pre-trained fold is tested on."""
+    name, folder = training.experiment, training.folder
+    yield Evaluation(name, "synthetic", folder, scans[scans["role"] == "test"])
+    yield Evaluation(f"{name}/cv", "synthetic", folder, scans[scans["fold"] == training.spec.fold])
+    yield Evaluation(f"{name}/resampled", "synthetic", folder, still)
+    if real is not None:
+        yield Evaluation(f"{name}/real", "real_motion", folder, real)
 
 
-def recipe_of(run, prepared: Path, recipe: str, budget: Budget) -> tuple[dict, Budget]:
-    """Say how training changes its scans from epoch to epoch, and what it may spend.
+def recipe_of(cohort: Cohort, prepared: Path, recipe: str, budget: Budget) -> dict:
+    """Say how training changes its scans from epoch to epoch, as fields of `TrainSpec`.
 
-    Parameters
-    ----------
-    run : motionlib.study.run.Run
-        A run whose cohort is prepared.
-    prepared : Path
-        The prepared manifest of one cell.
-    recipe : {"paper", "recommended"}
-        How both classes are made.
-    budget : Budget
-        Of the notebook.
-
-    Returns
-    -------
-    how : dict
-        Fields of `TrainSpec`.
-    spent : Budget
-        With twice the epochs where scans are made anew.
-
-    Notes
-    -----
     Departs from the paper: the scans of its recipe are moved once, as the paper's, where there are
     at least `FEW` to train and validate on; of fewer, those that train are moved again and
-    mirrored at random in every epoch.
+    mirrored at random in every epoch, for twice the epochs.
     """
     n_scans = (pd.read_csv(prepared, sep="\t")["role"] == "train").sum()
     if recipe != "paper" or n_scans >= FEW:
-        return {"augment": AUGMENT[recipe]}, budget
-    spacing_mm = read_json(run.cohort / "cohort.json")["spacing_mm"]
-    how = {"augment": "flip", "fresh_mm": float(spacing_mm)}
-    return how, replace(budget, epochs=2 * budget.epochs)
+        return {"augment": AUGMENT[recipe]}
+    return {"augment": "flip", "fresh_mm": cohort.spacing_mm, "epochs": 2 * budget.epochs}
 
 
-def record(run, plan, folders, recipe: str) -> None:
-    """Keep the seconds of every training."""
-    for (simulator, severity, network, fold), folder in zip(plan, folders, strict=True):
-        step = f"train/{network}/{simulator}/{severity}/{recipe}/fold{fold}"
-        run.duration(step, seconds_of(folder), model=network, fold=fold)
-
-
-def cell_name(simulator: str, severity: str, recipe: str, network: str) -> str:
-    """Name of the file that lists the folds of one pre-training cell."""
-    return f"pretrained_{simulator}_{severity}_{recipe}_{network}"
-
-
-def seconds_of(folder: Path) -> float:
-    """Seconds that a training took, as its own log says."""
-    return float(pd.read_csv(folder / "metrics.csv")["seconds"].sum())
+def _record_durations(run, trainings: Iterable[Training]) -> None:
+    """Keep the seconds of every training, as its own log says."""
+    for training in trainings:
+        network, fold = training.spec.network, training.spec.fold
+        cell = training.experiment.removeprefix("pretrain/")
+        seconds = float(pd.read_csv(training.folder / "metrics.csv")["seconds"].sum())
+        run.duration(f"train/{network}/{cell}/fold{fold}", seconds, model=network, fold=fold)
 
 
 def pretrained(run, simulator: str, severity: str, recipe: str, network="Conv5FC3") -> list[Path]:
-    """Folders of the pre-trained folds of one cell.
+    """Folders of the pre-trained folds of one simulator, severity, recipe and network.
 
     Raises
     ------
@@ -188,27 +143,36 @@ def pretrained(run, simulator: str, severity: str, recipe: str, network="Conv5FC
         If notebook 02 (03 for other networks) has not trained it.
     """
     number = "02" if network == "Conv5FC3" else "03"
-    return folds_of(run, cell_name(simulator, severity, recipe, network), notebook=number)
+    experiment = f"pretrain/{simulator}/{severity}/{recipe}"
+    return trained_folds(run, experiment, "synthetic", network, notebook=number)
 
 
 def learning_curves(run, simulators, networks, *, severity="2-4", recipe="paper") -> pd.DataFrame:
-    """Loss by epoch of every fold of some cells, with their simulator, model and fold."""
+    """Loss by epoch of every fold of some networks, with their simulator, model and fold."""
     parts = []
-    for simulator in simulators:
-        for network in networks:
-            folders = pretrained(run, simulator, severity, recipe, network)
-            for fold, folder in enumerate(folders):
-                curve = pd.read_csv(folder / "metrics.csv")
-                parts.append(curve.assign(simulator=simulator, model=network, fold=fold))
+    for simulator, network in itertools.product(simulators, networks):
+        folders = pretrained(run, simulator, severity, recipe, network)
+        for fold, folder in enumerate(folders):
+            curve = pd.read_csv(folder / "metrics.csv")
+            parts.append(curve.assign(simulator=simulator, model=network, fold=fold))
     return pd.concat(parts, ignore_index=True)
 
 
 def controls(
-    run, recipes=("paper", "recommended"), *, simulator="image", engine="inline", device=None
-):
+    run, cohort: Cohort, recipes=("paper", "recommended"), *, simulator: str = "image"
+) -> pd.DataFrame:
     """Score clean scans changed in every way that is not motion, and a ladder of motion.
 
-    The device is that of `Budget` unless named.
+    Parameters
+    ----------
+    run : motionlib.study.run.Run
+        A run in which the networks are trained on motion of 2-4 mm.
+    cohort : Cohort
+        Its test patients and other sites are scored.
+    recipes : sequence of str
+        Of the networks.
+    simulator : {"image", "kspace"}
+        Of the motion that they were trained on.
 
     Returns
     -------
@@ -216,27 +180,27 @@ def controls(
         Rows ``control/{recipe}/{control}``, and ``control/{recipe}/{control}/{cohort}`` for every
         other site that the cohort has scans of.
     """
-    manifest, device = manifest_of(run), device or default_device()
+    manifest = cohort.manifest
     elsewhere = manifest.loc[manifest["role"] == "other_site", "cohort"].unique()
-    asked = []
+    evaluations = []
     for recipe in recipes:
         folders = pretrained(run, simulator, "2-4", recipe)
         for control, site in itertools.product((*CONTROLS, *LADDER), ("", *elsewhere)):
             role = "other_site" if site else "test"
-            prepared = copies.control_set(run, control, role=role, engine=engine)
-            rows = read_prepared(run, prepared)
+            rows = read_prepared(cohort, control_set(cohort, control, role=role))
             rows = rows[rows["cohort"] == site] if site else rows
             name = f"control/{recipe}/{control}" + (f"/{site}" if site else "")
-            for fold, folder in enumerate(folders):
-                asked.append(((name, "synthetic", "Conv5FC3", fold), folder, rows))
-    return score_all(asked, device, engine)
+            evaluations += [Evaluation(name, "synthetic", folder, rows) for folder in folders]
+    return evaluate(evaluations, engine=cohort.engine)
 
 
-def forest_inputs(run, kind: str, task: str) -> dict[str, pd.DataFrame]:
+def forest_inputs(cohort: Cohort, kind: str, task: str) -> dict[str, pd.DataFrame]:
     """Training and test scans of the random forest: the same split as the networks'.
 
     Parameters
     ----------
+    cohort : Cohort
+        Whose scans.
     kind : {"research", "clinical"}
         Trained on image-based synthetic motion of 2-4 mm, or on the graded warehouse scans.
     task : {"mov01vs2", "mov0vs1"}
@@ -247,32 +211,20 @@ def forest_inputs(run, kind: str, task: str) -> dict[str, pd.DataFrame]:
     dict
         ``train`` and ``test``: prepared manifests with absolute paths.
     """
-    clinical = read_prepared(run, copies.warehouse_set(run, task))
+    clinical = read_prepared(cohort, warehouse_set(cohort, task))
     test = clinical[clinical["role"] == "test"]
     if kind == "clinical":
         return {"train": clinical[clinical["role"] == "train"], "test": test}
-    research = read_prepared(run, copies.synthetic_set(run, "image", "2-4", "paper"))
+    research = read_prepared(cohort, synthetic_set(cohort, "image", "2-4", "paper"))
     return {"train": research[research["role"] == "train"], "test": test}
-
-
-def read_prepared(run, manifest: Path) -> pd.DataFrame:
-    """Read a prepared manifest with absolute paths."""
-    table = pd.read_csv(manifest, sep="\t")
-    return table.assign(path=[str(run.cache / path) for path in table["path"]])
 
 
 def accuracy_by_model(predictions: pd.DataFrame, experiment: str, *, n_boot: int = 1000):
     """Balanced accuracy of each model in one experiment, mean of folds, with patient interval."""
     rows = predictions[predictions["experiment"] == experiment]
-    found = []
+    table = []
     for model, part in rows.groupby("model", sort=False):
         interval = summary_intervals(part, n_boot=n_boot)["balanced_accuracy"]
         estimate = {"balanced_accuracy": interval.estimate, "low": interval.low}
-        found.append({"model": model, **estimate, "high": interval.high})
-    return pd.DataFrame(found)
-
-
-def each_volume(run, scan_ids) -> Iterator[np.ndarray]:
-    """Centred volumes (I, J, K) of some scans, one at a time: a warehouse's exceed the memory."""
-    for scan in scan_ids:
-        yield np.load(clean_path(run, scan))
+        table.append({"model": model, **estimate, "high": interval.high})
+    return pd.DataFrame(table)

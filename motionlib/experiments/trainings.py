@@ -1,115 +1,28 @@
-"""Trainings that belong together go in; their folders come out, from any engine.
+"""Trainings and what they predict: which network is trained on what, and where its rows go.
 
-Every training is an idempotent task: its specification names its folder, so that a rerun trains
-nothing twice and a killed run goes on where it was.
+A training is an idempotent task: its specification names its folder, so that a rerun trains
+nothing twice and a killed run goes on where it was.  ``models/trainings.csv`` says which folder
+holds which fold of which experiment, in the words of ``predictions.csv``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import pandas as pd
+
 from motionlib import compute
 from motionlib.compute.engines import default_device, progress_of
-from motionlib.files import read_json, sha256_file, write_json
+from motionlib.files import sha256_file, write_table
 from motionlib.training.checkpoints import is_done
 from motionlib.training.fitting import fit
 from motionlib.training.spec import TrainSpec
 from motionlib.training.transfer import fine_tune, specify
 
-
-@dataclass(frozen=True)
-class Job:
-    """One training: its specification, the models it starts from, the folder it goes to."""
-
-    spec: TrainSpec
-    models: str
-    device: str = "cpu"
-    source: str | None = None
-    trainable: tuple[str, ...] = ("all",)
-
-    @property
-    def folder(self) -> Path:
-        """Where the training goes, known before it is made."""
-        if self.source is None:
-            return self.spec.folder(self.models)
-        return specify(self.source, self.spec, trainable=self.trainable).folder(self.models)
-
-
-def spec_for(run, manifest: Path, fold: int, budget: Budget, *, network="Conv5FC3", **more):
-    """Specify one training on one fold of a prepared manifest."""
-    return TrainSpec(
-        network=network,
-        manifest=str(manifest),
-        manifest_sha256=sha256_file(manifest),
-        fold=fold,
-        epochs=budget.epochs,
-        batch_size=budget.batch_size,
-        learning_rate=budget.learning_rate,
-        precision=budget.precision,
-        seed=run.seed,
-        **more,
-    )
-
-
-def train(jobs: Iterable[Job], *, engine: str, label: str) -> list[Path]:
-    """Make trainings on an engine and return their folders, in order; equal ones are made once.
-
-    A training on a GPU occupies one of the workers' GPUs.  Progress is a bar in JupyterLab, else a
-    line at most every 15 seconds: of epochs where this process trains, of finished trainings
-    elsewhere.
-
-    Raises
-    ------
-    RuntimeError
-        If any failed; those that finished are kept and the next call goes on with the rest.
-    """
-    jobs = list(jobs)
-    unique = list(dict.fromkeys(jobs))
-    with progress_of(label, len(unique)) as say:
-        folders = compute.submit(
-            partial(_train_one, progress=say) if engine == "inline" else _train_one,
-            unique,
-            engine=engine,
-            label=label,
-            resources={"GPU": 1} if any(job.device.startswith("cuda") for job in jobs) else None,
-            progress=say,
-        )
-    compute.raise_failures(folders)
-    made = {job: Path(folder) for job, folder in zip(unique, folders, strict=True)}
-    return [made[job] for job in jobs]
-
-
-def _train_one(job: Job, progress=None) -> str:
-    options = {"device": job.device, "progress": progress}
-    if job.source is None:
-        return str(fit(job.spec, job.models, **options))
-    spec = replace(job.spec, trainable=job.trainable)
-    return str(fine_tune(job.source, spec, job.models, trainable=job.trainable, **options))
-
-
-def note_folds(run, name: str, jobs: Iterable[Job]) -> None:
-    """Write down which folders are the folds of a model, before or after they are trained."""
-    write_json(run.models / f"{name}.json", [job.folder.name for job in jobs])
-
-
-def folds_of(run, name: str, *, notebook: str | None = None) -> list[Path]:
-    """Folders of the trained folds of a model.
-
-    Raises
-    ------
-    FileNotFoundError
-        If one of them is not trained yet; says which notebook does it.
-    """
-    folders = [
-        run.models / one for one in read_json(run.need(f"models/{name}.json", notebook=notebook))
-    ]
-    for folder in folders:
-        if not is_done(folder):
-            run.need(f"models/{folder.name}/DONE", notebook=notebook)
-    return folders
+KEYS = ["experiment", "task", "model"]  # rows of a model's folds, as in predictions.csv
 
 
 @dataclass(frozen=True)
@@ -126,20 +39,167 @@ class Budget:
         Adam's step; the paper has 1e-4.
     batch_size : int
         The paper has 16.
-    engine : str
-        Where trainings run.
-    device : str
-        ``cpu`` or ``cuda``; the default is what MOTIONLIB_DEVICE says, else ``cpu``.
     """
 
     epochs: int
     n_folds: int
     learning_rate: float = 1e-4  # §III-C.2
     batch_size: int = 16  # §III-C.2
-    engine: str = "inline"
-    device: str = field(default_factory=default_device)
+
+
+@dataclass(frozen=True)
+class Training:
+    """One fold of a network of the study.
+
+    Attributes
+    ----------
+    experiment : str
+        Name of its rows in ``predictions.csv``; task, network and fold are the specification's.
+    spec : TrainSpec
+        What is trained on what; complete, so that its key names the folder.
+    models : Path
+        Folder of all trainings of the run.
+    source : Path, optional
+        Folder of the pre-trained fold that it goes on from.
+    """
+
+    experiment: str
+    spec: TrainSpec
+    models: Path
+    source: Path | None = None
 
     @property
-    def precision(self) -> str:
-        """``bf16`` on a GPU, where it is the fast way, else ``float32``."""
-        return "bf16" if self.device.startswith("cuda") else "float32"
+    def folder(self) -> Path:
+        """Where the training goes, known before it is made."""
+        return self.spec.folder(self.models)
+
+
+def plan_trainings(
+    run,
+    experiment: str,
+    task: str,
+    prepared: Path,
+    budget: Budget,
+    *,
+    sources: Sequence[Path] | None = None,
+    trainable: tuple[str, ...] = ("all",),
+    **choices,
+) -> list[Training]:
+    """Specify the folds of one network: from fresh weights, or fine-tuned from folds of another.
+
+    Parameters
+    ----------
+    run : motionlib.study.run.Run
+        Where the models go.
+    experiment, task : str
+        Names in ``predictions.csv``.
+    prepared : Path
+        The prepared manifest to train on.
+    budget : Budget
+        Epochs, folds, steps.
+    sources : sequence of Path, optional
+        Folders of the pre-trained folds: fold i goes on from source i.
+    trainable : tuple of str
+        Blocks that move in a fine-tuning; everything else stays frozen.
+    **choices
+        Further fields of `TrainSpec`.
+
+    Returns
+    -------
+    list of Training
+        Fold by fold.
+    """
+    # bf16 is the fast way on a GPU; on a CPU its gradients are not reproducible
+    fields = {
+        "network": "Conv5FC3",
+        "task": task,
+        "manifest": str(prepared),
+        "manifest_sha256": sha256_file(prepared),
+        "epochs": budget.epochs,
+        "batch_size": budget.batch_size,
+        "learning_rate": budget.learning_rate,
+        "precision": "bf16" if default_device().startswith("cuda") else "float32",
+        "seed": run.seed,
+    }
+    trainings = []
+    for fold in range(budget.n_folds):
+        spec = TrainSpec(**(fields | choices), fold=fold)
+        source = None
+        if sources is not None:
+            source = sources[fold]
+            spec = specify(source, spec, trainable=trainable)
+        trainings.append(Training(experiment, spec, run.models, source))
+    return trainings
+
+
+def train(run, trainings: Sequence[Training], *, engine: str, label: str) -> None:
+    """Make trainings on an engine and note their folders; those that are done are not made again.
+
+    A training on a GPU occupies one of the workers' GPUs.  Progress is a bar in JupyterLab, else a
+    line at most every 15 seconds: of epochs where this process trains, of finished trainings
+    elsewhere.
+
+    Raises
+    ------
+    RuntimeError
+        If any failed; those that finished are kept and the next call goes on with the rest.
+    """
+    _note_folders(run, trainings)
+    by_folder = {training.folder: training for training in trainings}  # equal ones are made once
+    device = default_device()
+    with progress_of(label, len(by_folder)) as say:
+        options = {"progress": say} if engine == "inline" else {}
+        results = compute.submit(
+            partial(_train_one, device=device, **options),
+            by_folder.values(),
+            engine=engine,
+            label=label,
+            resources={"GPU": 1} if device.startswith("cuda") else None,
+            progress=say,
+        )
+    compute.raise_failures(results)
+
+
+def _train_one(training: Training, *, device: str, progress=None) -> str:
+    """Train or fine-tune one network."""
+    spec, models = training.spec, training.models
+    if training.source is None:
+        return str(fit(spec, models, device=device, progress=progress))
+    options = {"trainable": spec.trainable, "device": device, "progress": progress}
+    return str(fine_tune(training.source, spec, models, **options))
+
+
+def _note_folders(run, trainings: Iterable[Training]) -> None:
+    """Put the folders of trainings into ``models/trainings.csv``, before they are made."""
+    rows = [
+        (t.experiment, t.spec.task, t.spec.network, t.spec.fold, t.folder.name) for t in trainings
+    ]
+    table = pd.DataFrame(rows, columns=[*KEYS, "fold", "folder"])
+    path = run.models / "trainings.csv"
+    if path.is_file():
+        before = pd.read_csv(path)
+        again = before.set_index(KEYS).index.isin(table.set_index(KEYS).index)
+        table = pd.concat([before[~again], table], ignore_index=True)
+    write_table(table.sort_values([*KEYS, "fold"]), path)
+
+
+def trained_folds(
+    run, experiment: str, task: str, model: str = "Conv5FC3", *, notebook: str
+) -> list[Path]:
+    """Folders of the trained folds of a network, fold by fold.
+
+    Raises
+    ------
+    FileNotFoundError
+        If one of them is not trained yet; says which notebook does it.
+    """
+    table = pd.read_csv(run.need("models/trainings.csv", notebook=notebook))
+    keys = (experiment, task, model)
+    rows = table[(table[KEYS] == keys).all(axis=1)].sort_values("fold")
+    if rows.empty:
+        run.need(f"models/{experiment}", notebook=notebook)
+    folders = [run.models / name for name in rows["folder"]]
+    for folder in folders:
+        if not is_done(folder):
+            run.need(f"models/{folder.name}/DONE", notebook=notebook)
+    return folders

@@ -9,6 +9,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from motionlib.experiments.cohort import Cohort
+from motionlib.experiments.copies import read_prepared, warehouse_set
+from motionlib.experiments.trainings import trained_folds
 from motionlib.metrics import classification_metrics
 from motionlib.predictions import average_scores
 from motionlib.stats.calibration import (
@@ -19,17 +22,20 @@ from motionlib.stats.calibration import (
     fit_calibrator,
 )
 from motionlib.stats.conformal import coverage_risk, resplit_coverage
+from motionlib.training.prediction import predict
 
 LEVELS = (0.8, 0.9, 0.95)
 
 
-def validation_scores(run, experiment: str, task: str) -> pd.DataFrame:
+def validation_scores(run, cohort: Cohort, experiment: str, task: str) -> pd.DataFrame:
     """Score every training scan by the one fold's model that has not trained on it.
 
     Parameters
     ----------
     run : motionlib.study.run.Run
         A run in which the experiment's networks are fine-tuned.
+    cohort : Cohort
+        Whose warehouse.
     experiment, task : str
         As in ``predictions.csv``.
 
@@ -38,13 +44,8 @@ def validation_scores(run, experiment: str, task: str) -> pd.DataFrame:
     DataFrame
         ``fold scan_id participant_id y_true score y_pred``, one row a scan.
     """
-    from motionlib.experiments import copies
-    from motionlib.experiments.pretraining import read_prepared
-    from motionlib.experiments.trainings import folds_of
-    from motionlib.training.prediction import predict
-
-    folders = folds_of(run, f"{experiment.replace('/', '_')}_{task}", notebook="04")
-    prepared = read_prepared(run, copies.warehouse_set(run, task))
+    folders = trained_folds(run, experiment, task, notebook="04")
+    prepared = read_prepared(cohort, warehouse_set(cohort, task))
     parts = [
         predict(folder, prepared[prepared["fold"] == fold]).assign(fold=fold)
         for fold, folder in enumerate(folders)

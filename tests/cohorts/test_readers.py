@@ -401,14 +401,14 @@ class TestBids:
 
     def test_the_flow_of_profile_real_adds_up(self, data_root, tmp_path, monkeypatch):
         monkeypatch.setenv("MOTIONLIB_DATA", str(data_root))
-        made = assemble("real", tmp_path, size=12, seed=20, engine="local:2")
-        last = made.flow.groupby("cohort").tail(1).set_index("cohort")["n_out"]
-        kept = made.manifest[made.manifest["role"] != "excluded"]
+        manifest, flow = assemble("real", tmp_path, size=12, seed=20, engine="local:2")
+        last = flow.groupby("cohort").tail(1).set_index("cohort")["n_out"]
+        kept = manifest[manifest["role"] != "excluded"]
         names = [flow_label(*pair) for pair in zip(kept["cohort"], kept["role"], strict=True)]
         assert last.to_dict() == pd.Series(names).value_counts().to_dict()
-        assert made.flow.loc[made.flow["step"] == "research", "n_in"].item() == 144
-        lost = made.flow["n_in"] > made.flow["n_out"]
-        assert made.flow.loc[lost, "reason"].str.len().gt(0).all()
+        assert flow.loc[flow["step"] == "research", "n_in"].item() == 144
+        lost = flow["n_in"] > flow["n_out"]
+        assert flow.loc[lost, "reason"].str.len().gt(0).all()
 
 
 class TestCaps:

@@ -18,7 +18,7 @@ from motionlib import compute
 from motionlib.compute import engines
 from motionlib.compute.clusters import slurm_cluster
 from motionlib.compute.engines import Failure, raise_failures, shard, submit
-from motionlib.experiments.pretraining import score_all
+from motionlib.experiments.evaluation import Evaluation, evaluate
 from motionlib.study.run import Run
 from motionlib.training.spec import TrainSpec
 
@@ -217,11 +217,10 @@ class TestTrainingOnEngines:
             run = Run("03_training", "engines", 20, tmp_path / engine.partition(":")[0], quiet=True)
             fitted = functools.partial(counted_fit, runs=str(run.models))
             names = raise_failures(submit(fitted, specs, engine=engine))
-            asked = [
-                (("test", "synthetic", s.network, s.fold), run.models / name, manifest)
-                for name, s in zip(names, specs, strict=True)
+            evaluations = [
+                Evaluation("test", "synthetic", run.models / name, manifest) for name in names
             ]
-            run.save_predictions(score_all(asked, "cpu", engine))
+            run.save_predictions(evaluate(evaluations, engine=engine))
             written[engine] = (run.folder / "predictions.csv").read_bytes()
         assert len(written["inline"].splitlines()) > 4 * len(specs)
         assert written["inline"] == written["local:2"] == written[address]

@@ -1,4 +1,4 @@
-"""Cohorts that somebody holds: from their folders through notebook 1 to its tables."""
+"""The cohort of a run: from folders through notebook 1 to its tables, read once."""
 
 import os
 import subprocess
@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 
 from motionlib.cli import main as cli
-from motionlib.experiments import fine_tuning
-from motionlib.experiments.cohort import paper_size, prepare_cohort, split_as_in_paper
+from motionlib.experiments import cohort, copies, fine_tuning
+from motionlib.experiments.cohort import open_cohort, paper_size, prepare_cohort, split_patients
 from motionlib.files import repository
 from motionlib.manifest import read_manifest
 from motionlib.splits import PAPER_TEST_SIZES
@@ -35,18 +35,18 @@ def held(tmp_path, monkeypatch):
 
 
 def paper_manifest() -> pd.DataFrame:
-    """As many scans as the paper has, split by `studycohort`'s shares."""
+    """As many scans as the paper has, not split yet."""
     numbers = {"adni": (700, 1143), "msseg": (53, 53), "bite": (13, 26), "aphp": (3200, 4045)}
     parts = []
-    for cohort, (people, scans) in numbers.items():
+    for name, (people, scans) in numbers.items():
         patient = np.arange(scans) % people
-        rows = pd.DataFrame({"source_participant_id": [f"{cohort}-{p}" for p in patient]})
-        rows["scan_id"] = [f"{cohort}-scan{k}" for k in range(scans)]
-        rows["motion_grade"] = patient % 3 if cohort == "aphp" else 0
-        parts.append(rows.assign(cohort=cohort, role=np.where(patient % 7, "train", "test")))
-    whole = pd.concat(parts, ignore_index=True)
-    whole["fold"] = pd.array(np.where(whole["role"] == "train", 0, None), dtype="Int64")
-    return whole.astype({"cohort": "string", "role": "string", "motion_grade": "Int64"})
+        rows = pd.DataFrame({"source_participant_id": [f"{name}-{p}" for p in patient]})
+        rows["scan_id"] = [f"{name}-scan{k}" for k in range(scans)]
+        rows["motion_grade"] = patient % 3 if name == "aphp" else 0
+        role = "warehouse" if name == "aphp" else "research"
+        parts.append(rows.assign(cohort=name, role=role))
+    kinds = {"cohort": "string", "role": "string", "motion_grade": "Int64"}
+    return pd.concat(parts, ignore_index=True).astype(kinds)
 
 
 class TestPrepareCohort:
@@ -55,7 +55,7 @@ class TestPrepareCohort:
         (
             held.root / "mr-art" / "sub-600000" / "anat" / "sub-600000_acq-standard_T1w.nii.gz"
         ).unlink()
-        manifest = prepare_cohort(run, cohort="open", **SMALL)
+        manifest = prepare_cohort(run, cohort="open", **SMALL).manifest
         assert manifest["cohort"].value_counts().to_dict() == {"mr-art": 23, "ixi": 14}
         assert set(manifest["role"]) == {"train", "test"}
         flow = pd.read_csv(run.cohort / "flow.tsv", sep="\t")
@@ -65,7 +65,7 @@ class TestPrepareCohort:
 
     def test_paper_keeps_real_motion_and_rejects_apart(self, held):
         run = held("paper")
-        manifest = prepare_cohort(run, cohort="paper", **SMALL)
+        manifest = prepare_cohort(run, cohort="paper", **SMALL).manifest
         roles = manifest.groupby("cohort")["role"].apply(set).to_dict()
         assert roles["adni"] == {"train", "test", "real_motion"}
         assert roles["aphp"] == {"train", "test", "excluded"}
@@ -77,7 +77,8 @@ class TestPrepareCohort:
         first = prepare_cohort(run, cohort="paper", **SMALL)
         monkeypatch.delenv("MOTIONLIB_DATA")
         again = prepare_cohort(run, cohort="paper", **SMALL)
-        pd.testing.assert_frame_equal(first, again, check_dtype=False)
+        pd.testing.assert_frame_equal(first.manifest, again.manifest)
+        assert (first.key, first.caption) == (again.key, again.caption)
 
     def test_two_patients_with_one_name_are_refused(self, held):
         run = held("paper")
@@ -96,11 +97,33 @@ class TestPrepareCohort:
             prepare_cohort(run, cohort="open", **SMALL)
 
 
+class TestOpenCohort:
+    def test_the_files_are_read_once_however_many_sets_are_prepared(self, held, monkeypatch):
+        run, opened = held("paper"), []
+        prepare_cohort(run, cohort="paper", **SMALL)
+        for name in ("read_manifest", "read_json"):
+            read = getattr(cohort, name)
+            monkeypatch.setattr(cohort, name, lambda path, r=read: opened.append(path) or r(path))
+        scans = open_cohort(run)
+        copies.synthetic_set(scans, "image", "2-4", "paper")
+        for control in ("clean", "resampled"):
+            copies.control_set(scans, control)
+        copies.warehouse_set(scans, "mov01vs2")
+        copies.real_motion_set(scans)
+        fine_tuning.annotators(scans)
+        next(scans.volumes(scans.research["scan_id"]))
+        assert [path.name for path in opened] == ["cohort.json", "manifest.tsv"]
+
+    def test_without_a_cohort_it_says_which_notebook_to_run(self, tmp_path):
+        run = Run("02_simulation", "smoke", 20, tmp_path, quiet=True)
+        with pytest.raises(FileNotFoundError, match="Run 01 first"):
+            open_cohort(run)
+
+
 class TestWithoutRaters:
     def test_no_annotators_leave_the_others_numbers(self, held):
         run = held("open")
-        prepare_cohort(run, cohort="open", **SMALL)
-        none = fine_tuning.annotators(run)
+        none = fine_tuning.annotators(prepare_cohort(run, cohort="open", **SMALL))
         row = {"experiment": "x", "task": "mov01vs2", "model": "m", "fold": -1, "scan_id": "s"}
         row |= {"participant_id": "p", "y_true": 1, "score": 0.5, "y_pred": 1}
         both = pd.concat([none, pd.DataFrame([row])], ignore_index=True)
@@ -119,20 +142,25 @@ class TestPaperSplit:
         assert paper_size("aphp", 2022) == round(385 / 2)
 
     def test_a_cohort_of_the_paper_s_size_has_the_paper_s_test_set(self):
-        split = split_as_in_paper(paper_manifest(), n_folds=5, seed=20)
-        found = split[split["role"] == "test"]["cohort"].value_counts()
-        assert (found["msseg"], found["aphp"]) == (7, 385)
+        split = split_patients(paper_manifest(), n_folds=5, seed=20, as_in_paper=True)
+        sizes = split[split["role"] == "test"]["cohort"].value_counts()
+        assert (sizes["msseg"], sizes["aphp"]) == (7, 385)
         # patients with two scans are not torn: a total may miss by less than one patient
-        assert abs(found["adni"] - 171) < 2
-        assert abs(found["bite"] - 4) < 2
+        assert abs(sizes["adni"] - 171) < 2
+        assert abs(sizes["bite"] - 4) < 2
         trained = split[split["role"] == "train"]
         assert set(trained["fold"]) == set(range(5))
         sides = split.groupby("source_participant_id")[["role", "fold"]].nunique(dropna=False)
         assert (sides == 1).all(axis=None)
 
-    def test_few_scans_keep_the_split_they_have(self):
+    def test_few_scans_keep_more_for_the_test(self):
         few = paper_manifest().groupby("cohort").head(20).reset_index(drop=True)
-        pd.testing.assert_frame_equal(split_as_in_paper(few, n_folds=2, seed=20), few)
+        split, same = (
+            split_patients(few, n_folds=2, seed=20, as_in_paper=paper) for paper in (True, False)
+        )
+        pd.testing.assert_frame_equal(split, same)
+        tested = split["role"].eq("test").groupby(split["cohort"].eq("aphp")).mean()
+        assert tested.to_list() == pytest.approx([0.25, 0.35], abs=0.05)
 
 
 class TestCommand:

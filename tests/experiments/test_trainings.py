@@ -1,15 +1,27 @@
-"""Budgets: one device for the whole study, its precision, a GPU a training."""
+"""Trainings: their specification, their folders by experiment, a GPU each, one device for all."""
 
 import os
-from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd
 import pytest
+from prepared_set import prepared_set
 
 from motionlib.compute.engines import default_device
-from motionlib.experiments import copies, fine_tuning, pretraining, trainings
-from motionlib.experiments.trainings import Budget, Job, spec_for, train
+from motionlib.experiments import evaluation, pretraining, trainings
+from motionlib.experiments.evaluation import Evaluation, evaluate
+from motionlib.experiments.trainings import Budget, plan_trainings, train, trained_folds
+from motionlib.study.run import Run
+
+
+@pytest.fixture
+def run(tmp_path):
+    return Run("02_simulation", "smoke", 20, tmp_path / "runs", quiet=True)
+
+
+@pytest.fixture
+def prepared(tmp_path):
+    return prepared_set(tmp_path / "prepared", 6, (8, 9, 8))
 
 
 @pytest.fixture
@@ -17,52 +29,63 @@ def gpu(monkeypatch):
     monkeypatch.setenv("MOTIONLIB_DEVICE", "cuda")
 
 
-class TestBudget:
-    @pytest.mark.parametrize(("device", "precision"), [("cpu", "float32"), ("cuda", "bf16")])
-    def test_device_decides_the_precision_of_a_specification(self, device, precision, tmp_path):
-        manifest = tmp_path / "prepared.tsv"
-        manifest.write_text("scan_id\n")
-        budget = Budget(1, 1, device=device)
-        spec = spec_for(SimpleNamespace(seed=20), manifest, 0, budget)
-        assert spec.precision == precision
+class TestPlanTrainings:
+    def test_folds_are_specified_one_by_one(self, run, prepared):
+        plan = plan_trainings(run, "labels/x", "mov0vs1", prepared, Budget(3, 2, 1e-3, 8))
+        assert [(t.spec.fold, t.spec.epochs, t.spec.task) for t in plan] == [
+            (0, 3, "mov0vs1"),
+            (1, 3, "mov0vs1"),
+        ]
+        assert plan[0].folder == run.models / f"Conv5FC3-{plan[0].spec.key}"
 
-    def test_everything_follows_the_named_device(self, gpu):
-        assert default_device() == Budget(1, 1).device == "cuda"
-
-    def test_folds_are_predicted_on_the_named_device(self, gpu, monkeypatch):
-        seen = []
-
-        def predict_all(pairs, *, device, engine):
-            seen.append(device)
-            raise StopIteration
-
-        monkeypatch.setattr(pretraining, "predict_all", predict_all)
-        for module in (fine_tuning, pretraining):
-            monkeypatch.setattr(
-                module,
-                "read_prepared",
-                lambda run, path: pd.DataFrame({"role": ["test"], "cohort": ["here"]}),
-            )
-        monkeypatch.setattr(
-            pretraining, "manifest_of", lambda run: pd.DataFrame(columns=["role", "cohort"])
+    def test_the_experiment_does_not_decide_the_folder(self, run, prepared):
+        one, two = (
+            plan_trainings(run, experiment, "mov01vs2", prepared, Budget(1, 1))
+            for experiment in ("freeze/fc1+", "warehouse/fine_tuned")
         )
-        monkeypatch.setattr(pretraining, "pretrained", lambda *args: ["fold0"])
-        monkeypatch.setattr(copies, "control_set", lambda *a, **k: Path("x"))
-        monkeypatch.setattr(copies, "warehouse_set", lambda *a, **k: Path("x"))
-        with pytest.raises(StopIteration):
-            pretraining.controls(None)
-        with pytest.raises(StopIteration):
-            fine_tuning.research_only(None, {"research_only": ["fold0"]})
-        assert seen == ["cuda", "cuda"]
+        assert one[0].folder == two[0].folder
+
+    def test_fold_i_goes_on_from_source_i_with_its_blocks_free(self, run, prepared):
+        plan = plan_trainings(run, "pretrain/x", "synthetic", prepared, Budget(1, 2))
+        train(run, plan, engine="inline", label="x")
+        sources = trained_folds(run, "pretrain/x", "synthetic", notebook="02")
+        tuned = plan_trainings(
+            run, "x", "mov01vs2", prepared, Budget(1, 2), sources=sources, trainable=("fc3",)
+        )
+        assert [t.spec.init_from for t in tuned] == [t.spec.key for t in plan]
+        assert {t.spec.trainable for t in tuned} == {("fc3",)}
+        train(run, tuned, engine="inline", label="x")
+        assert trained_folds(run, "x", "mov01vs2", notebook="04") == [t.folder for t in tuned]
+
+    @pytest.mark.parametrize(("device", "precision"), [("cpu", "float32"), ("cuda", "bf16")])
+    def test_the_device_decides_the_precision(self, run, prepared, monkeypatch, device, precision):
+        monkeypatch.setenv("MOTIONLIB_DEVICE", device)
+        assert default_device() == device
+        (training,) = plan_trainings(run, "x", "synthetic", prepared, Budget(1, 1))
+        assert training.spec.precision == precision
 
 
 class TestTrain:
     @pytest.mark.parametrize(("device", "resources"), [("cpu", None), ("cuda", {"GPU": 1})])
-    def test_a_training_on_a_gpu_occupies_one(self, device, resources, monkeypatch):
+    def test_a_training_on_a_gpu_occupies_one(self, run, prepared, device, resources, monkeypatch):
         asked = {}
+        monkeypatch.setenv("MOTIONLIB_DEVICE", device)
         monkeypatch.setattr(trainings.compute, "submit", lambda *a, **k: asked.update(k) or ["x"])
-        train([Job(None, "models", device)], engine="local:2", label="x")
+        plan = plan_trainings(run, "x", "synthetic", prepared, Budget(1, 1))
+        train(run, plan, engine="local:2", label="x")
         assert asked["resources"] == resources
+
+    def test_equal_trainings_are_made_once(self, run, prepared, monkeypatch):
+        made = []
+        monkeypatch.setattr(trainings.compute, "submit", lambda f, items, **k: made.extend(items))
+        monkeypatch.setattr(trainings.compute, "raise_failures", lambda results: None)
+        plan = [
+            training
+            for name in ("a", "b")
+            for training in plan_trainings(run, name, "synthetic", prepared, Budget(1, 2))
+        ]
+        train(run, plan, engine="inline", label="x")
+        assert [t.spec.fold for t in made] == [0, 1]
 
     def test_workers_see_one_gpu_each_in_turn(self, monkeypatch):
         from motionlib.compute.clusters import OwnGpu, visible_gpus
@@ -75,14 +98,48 @@ class TestTrain:
         assert seen == ["4", "6", "4"]
 
 
+class TestTrainedFolds:
+    def test_a_new_plan_replaces_the_rows_of_its_network_only(self, run, prepared, monkeypatch):
+        monkeypatch.setattr(trainings.compute, "submit", lambda *a, **k: [])
+        monkeypatch.setattr(trainings, "is_done", lambda folder: True)
+        for n_folds, networks in ((2, ("Conv5FC3", "SECNN")), (1, ("Conv5FC3",))):
+            for network in networks:
+                budget, names = Budget(1, n_folds), ("x", "synthetic", prepared)
+                train(run, plan_trainings(run, *names, budget, network=network), engine="inline",
+                      label="x")  # fmt: skip
+        folds = {
+            network: len(trained_folds(run, "x", "synthetic", network, notebook="03"))
+            for network in ("Conv5FC3", "SECNN")
+        }
+        assert folds == {"Conv5FC3": 1, "SECNN": 2}
+
+    def test_what_is_missing_is_said_with_the_notebook_that_makes_it(self, run, prepared):
+        with pytest.raises(FileNotFoundError, match="Run 02 first"):
+            trained_folds(run, "x", "synthetic", notebook="02")
+        plan = plan_trainings(run, "x", "synthetic", prepared, Budget(1, 1))
+        trainings._note_folders(run, plan)
+        for experiment in ("x", "y"):  # noted but not made, never noted
+            with pytest.raises(FileNotFoundError, match="Run 04 first"):
+                trained_folds(run, experiment, "synthetic", notebook="04")
+
+
+class TestEvaluate:
+    def test_everything_is_predicted_on_the_named_device(self, gpu, monkeypatch):
+        seen = []
+
+        def predict_all(pairs, *, device, engine):
+            seen.append((device, engine))
+            raise StopIteration
+
+        monkeypatch.setattr(evaluation, "predict_all", predict_all)
+        with pytest.raises(StopIteration):
+            evaluate([Evaluation("x", "synthetic", "fold0", pd.DataFrame())], engine="local:2")
+        assert seen == [("cuda", "local:2")]
+
+
 class TestRecipe:
     @pytest.fixture
-    def run(self, tmp_path):
-        (tmp_path / "cohort.json").write_text('{"spacing_mm": 4}')
-        return SimpleNamespace(cohort=tmp_path)
-
-    @pytest.fixture
-    def prepared(self, tmp_path):
+    def write(self, tmp_path):
         def write(n):
             rows = pd.DataFrame({"role": ["train"] * n + ["test"] * 200})
             rows.to_csv(tmp_path / "prepared.tsv", sep="\t", index=False)
@@ -90,36 +147,33 @@ class TestRecipe:
 
         return write
 
-    def test_the_papers_copies_are_made_once_where_there_are_enough(self, run, prepared):
-        how = pretraining.recipe_of(run, prepared(100), "paper", Budget(12, 3))
-        assert how == ({"augment": "none"}, Budget(12, 3))
-
-    def test_few_are_moved_and_mirrored_in_every_epoch_for_twice_the_epochs(self, run, prepared):
-        how = pretraining.recipe_of(run, prepared(99), "paper", Budget(12, 3))
-        assert how == ({"augment": "flip", "fresh_mm": 4.0}, Budget(24, 3))
-
-    def test_the_recommended_recipe_has_copies_enough(self, run, prepared):
-        how = pretraining.recipe_of(run, prepared(10), "recommended", Budget(12, 3))
-        assert how == ({"augment": "nuisance"}, Budget(12, 3))
+    @pytest.mark.parametrize(
+        ("n", "recipe", "expected"),
+        [
+            (100, "paper", {"augment": "none"}),
+            (99, "paper", {"augment": "flip", "fresh_mm": 4.0, "epochs": 24}),
+            (10, "recommended", {"augment": "nuisance"}),
+        ],
+    )
+    def test_few_scans_are_moved_and_mirrored_in_every_epoch_for_twice_the_epochs(
+        self, write, n, recipe, expected
+    ):
+        cohort = SimpleNamespace(spacing_mm=4.0)
+        assert pretraining.recipe_of(cohort, write(n), recipe, Budget(12, 3)) == expected
 
     @pytest.mark.parametrize(("n", "epochs", "augment"), [(99, 6, "flip"), (100, 3, "none")])
-    def test_pretraining_specifies_it(self, run, prepared, monkeypatch, n, epochs, augment):
-        seen = []
+    def test_pretraining_specifies_it(self, run, write, monkeypatch, n, epochs, augment):
+        seen, cell = [], write(n)
 
-        def stop(jobs, **options):
-            seen.extend(job.spec for job in jobs)
+        def stop(run, trainings, **options):
+            seen.extend((t.spec.fold, t.spec.epochs, t.spec.augment) for t in trainings)
             raise StopIteration
 
-        cell = prepared(n)
-        monkeypatch.setattr(copies, "real_motion_set", lambda run: None)
-        for name in ("control_set", "synthetic_set"):
-            monkeypatch.setattr(copies, name, lambda *args, **options: cell)
-        monkeypatch.setattr(pretraining, "note_folds", lambda *args: None)
+        monkeypatch.setattr(pretraining, "real_motion_set", lambda cohort: None)
+        monkeypatch.setattr(pretraining, "control_set", lambda *cell: None)
+        monkeypatch.setattr(pretraining, "synthetic_set", lambda *names: cell)
         monkeypatch.setattr(pretraining, "train", stop)
-        run.seed, run.models = 20, "models"
+        cohort = SimpleNamespace(spacing_mm=4.0, engine="inline")
         with pytest.raises(StopIteration):
-            pretraining.pretrain(run, Budget(3, 2))
-        assert [(one.fold, one.epochs, one.augment) for one in seen] == [
-            (0, epochs, augment),
-            (1, epochs, augment),
-        ]
+            pretraining.pretrain(run, cohort, Budget(3, 2))
+        assert seen == [(0, epochs, augment), (1, epochs, augment)]

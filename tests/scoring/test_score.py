@@ -253,13 +253,13 @@ class TestChecks:
 
 class TestInput:
     def test_it_is_to_the_bit_what_the_study_prepares(self, tmp_path):
-        from motionlib.experiments.cohort import _centre_one
+        from motionlib.experiments.cohort import centre_scan
         from motionlib.training.data import VolumeStore
 
         array, affine = head(3)
         path = save_volume(array, affine, tmp_path / "head.nii.gz")
         kept = np.load(
-            _centre_one({"path": str(path), "out": str(tmp_path / "x.npy"), "spacing": HEAD_MM})
+            centre_scan({"path": str(path), "out": str(tmp_path / "x.npy"), "spacing": HEAD_MM})
         )
         mine = model_input(array, affine, HEAD_MM)
         assert np.array_equal(mine, kept)

@@ -1,0 +1,65 @@
+"""Rows of ``predictions.csv``: what trained networks say about scans."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from motionlib.compute.engines import default_device
+from motionlib.predictions import PREDICTION_COLUMNS, average_scores
+from motionlib.training.checkpoints import read_model
+from motionlib.training.prediction import predict_all
+
+COLUMNS = list(PREDICTION_COLUMNS)
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """Scans that one trained network shall score.
+
+    Attributes
+    ----------
+    experiment, task : str
+        Names of the rows; network and fold are those of the model.
+    folder : Path
+        Of the training.
+    scans : path-like or DataFrame
+        A prepared manifest.
+    """
+
+    experiment: str
+    task: str
+    folder: Path
+    scans: Path | pd.DataFrame
+
+
+def evaluate(evaluations: Iterable[Evaluation], *, engine: str) -> pd.DataFrame:
+    """Predict on an engine and gather the rows of ``predictions.csv``, in the order asked for."""
+    evaluations = list(evaluations)
+    pairs = [(each.folder, each.scans) for each in evaluations]
+    scored = predict_all(pairs, device=default_device(), engine=engine)
+    parts = []
+    for each, scores in zip(evaluations, scored, strict=True):
+        facts = read_model(each.folder)
+        names = (each.experiment, each.task, facts["network"], facts["fold"])
+        parts.append(prediction_rows(scores, *names))
+    return pd.concat(parts, ignore_index=True)
+
+
+def evaluate_with_mean(evaluations: Iterable[Evaluation], *, engine: str) -> pd.DataFrame:
+    """As `evaluate`, every model's folds of an experiment followed by their mean (fold -1)."""
+    scored = evaluate(evaluations, engine=engine)
+    parts = []
+    for names, rows in scored.groupby(["experiment", "task", "model"], sort=False):
+        parts += [rows, prediction_rows(average_scores(rows), *names, fold=-1)]
+    return pd.concat(parts, ignore_index=True)
+
+
+def prediction_rows(
+    scores: pd.DataFrame, experiment: str, task: str, model: str, fold: int
+) -> pd.DataFrame:
+    """Turn one model's scores into rows of ``predictions.csv``."""
+    return scores.assign(experiment=experiment, task=task, model=model, fold=fold)[COLUMNS]
