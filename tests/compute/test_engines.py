@@ -22,7 +22,7 @@ from motionlib.experiments.evaluation import Evaluation, evaluate
 from motionlib.study.run import Run
 from motionlib.training.spec import TrainSpec
 
-TESTS = Path(__file__).parent
+TESTS = Path(__file__).parents[1]
 PROFILE = """\
 workers: 4
 cores: 8
@@ -93,7 +93,11 @@ def external(tmp_path):
     """A scheduler and two workers of their own processes; gives its address and the workers."""
     script = [sys.executable, "-m", "distributed.cli.dask_scheduler"]
     address_file = tmp_path / "scheduler.json"
-    environment = os.environ | {"PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1", "PAUSE_S": "0.1"}
+    environment = os.environ | {
+        "PYTHONPATH": f"{TESTS}:{TESTS.parent}",
+        "OMP_NUM_THREADS": "1",
+        "PAUSE_S": "0.1",
+    }
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": environment}
     options = ["--host", "127.0.0.1", "--port", "0", "--no-dashboard"]
     options += ["--scheduler-file", str(address_file)]
