@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import hashlib
+import io
 import json
 import os
 import platform
@@ -11,7 +13,7 @@ import re
 import time
 import uuid
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -232,8 +234,70 @@ def read_json(path: str | os.PathLike) -> Any:
     return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
+def read_table(
+    path: str | os.PathLike,
+    required: Sequence[str] = (),
+    *,
+    missing: Sequence[str] = ("", "n/a"),
+    lower: bool = False,
+):
+    """Read a table that somebody wrote, every cell as text.
+
+    Parameters
+    ----------
+    path : path-like
+        UTF-8; tab-separated without quoting, as BIDS has it, or CSV (commas, semicolons) with.
+    required : sequence of str
+        Columns it must have.
+    missing : sequence of str
+        Cells that mean "not known".
+    lower : bool, default=False
+        Give the column names in lower case.
+
+    Returns
+    -------
+    pandas.DataFrame
+        All ``string``, cells without blanks around them, missing ones NA; empty rows are left out.
+
+    Raises
+    ------
+    ValueError
+        If it is no table, or has not every column once.
+    """
+    import pandas as pd  # files is imported where there are no tables too
+
+    path = Path(path)
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+        header = text.lstrip().partition("\n")[0]
+        has_tabs = "\t" in header
+        cells = pd.read_csv(
+            io.StringIO(text),
+            sep="\t" if has_tabs else max(",;", key=header.count),
+            quoting=csv.QUOTE_NONE if has_tabs else csv.QUOTE_MINIMAL,
+            header=None,  # a row with more cells than the header is a fault, not an index
+            dtype="string",
+            keep_default_na=False,
+        )
+    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise ValueError(f"{path.name} is no UTF-8 table: {reason}.") from error
+    cells = cells.apply(lambda column: column.str.strip())
+    names = [name.lower() if lower else name for name in cells.iloc[0].fillna("")]
+    table = cells.iloc[1:].reset_index(drop=True).set_axis(names, axis=1)
+    table = table.mask(table.isin(list(missing))).dropna(how="all").reset_index(drop=True)
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"{path.name} has the column {twice[0]} twice; expected it once.")
+    if absent := [name for name in required if name not in table]:
+        raise ValueError(
+            f"{path.name} has no column {', '.join(absent)}; it has {', '.join(table.columns)}."
+        )
+    return table
+
+
 def write_table(table, path: str | os.PathLike) -> Path:
-    """Write a DataFrame atomically, as CSV or (suffix ``.tsv``) tab-separated.
+    """Write a DataFrame atomically, as CSV or (suffix ``.tsv``) tab-separated without quoting.
 
     Parameters
     ----------
@@ -247,9 +311,12 @@ def write_table(table, path: str | os.PathLike) -> Path:
     Path
         The path written.
     """
-    separator = "\t" if str(path).endswith(".tsv") else ","
+    options = {"sep": ","}
+    if str(path).endswith(".tsv"):  # has no quoting: a cell may hold neither tab nor line break
+        table = table.replace(r"[\t\r\n]+", " ", regex=True)
+        options = {"sep": "\t", "quoting": csv.QUOTE_NONE}
     with atomic(path) as aside:
-        table.to_csv(aside, sep=separator, index=False, lineterminator="\n")
+        table.to_csv(aside, index=False, lineterminator="\n", **options)
     return Path(path)
 
 

@@ -60,6 +60,43 @@ class TestAtomic:
         pd.testing.assert_frame_equal(table, pd.read_csv(tmp_path / "t.tsv", sep="\t"))
 
 
+class TestReadTable:
+    def read(self, path, text, *args, **options):
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return files.read_table(path, *args, **options)
+
+    def test_quotation_marks_in_a_tsv_are_letters_and_lose_no_row(self, tmp_path):
+        text = 'id\tnote\na\t"moved\nb\tthe "nod"\nc\tnod"\n'
+        table = self.read(tmp_path / "t.tsv", text)
+        assert list(table["id"]) == ["a", "b", "c"]
+        assert list(table["note"]) == ['"moved', 'the "nod"', 'nod"']
+        files.write_table(table, tmp_path / "again.tsv")
+        assert (tmp_path / "again.tsv").read_text() == text
+
+    def test_a_csv_is_quoted_by_its_rules(self, tmp_path):
+        table = self.read(tmp_path / "t.csv", 'id,note\na,"one, two ""three"""\n')
+        assert table.loc[0, "note"] == 'one, two "three"'
+
+    def test_byte_order_mark_semicolons_and_blank_rows(self, tmp_path):
+        text = b"\xef\xbb\xbfID;Age \r\n\r\na;1\r\n;\r\n ; \r\n"
+        table = self.read(tmp_path / "t.csv", text, ["id", "age"], lower=True)
+        assert table.to_dict("list") == {"id": ["a"], "age": ["1"]}
+
+    @pytest.mark.parametrize(
+        ("text", "words"),
+        [
+            (b"", "is no UTF-8 table"),
+            ("é\n".encode("latin-1"), "is no UTF-8 table"),
+            (b"a\tb\n1\t2\t3\n", "Expected 2 fields in line 2, saw 3"),
+            (b"a\ta\n1\t2\n", "has the column a twice"),
+            (b"a\tb\n1\t2\n", "has no column id; it has a, b"),
+        ],
+    )
+    def test_what_is_no_table_is_one_sentence(self, tmp_path, text, words):
+        with pytest.raises(ValueError, match=words):
+            self.read(tmp_path / "t.tsv", text, ["id"])
+
+
 class TestGzipped:
     def test_it_comes_back_and_carries_no_time(self):
         packed = files.gzipped(b"motion" * 1000)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from motionlib import files
 from motionlib.cohorts.selection import ScanFilter
 from motionlib.manifest import ID_PATTERN
 from motionlib.preprocess.images import read_image
@@ -58,49 +59,8 @@ def find_table(root: Path, *patterns: str) -> Path:
 
 
 def read_table(path: Path, required: tuple[str, ...]) -> pd.DataFrame:
-    """Read a table as text, column names in lower case.
-
-    Parameters
-    ----------
-    path : Path
-        Separated by commas, semicolons or tabs; UTF-8.
-    required : tuple of str
-        Columns it must have, in lower case.
-
-    Returns
-    -------
-    pandas.DataFrame
-        All ``string``; missing values are NA.
-
-    Raises
-    ------
-    ValueError
-        If it is no table, or lacks columns, or has one twice.
-    """
-    try:
-        with open(path, encoding="utf-8-sig") as stream:
-            header = stream.readline()
-        separator = max(",;\t", key=header.count)
-        table = pd.read_csv(
-            path,
-            sep=separator,
-            dtype="string",
-            keep_default_na=False,
-            na_values=MISSING,
-            encoding="utf-8-sig",
-        )
-    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise ValueError(f"{path.name} is no UTF-8 table: {str(error).rstrip('.')}.") from error
-    table.columns = [str(name).strip().lower() for name in table.columns]
-    twice = sorted(set(table.columns[table.columns.duplicated()]))
-    if twice:
-        raise ValueError(f"{path.name} has the column {twice[0]} twice; expected it once.")
-    missing = [name for name in required if name not in table]
-    if missing:
-        raise ValueError(
-            f"{path.name} has no column {', '.join(missing)}; it has {', '.join(table.columns)}."
-        )
-    return table.apply(lambda column: column.str.strip())
+    """Read a cohort's table as text, column names and those of `required` in lower case."""
+    return files.read_table(path, required, missing=MISSING, lower=True)
 
 
 def demographics(root: Path) -> pd.DataFrame:
