@@ -1,4 +1,4 @@
-"""A graded manifest and a model folder come in; a fine-tuned, judged model folder goes out."""
+"""Command ``finetune``: a model fine-tuned on own grades, and judged on patients apart."""
 
 from __future__ import annotations
 

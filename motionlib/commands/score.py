@@ -1,4 +1,4 @@
-"""Scans and a model folder come in; a table of probabilities and a report come out."""
+"""Command ``score``: the probability of motion of every scan, and a page about them."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ def main(args: argparse.Namespace) -> int:
     for row in broken:
         print(f"{row['scan_id']}: {row['reason']}", file=sys.stderr)
     counts = Counter(row["decision"] for row in rows if not row["abstained"])
-    said = ", ".join(f"{counts[name]} {name}" for name in ("keep", "review", "exclude"))
-    print(f"{len(rows) - len(broken)} of {len(rows)} scans scored: {said}", file=sys.stderr)
+    decisions = ", ".join(f"{counts[name]} {name}" for name in ("keep", "review", "exclude"))
+    print(f"{len(rows) - len(broken)} of {len(rows)} scans scored: {decisions}", file=sys.stderr)
     if broken:
         print(f"{len(broken)} of {len(rows)} scans have no score", file=sys.stderr)
     return 1 if broken else 0

@@ -1,4 +1,4 @@
-"""Corrupt one NIfTI image, or all of a manifest, and write the trajectory beside each."""
+"""Command ``simulate``: move one NIfTI image, or all of a manifest, and say how."""
 
 from __future__ import annotations
 

@@ -35,25 +35,12 @@ COARSE_MM = 4.0
 
 @dataclass(frozen=True)
 class CopyRecipe:
-    """How the training copies of a still head are made.
+    """How the training copies of a still head are made."""
 
-    Attributes
-    ----------
-    matched : bool
-        Still copies are resampled as moved ones are; False leaves them untouched, the paper's way.
-    realistic : bool
-        Motion from below a millimetre up, signed, one to many moves, along any axis; False is the
-        paper's 2-4 mm and degrees, always positive.
-    coarser : float
-        Share of the copies, of either class, that are scanned with larger voxels.
-    nuisance : bool
-        Contrast, sharpness, noise, bias and field of view vary, alike in both classes.
-    """
-
-    matched: bool = True
-    realistic: bool = True
-    coarser: float = 0.4
-    nuisance: bool = False
+    matched: bool = True  # still copies are resampled as moved ones are; False, the paper's: left
+    realistic: bool = True  # 0.5 to 8 mm, signed, any axis; False, the paper's: 2-4 mm, positive
+    coarser: float = 0.4  # share of the copies, of either class, scanned with larger voxels
+    nuisance: bool = False  # contrast, sharpness, noise, bias and field of view vary in both
 
 
 def make_training_copies(

@@ -39,40 +39,18 @@ SHIFTS = list(itertools.product((-2, -1, 0, 1, 2), repeat=3))  # in template vox
 
 @dataclass(frozen=True)
 class Check:
-    """What was found about a scan.
-
-    Attributes
-    ----------
-    fault : str
-        Why it should not be scored, one clause; empty if it can be.
-    note : str
-        What to know about its score; empty if nothing.
-    stripped : bool
-        Whether skull and scalp are missing.
-    """
+    """Why a scan should not be scored, or what to know about its score; empty if nothing."""
 
     fault: str = ""
     note: str = ""
-    stripped: bool = False
+    stripped: bool = False  # of skull and scalp
 
 
 def check_scan(array: np.ndarray, affine, *, spacing_mm: float, knows_stripped: bool) -> Check:
     """Look for what makes a score worthless: cut heads, other contrasts, maps, coarse voxels.
 
-    Parameters
-    ----------
-    array : ndarray, shape (I, J, K)
-        RAS intensities.
-    affine : array-like, shape (4, 4)
-        Voxel indices to mm.
-    spacing_mm : float
-        Voxel size of the model's grid.
-    knows_stripped : bool
-        Whether the model has seen heads without skull.
-
-    Returns
-    -------
-    Check
+    `array`, (I, J, K), holds RAS intensities; `spacing_mm` is the voxel size of the model's grid,
+    `knows_stripped` whether it has seen heads without skull.
     """
     # Voxels and intensities, which need no head to be found.
     side = np.linalg.norm(np.asarray(affine, dtype=np.float64)[:3, :3], axis=0)

@@ -21,33 +21,15 @@ FEW = 15  # scans of a grade; below it a limit follows single scans
 
 @dataclass(frozen=True)
 class Grading:
-    """Limits for grades, judged on the test patients.
+    """Limits for grades, judged on the test patients."""
 
-    Attributes
-    ----------
-    limits : tuple of 2 float, or None
-        From these probabilities on the grade is 1, and 2; None: no grades are given.
-    reason : str
-        What was chosen and by what, or why there are none.
-    validation_kappa : float
-        Linear weighted kappa of the validation scans, which the limits were chosen by; NaN: none.
-    n_validation : tuple of 3 int
-        Validation scans of grade 0, 1 and 2.
-    kappa : Kappa, or None
-        Linear weighted kappa of the test scans, its interval by drawing patients.
-    table : DataFrame, or None
-        Test scans, one row a grade by the user, one column a grade by the model.
-    scans : DataFrame, or None
-        ``scan_id participant_id motion_grade p_motion grade`` of the test scans.
-    """
-
-    limits: tuple[float, float] | None
-    reason: str
-    validation_kappa: float
-    n_validation: tuple[int, ...]
-    kappa: Kappa | None = None
-    table: pd.DataFrame | None = None
-    scans: pd.DataFrame | None = None
+    limits: tuple[float, float] | None  # grade 1, and 2, from these probabilities on; None: none
+    reason: str  # what was chosen and by what, or why there are none
+    validation_kappa: float  # linear weighted, which the limits were chosen by; NaN: none
+    n_validation: tuple[int, ...]  # validation scans of grade 0, 1 and 2
+    kappa: Kappa | None = None  # linear weighted, of the test scans; its interval draws patients
+    table: pd.DataFrame | None = None  # test scans: user's grades in rows, model's in columns
+    scans: pd.DataFrame | None = None  # scan_id participant_id motion_grade p_motion grade
 
 
 def choose_limits(task: str, grades, validation_grades, validation_p) -> Grading:

@@ -36,43 +36,19 @@ FOLDER = "model"
 
 @dataclass(frozen=True)
 class DecisionRule:
-    """How a model's logits become decisions, as its folder says.
+    """How a model's logits become decisions, as its folder says."""
 
-    Attributes
-    ----------
-    name : str
-        Of the model, for the table: its ``name``, or network and key.
-    key : str
-        Changes with the weights, the description and the code that prepares scans.
-    spacing_mm : float
-        Of the study grid.
-    slab_mm : float, or None
-        Thickness of the midsagittal slab that the network sees; None: the whole grid.
-    threshold : float
-        Motion from this probability on.
-    temperature, bias : float
-        ``p = sigmoid(logit / temperature + bias)``.
-    review : tuple of 2 float, or None
-        Probabilities in this closed range go to review.
-    grade_thresholds : tuple of 2 float, or None
-        From these probabilities on the grade is 1, and 2; None: the model gives no grade.
-    knows_stripped : bool
-        Whether heads without skull were in its training (``stripped_seen``).
-    facts : dict
-        All of ``model.json``.
-    """
-
-    name: str
-    key: str
-    spacing_mm: float
-    slab_mm: float | None
-    threshold: float
-    temperature: float
+    name: str  # for the table: the model's name, or network and key
+    key: str  # changes with the weights, the description and the code that prepares scans
+    spacing_mm: float  # of the study grid
+    slab_mm: float | None  # of the midsagittal planes that the network sees; None: the whole grid
+    threshold: float  # motion from this probability on
+    temperature: float  # p = sigmoid(logit / temperature + bias)
     bias: float
-    review: tuple[float, float] | None
-    grade_thresholds: tuple[float, float] | None
-    knows_stripped: bool
-    facts: dict[str, Any]
+    review: tuple[float, float] | None  # probabilities in this closed range go to review
+    grade_thresholds: tuple[float, float] | None  # from these on the grade is 1, and 2
+    knows_stripped: bool  # whether heads without skull were in its training
+    facts: dict[str, Any]  # all of model.json
 
     def probability(self, logit: float) -> float:
         """Calibrated probability of motion, to `DIGITS` digits."""
@@ -109,15 +85,7 @@ def default_model() -> Path:
 
 
 def read_rule(folder: str | os.PathLike) -> DecisionRule:
-    """Read the decision rule of a model folder.
-
-    Raises
-    ------
-    FileNotFoundError
-        If ``model.json`` or ``weights.safetensors`` is not there.
-    ValueError
-        If the description lacks what scoring needs, or contradicts itself.
-    """
+    """Read and check the decision rule of a model folder."""
     folder = Path(folder)
     for name in ("model.json", "weights.safetensors"):
         if not (folder / name).is_file():
@@ -215,12 +183,11 @@ def _range(folder: str, facts: dict, name: str) -> tuple[float, float] | None:
     value = facts.get(name)
     if value is None:
         return None
-    numbers = isinstance(value, list | tuple) and len(value) == 2
-    if not numbers or not all(isinstance(v, int | float) for v in value):
-        raise ValueError(f"{name} of the model {folder} is {value!r}; expected two numbers")
-    if not 0 <= value[0] <= value[1] <= 1:
+    numbers = isinstance(value, list | tuple) and all(isinstance(v, int | float) for v in value)
+    if not numbers or len(value) != 2 or not 0 <= value[0] <= value[1] <= 1:
         raise ValueError(
-            f"{name} of the model {folder} is {value!r}; expected 0 <= low <= high <= 1"
+            f"{name} of the model {folder} is {value!r}; expected two numbers, 0 <= low <= high <= "
+            "1"
         )
     return float(value[0]), float(value[1])
 

@@ -41,60 +41,28 @@ BEFORE, AFTER = "own_grades/before", "own_grades/fine_tuned"
 
 @dataclass(frozen=True)
 class TuningPlan:
-    """How to fine-tune on own grades.
+    """How to fine-tune on own grades."""
 
-    Attributes
-    ----------
-    task : {"mov01vs2", "mov0vs1"}
-        What is detected: severe motion against the rest, or mild motion against none.
-    epochs, learning_rate, seed
-        As in `motionlib.training.spec.TrainSpec`; the seed also splits the patients.
-    test_fraction : float
-        Share of the scans, whole patients, for the test; unused where the manifest gives roles.
-    n_folds : int
-        One of so many parts of the training patients is for validation.
-    voxel_mm : float, optional
-        Of the model's grid, where its ``model.json`` does not say it.
-    """
-
-    task: str
+    task: str  # mov01vs2, severe motion against the rest, or mov0vs1, mild motion against none
     epochs: int = 20
     learning_rate: float = 1e-4
-    test_fraction: float = 0.3
-    n_folds: int = 5
-    seed: int = 20
-    voxel_mm: float | None = None
+    test_fraction: float = 0.3  # of the scans, whole patients; unused where roles are given
+    n_folds: int = 5  # one of so many parts of the training patients is for validation
+    seed: int = 20  # of split, training and bootstrap
+    voxel_mm: float | None = None  # of the model's grid, where its model.json does not say it
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a fine-tuning on own grades gave.
+    """What a fine-tuning on own grades gave."""
 
-    Attributes
-    ----------
-    folder : Path
-        The new model folder.
-    facts : dict
-        Its ``model.json``.
-    metrics : DataFrame
-        Test metrics with intervals over patients, one row a model and threshold.
-    counts : DataFrame
-        Scans, patients and scans with motion in training, validation and test.
-    left_out : DataFrame
-        ``scan_id`` and ``reason`` of graded scans that could not be used.
-    grading : Grading
-        Limits for grades, judged on the test patients, or why there are none.
-    warnings : list of str
-        What to know before trusting the metrics.
-    """
-
-    folder: Path
-    facts: dict
-    metrics: pd.DataFrame
-    counts: pd.DataFrame
-    left_out: pd.DataFrame
-    grading: Grading
-    warnings: list[str]
+    folder: Path  # the new model folder
+    facts: dict  # its model.json
+    metrics: pd.DataFrame  # of the test scans, one row a model and threshold, with intervals
+    counts: pd.DataFrame  # scans, patients and scans with motion in each part
+    left_out: pd.DataFrame  # scan_id and reason of graded scans that could not be used
+    grading: Grading  # limits for grades, judged on the test patients, or why there are none
+    warnings: list[str]  # what to know before trusting the metrics
 
 
 def fine_tune_own(
@@ -165,9 +133,12 @@ def fine_tune_own(
         "test": table.loc[table["role"] == "test", PREPARED_COLUMNS],
     }
     # 3. Train; the best epoch is the validation patients'.
+    prepared = work / f"{plan.task}.tsv"
+    paths = [os.path.relpath(path, work) for path in table["path"]]
+    write_table(table.assign(path=paths)[PREPARED_COLUMNS], prepared)
     spec = TrainSpec(
         network=model.facts["network"],
-        manifest=str(own_scans.write_prepared(table, work / f"{plan.task}.tsv")),
+        manifest=str(prepared),
         fold=fold,
         task=plan.task,
         epochs=plan.epochs,

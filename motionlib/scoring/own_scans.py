@@ -11,7 +11,7 @@ import pandas as pd
 
 from motionlib import compute
 from motionlib.experiments.copies import PREPARED
-from motionlib.files import atomic, content_key, write_table
+from motionlib.files import atomic, content_key
 from motionlib.manifest import complete, locate, read_text, validate
 from motionlib.scoring.check import Check
 from motionlib.scoring.score import file_key, prepare
@@ -149,12 +149,6 @@ def prepare_scans(
     stripped = [check.stripped for check in checks]
     kept = table.assign(path=[item["out"] for item in items], stripped=stripped)[~bad]
     return kept.reset_index(drop=True), left_out.reset_index(drop=True)
-
-
-def write_prepared(prepared: pd.DataFrame, path: Path) -> Path:
-    """Write the prepared manifest with paths relative to it."""
-    paths = [os.path.relpath(place, path.parent) for place in prepared["path"]]
-    return write_table(prepared.assign(path=paths)[PREPARED_COLUMNS], path)
 
 
 def _prepare_one(item: dict) -> Check:

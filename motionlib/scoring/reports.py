@@ -35,22 +35,7 @@ MIDDLE_MM = 60.0  # below the top of the head: ventricles in the axial slice
 def write_report(
     rows: list[dict[str, Any]], model: str | os.PathLike, path: str | os.PathLike
 ) -> Path:
-    """Write the page of a scoring.
-
-    Parameters
-    ----------
-    rows : list of dict
-        From `score.score_scans`, with ``path`` for the pictures.
-    model : path-like
-        Model folder.
-    path : path-like
-        The page to write.
-
-    Returns
-    -------
-    Path
-        The page, with every picture in it.
-    """
+    """Write the page of a scoring: `rows` are those of `score.score_scans`, `model` its folder."""
     rule = read_rule(model)
     scored = sorted((row for row in rows if not row["abstained"]), key=lambda row: -row["p_motion"])
     abstained = [row for row in rows if row["abstained"]]
@@ -98,18 +83,7 @@ def _listed(scored: list[dict[str, Any]]) -> str:
 
 
 def write_tuning_report(outcome: Outcome) -> Path:
-    """Write the page of a fine-tuning, ``report.html`` in the model folder: the model's card.
-
-    Parameters
-    ----------
-    outcome : Outcome
-        From `own_grades.fine_tune_own`.
-
-    Returns
-    -------
-    Path
-        The page.
-    """
+    """Write the page of a fine-tuning, ``report.html`` in the model folder: the model's card."""
     left_out = outcome.left_out.rename(columns={"scan_id": "scan"})
     page = render(
         "finetune.html",

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import time
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from motionlib import compute
+from motionlib.compute.engines import Meter
 from motionlib.files import content_key, write_text
 from motionlib.preprocess.images import read_array, zscore
 from motionlib.scoring.check import Check, check_scan
@@ -85,7 +85,7 @@ def score_scans(
     results: list[dict | None] = [journal.entries.get(key) if key else None for key in keys]
     waiting = [place for place, result in enumerate(results) if result is None]
     # 2. Examine the others, chunk by chunk; a GPU gets whole batches.
-    started, done = time.monotonic(), 0
+    meter = Meter("score", len(waiting), progress)
     size = CHUNK if engine == "inline" else ENGINE_CHUNK
     if device == "cuda":
         size = -(-size // batch_size) * batch_size
@@ -93,20 +93,19 @@ def score_scans(
         places = waiting[first : first + size]
         items = [(scans[place][1], str(model), rule.key, device) for place in places]
         examined = compute.submit(examine, items, engine=engine, label="score")
-        examined = [_not_lost(result) for result in examined]
         if device == "cuda":
             _forward(network, examined, batch_size)
         finished = {}
         for place, result in zip(places, examined, strict=True):
-            results[place] = result
-            try_again = result.pop("again", False)
-            if keys[place] and not try_again:
-                finished[keys[place]] = result
+            if isinstance(result, compute.Failure):  # a worker was lost: the next call tries again
+                kind = result.error.partition(":")[0]
+                results[place] = {"fault": f"it could not be processed ({kind})", "note": ""}
+            else:
+                results[place] = result
+                if keys[place]:
+                    finished[keys[place]] = result
+            meter.count(result)
         journal.add(finished)
-        done += len(places)
-        if progress is not None:
-            left_s = (time.monotonic() - started) / done * (len(waiting) - done)
-            progress(f"score: {done}/{len(waiting)}, about {left_s:.0f} s left")
     # 3. Decide, and write the table.
     rows = [
         _row(scan_id, path, result, rule)
@@ -138,7 +137,7 @@ def examine(item: tuple[str, str, str, str]) -> dict[str, Any]:
     if device == "cuda":
         return result | {"array": array}
     logits = _logits(_network(model, key, device), zscore(array.astype(np.float32))[None, None])
-    return result | _finite(logits[0])
+    return result | {"logit": float(logits[0])}
 
 
 def prepare(
@@ -171,9 +170,11 @@ def _row(scan_id: str, path: str, result: dict[str, Any], rule: DecisionRule) ->
     ``abstained`` is true where there is no probability: such a scan is for a person. A probability
     in the model's range of doubt is given, and sent to review.
     """
-    abstained = bool(result["fault"])
-    p = None if abstained else rule.probability(result["logit"])
-    reasons = [result["fault"] or result["note"]]
+    fault = result["fault"]
+    if not fault and not np.isfinite(result["logit"]):
+        fault = "the network gives no finite number for it"
+    p = None if fault else rule.probability(result["logit"])
+    reasons = [fault or result["note"]]
     if p is not None and rule.in_doubt(p):
         low, high = rule.review
         reasons.append(f"its probability lies in the model's range of doubt, {low:g} to {high:g}")
@@ -182,7 +183,7 @@ def _row(scan_id: str, path: str, result: dict[str, Any], rule: DecisionRule) ->
         "p_motion": p,
         "grade": None if p is None else rule.grade(p),
         "decision": rule.decision(p),
-        "abstained": abstained,
+        "abstained": bool(fault),
         "reason": "; ".join(filter(None, reasons)),
         "model": rule.name,
         "threshold": rule.threshold,
@@ -241,48 +242,25 @@ def _logits(network, volumes: np.ndarray) -> np.ndarray:
         return (classes[:, -1] - classes[:, :-1].logsumexp(1)).numpy()
 
 
-def _forward(network, examined: list[dict[str, Any]], batch_size: int) -> None:
+def _forward(network, examined: list, batch_size: int) -> None:
     """Score prepared arrays on the GPU, in place; the last batch is filled up with zeros."""
     import torch
 
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
-    ready = [result for result in examined if "array" in result]
+    ready = [r for r in examined if isinstance(r, dict) and "array" in r]
     for first in range(0, len(ready), batch_size):
         part = ready[first : first + batch_size]
         standard = [zscore(result.pop("array").astype(np.float32)) for result in part]
         batch = np.zeros((batch_size, 1, *standard[0].shape), np.float32)
         batch[: len(part), 0] = standard
         for result, logit in zip(part, _logits(network, batch), strict=False):
-            result.update(_finite(logit))
-
-
-def _finite(logit: float) -> dict[str, Any]:
-    """Say what a logit adds to a result."""
-    if np.isfinite(logit):
-        return {"logit": float(logit)}
-    return {"fault": "the network gives no finite number for it", "note": ""}
-
-
-def _not_lost(result) -> dict[str, Any]:
-    """Turn a lost task into a result with a reason that is tried again by the next call."""
-    if isinstance(result, compute.Failure):
-        why = f"it could not be processed ({result.error.partition(':')[0]})"
-        return {"fault": why, "note": "", "logit": None, "again": True}
-    return result
+            result["logit"] = float(logit)
 
 
 class Journal:
-    """Results appended line by line to a file, each under the key of what it was made from.
+    """Results appended to a file, a JSON object a line, under the key of what each was made from.
 
-    Parameters
-    ----------
-    path : path-like
-        A file of one JSON object a line; made if needed. A torn last line is ignored.
-
-    Attributes
-    ----------
-    entries : dict of str to dict
-        What was there when the journal was opened, and what was added since.
+    `entries` holds what was there when it was opened, but for a torn last line, and what was added.
     """
 
     def __init__(self, path: str | os.PathLike):
@@ -318,19 +296,9 @@ class Journal:
 
 
 def file_key(path: str | os.PathLike, *parts: Any) -> str | None:
-    """Key of a file as it is now: its place, size and time of change.
+    """Key of a file as it is now: its place, size and time of change, and the other parts.
 
-    Parameters
-    ----------
-    path : path-like
-        The file.
-    *parts
-        Whatever else the result depends on.
-
-    Returns
-    -------
-    str or None
-        None where the file cannot be read, so that it is tried again next time.
+    None where the file cannot be read, so that it is tried again next time.
     """
     try:
         status = os.stat(path)
