@@ -16,7 +16,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "mr_art": ["first_seed", "judge_mr_art", "predict_mr_art"],
         "robustness": ["fragility", "move", "noisy_template"],
         "sites": [
-            "auc_within_sites",
             "judge_sites",
             "leave_one_site_out",
             "prediction_rows",

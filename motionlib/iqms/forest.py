@@ -25,6 +25,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import QuantileTransformer
 
 from motionlib.metrics import classification_metrics
+from motionlib.predictions import PREDICTION_COLUMNS
 
 MODELS = ("forest", "boosting", "logistic")  # untuned; "search" names the random search
 # The paper names the four hyper-parameters (§III-C.3), not their values: this grid of 384 is ours.
@@ -56,7 +57,7 @@ class ForestSearch:
     fold_estimators : list of RandomForestClassifier
         The best combination, fitted without each fold in turn.
     predictions : DataFrame
-        Out-of-fold rows of the best combination: ``row fold y_true score y_pred``.
+        Out-of-fold rows of the best combination: ``fold y_true score y_pred``.
     """
 
     best_params: dict
@@ -245,11 +246,11 @@ def warehouse_rows(
     }
     scores[-1] = np.mean(list(scores.values()), axis=0)
     names = {"experiment": f"warehouse/forest_{kind}", "task": task, "model": "RandomForest"}
-    parts = []
-    for fold, score in sorted(scores.items()):
-        rows = test[["y_true"]].astype(int)
-        rows = rows.assign(fold=fold, score=score, y_pred=call_motion(score))
-        parts.append(named_predictions(test, rows, **names))
+    scans = test[["scan_id", "participant_id"]].assign(y_true=test["y_true"].astype(int))
+    parts = [
+        named_predictions(scans.assign(fold=fold, score=score), **names)
+        for fold, score in sorted(scores.items())
+    ]
     return pd.concat(parts, ignore_index=True), search
 
 
@@ -339,7 +340,7 @@ def cross_validated(
     Returns
     -------
     DataFrame
-        ``row fold y_true score y_pred`` in the order of the table.
+        ``fold y_true score y_pred`` in the order of the table.
     """
     X, y, groups = _check_table(X, y, groups)
     folds = grouped_folds(y, groups, seed=seed)
@@ -361,29 +362,11 @@ def cross_validated(
 
 
 def make_model(name: str, *, seed: int, n_rows: int, n_jobs: int = 1):
-    """Build an untuned classifier to set beside the search.
+    """Untuned classifier to set beside the search: ``forest``, ``boosting`` or ``logistic``.
 
-    Parameters
-    ----------
-    name : {"forest", "boosting", "logistic"}
-        Settings fixed in advance: 500 trees with three samples a leaf; histogram gradient
-        boosting, 200 small steps; logistic regression on normal scores.
-    seed : int
-        Of the model.
-    n_rows : int
-        Rows of the whole table; fewer than 200 make the normal scores coarser.
-    n_jobs : int, default=1
-        Trees grown at a time.
-
-    Returns
-    -------
-    scikit-learn classifier
-        Not fitted; both classes weigh the same. Undefined measures (NaN) are accepted by all.
-
-    Raises
-    ------
-    ValueError
-        If the name is another.
+    The settings were fixed in advance: 500 trees with three samples a leaf; histogram gradient
+    boosting, 200 small steps; logistic regression on normal scores, which are coarser where the
+    whole table has fewer than 200 rows. Both classes weigh the same; NaN is accepted by all.
     """
     if name == "forest":
         return RandomForestClassifier(
@@ -406,23 +389,11 @@ def make_model(name: str, *, seed: int, n_rows: int, n_jobs: int = 1):
     raise ValueError(f"model {name!r} is not known: expected one of {', '.join(MODELS)}, search")
 
 
-def named_predictions(
-    scans: pd.DataFrame, rows: pd.DataFrame, *, experiment: str, task: str, model: str
-) -> pd.DataFrame:
-    """Columns of ``predictions.csv`` for scored rows in the order of their scans."""
-    return pd.DataFrame(
-        {
-            "experiment": experiment,
-            "task": task,
-            "model": model,
-            "fold": rows["fold"].to_numpy(),
-            "scan_id": scans["scan_id"].to_numpy(),
-            "participant_id": scans["participant_id"].to_numpy(),
-            "y_true": rows["y_true"].to_numpy(),
-            "score": np.round(rows["score"].to_numpy(), 12),
-            "y_pred": rows["y_pred"].to_numpy(),
-        }
-    )
+def named_predictions(rows: pd.DataFrame, *, experiment: str, task: str, model: str):
+    """Columns of ``predictions.csv`` for rows with ``scan_id participant_id fold y_true score``."""
+    names = {"experiment": experiment, "task": task, "model": model}
+    score = np.round(rows["score"], 12)
+    return rows.assign(**names, score=score, y_pred=call_motion(score))[list(PREDICTION_COLUMNS)]
 
 
 def grouped_folds(y, groups, *, n_folds: int = N_FOLDS, seed: int) -> np.ndarray:
@@ -443,15 +414,7 @@ def grouped_folds(y, groups, *, n_folds: int = N_FOLDS, seed: int) -> np.ndarray
 
 def _fold_rows(y, folds, score) -> pd.DataFrame:
     """Out-of-fold rows in the order of the table."""
-    return pd.DataFrame(
-        {
-            "row": np.arange(len(y)),
-            "fold": folds,
-            "y_true": y,
-            "score": score,
-            "y_pred": call_motion(score),
-        }
-    )
+    return pd.DataFrame({"fold": folds, "y_true": y, "score": score, "y_pred": call_motion(score)})
 
 
 def _defined(train: pd.DataFrame, columns) -> list[str]:

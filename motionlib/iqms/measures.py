@@ -68,14 +68,8 @@ def measure(volume, *, compat: bool = True, affine=None, threads: int = 1) -> Qu
 
     Parameters
     ----------
-    volume : ndarray or Tensor, shape (I, J, K) or (1, I, J, K)
-        Intensities as stored; integers stay integers (MRQy's arithmetic depends on it).
-    compat : bool, default=True
-        MRQy 0.0.3's numbers, or corrected definitions on a standardised volume.
-    affine : ndarray, shape (4, 4), optional
-        Voxel to world, RAS; used by ``compat=False`` alone, to find axial slices and millimetres.
-    threads : int, default=1
-        Slices measured at a time; no effect on the numbers.
+    volume, compat, affine, threads
+        As in :func:`motionlib.iqms.image_quality`.
 
     Returns
     -------
@@ -85,11 +79,7 @@ def measure(volume, *, compat: bool = True, affine=None, threads: int = 1) -> Qu
     Raises
     ------
     ValueError
-        If the volume is not 3-D, holds NaN or infinity, or has no foreground in any slice.
-
-    Notes
-    -----
-    Source: MRQy 0.0.3 (Sadri et al., Medical Physics 2020); paper §III-C.3.
+        As :func:`motionlib.iqms.image_quality`.
     """
     volume = _as_array(volume)
     if compat:
@@ -407,10 +397,12 @@ def _median_5x5(image: np.ndarray) -> np.ndarray:
 def _median_of_block(padded: np.ndarray) -> np.ndarray:
     """Medians of the windows that fit whole: (I + 4, J + 4) in, (I, J) out."""
     rows, columns = padded.shape[0] - 4, padded.shape[1] - 4
+    # 1. Sort every column of five; afterwards ranks[r] holds each column's r-th smallest.
     ranks = [padded[r : r + rows] for r in range(5)]
     for low, high in _SORT_5:
         a, b = ranks[low], ranks[high]
         ranks[low], ranks[high] = np.minimum(a, b), np.maximum(a, b)
+    # 2. Send five neighbouring columns through the network, in arrays that are used again.
     wires = [ranks[w // 5][:, w % 5 : w % 5 + columns] for w in range(25)]
     owned = [False] * 25  # the first exchange of a wire must not write into the shared columns
     spare: list[np.ndarray] = []

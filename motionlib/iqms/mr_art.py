@@ -57,16 +57,16 @@ def predict_mr_art(
     parts = []
     for task in TASK_GRADES:
         scans = select_task(table, task)
-        arrays = (
-            scans[names].to_numpy(float),
-            scans["y_true"].to_numpy(),
-            scans["participant_id"].to_numpy(),
-        )
-        items = [(*arrays, model, int(seed), n_iter) for model in models for seed in seeds]
+        data = (scans[names].to_numpy(float), scans["y_true"].to_numpy())
+        data += (scans["participant_id"].to_numpy(),)
+        items = [(*data, model, int(seed), n_iter) for model in models for seed in seeds]
         rows = raise_failures(submit(_predict, items, engine=engine, label=f"mr-art {task}"))
-        for (*_, model, seed, _), part in zip(items, rows, strict=True):
-            parts.append(_named(scans, part, task, model).assign(seed=seed))
-        parts.append(_named(scans, protocol_alone(scans, task), task, "protocol").assign(seed=-1))
+        rows = [(model, seed, part) for (*_, model, seed, _), part in zip(items, rows, strict=True)]
+        for model, seed, part in [*rows, ("protocol", -1, protocol_alone(scans, task))]:
+            part = scans[["scan_id", "participant_id"]].join(part)
+            experiment = f"ratings/mr-art/{model}"
+            part = named_predictions(part, experiment=experiment, task=task, model=model)
+            parts.append(part.assign(seed=seed))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -75,18 +75,10 @@ def _predict(item: tuple) -> pd.DataFrame:
     return cross_validated(X, y, groups, model, seed=seed, n_iter=n_iter)
 
 
-def _named(scans: pd.DataFrame, rows: pd.DataFrame, task: str, model: str) -> pd.DataFrame:
-    return named_predictions(
-        scans, rows, experiment=f"ratings/mr-art/{model}", task=task, model=model
-    )
-
-
 def protocol_alone(scans: pd.DataFrame, task: str) -> pd.DataFrame:
     """Predict from the instruction to the subject alone (`TOLD`): no image, no measure."""
-    called = scans["protocol"].isin(TOLD[task]).astype(int)
-    return pd.DataFrame(
-        {"fold": -1, "y_true": scans["y_true"], "score": 1.0 * called, "y_pred": called}
-    )
+    score = scans["protocol"].isin(TOLD[task]).astype(float)
+    return pd.DataFrame({"fold": -1, "y_true": scans["y_true"], "score": score})
 
 
 def judge_mr_art(

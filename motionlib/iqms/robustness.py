@@ -1,4 +1,8 @@
-"""A volume goes in; how far harmless changes move each measure, and pictures of it, come out."""
+"""Robustness of the measures: what harmless changes of a file do to them, and what motion does.
+
+A measure of motion should move with motion, and not when the same head is stored in another unit,
+with another margin, other axes or other numbers.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +14,11 @@ from motionlib.iqms.measures import MEASURES, measure
 DEFINITIONS = {"MRQy": True, "corrected": False}
 
 
-def noisy_template(*, spacing_mm: int = 3, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Make a head-like volume without any download: MNI152 brain, Rician noise in the air.
+def noisy_template(*, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Make a head-like volume without any download: MNI152 brain at 3 mm, Rician noise in the air.
 
     Parameters
     ----------
-    spacing_mm : int, default=3
-        Voxel size.
     seed : int
         Of the noise.
 
@@ -27,9 +29,9 @@ def noisy_template(*, spacing_mm: int = 3, seed: int = 0) -> tuple[np.ndarray, n
     affine : ndarray, shape (4, 4)
         Voxel to world, RAS.
     """
-    from nilearn.datasets import load_mni152_template
+    from nilearn.datasets import load_mni152_template  # seconds to import
 
-    image = load_mni152_template(resolution=spacing_mm)
+    image = load_mni152_template(resolution=3)
     clean = np.asarray(image.dataobj, dtype=np.float64)
     clean = np.where(clean > 1e-4, clean * 1000 / clean.max(), 0)
     rng = np.random.default_rng(seed)
@@ -39,7 +41,7 @@ def noisy_template(*, spacing_mm: int = 3, seed: int = 0) -> tuple[np.ndarray, n
 
 def move(volume: np.ndarray, affine: np.ndarray, *, seed: int) -> np.ndarray:
     """Give a volume the paper's image-based motion of 2 to 4 mm and degrees, four positions."""
-    import torch
+    import torch  # measures need none, motion does
 
     from motionlib.motion.image_based import image_motion
     from motionlib.motion.sampling import sample_segments
@@ -47,38 +49,6 @@ def move(volume: np.ndarray, affine: np.ndarray, *, seed: int) -> np.ndarray:
     trajectory = sample_segments(rng=np.random.default_rng(seed))
     moved = image_motion(torch.from_numpy(volume), trajectory, affine=affine, axis=1)
     return moved.numpy().reshape(volume.shape)
-
-
-def harmless_changes(volume: np.ndarray, affine: np.ndarray) -> dict:
-    """List changes that say nothing about motion.
-
-    Parameters
-    ----------
-    volume : ndarray of float32, shape (I, J, K)
-        Non-negative.
-    affine : ndarray, shape (4, 4)
-        Voxel to world.
-
-    Returns
-    -------
-    dict of str to (ndarray, ndarray)
-        Name of the change: volume and affine.
-    """
-    crop = tuple(slice(n // 12, n - n // 12) for n in volume.shape)
-    cropped = affine.copy()
-    cropped[:3, 3] += affine[:3, :3] @ [s.start for s in crop]
-    padded = affine.copy()
-    padded[:3, 3] -= affine[:3, :3] @ [8, 8, 8]
-    turned = affine[:, [1, 2, 0, 3]]
-    return {
-        "intensities × 10": (volume * np.float32(10), affine),
-        "intensities × 0.001": (volume * np.float32(1e-3), affine),
-        "z-scored (as the networks' input)": ((volume - volume.mean()) / volume.std(), affine),
-        "1/12 cropped off each side": (volume[crop], cropped),
-        "8 voxels of zeros around": (np.pad(volume, 8), padded),
-        "sagittal slices stored last": (np.ascontiguousarray(volume.transpose(1, 2, 0)), turned),
-        "stored as int16": (np.round(volume).astype(np.int16), affine),
-    }
 
 
 def fragility(volume: np.ndarray, affine: np.ndarray, *, moved=None) -> pd.DataFrame:
@@ -99,7 +69,7 @@ def fragility(volume: np.ndarray, affine: np.ndarray, *, moved=None) -> pd.DataF
         ``definitions`` (MRQy, corrected), ``change``, ``measure``, ``before``, ``after``,
         ``percent`` (NaN where one of them is undefined or zero).
     """
-    changes = harmless_changes(volume, affine)
+    changes = _harmless_changes(volume, affine)
     if moved is not None:
         changes["simulated motion"] = (np.asarray(moved), affine)
     rows = []
@@ -115,7 +85,27 @@ def fragility(volume: np.ndarray, affine: np.ndarray, *, moved=None) -> pd.DataF
     return pd.DataFrame(rows)
 
 
+def _harmless_changes(volume: np.ndarray, affine: np.ndarray) -> dict:
+    """Volume and affine after each change that says nothing about motion, by its name."""
+    crop = tuple(slice(n // 12, n - n // 12) for n in volume.shape)
+    cropped = affine.copy()
+    cropped[:3, 3] += affine[:3, :3] @ [s.start for s in crop]
+    padded = affine.copy()
+    padded[:3, 3] -= affine[:3, :3] @ [8, 8, 8]
+    turned = affine[:, [1, 2, 0, 3]]
+    return {
+        "intensities × 10": (volume * np.float32(10), affine),
+        "intensities × 0.001": (volume * np.float32(1e-3), affine),
+        "z-scored (as the networks' input)": ((volume - volume.mean()) / volume.std(), affine),
+        "1/12 cropped off each side": (volume[crop], cropped),
+        "8 voxels of zeros around": (np.pad(volume, 8), padded),
+        "sagittal slices stored last": (np.ascontiguousarray(volume.transpose(1, 2, 0)), turned),
+        "stored as int16": (np.round(volume).astype(np.int16), affine),
+    }
+
+
 def _percent(before: float, after: float) -> float:
+    """Change in percent; NaN where a value is undefined or there is nothing to compare with."""
     if not np.isfinite([before, after]).all() or abs(before) < 1e-9:
         return np.nan
     return 100 * (after - before) / abs(before)

@@ -32,7 +32,7 @@ def leave_one_site_out(
     Parameters
     ----------
     table : DataFrame
-        ``site y_true`` and the measures; whole sites.
+        ``dataset scan_id participant_id site y_true`` and the measures; whole sites.
     names : sequence of str
         The measures.
     models : sequence of str
@@ -45,8 +45,8 @@ def leave_one_site_out(
     Returns
     -------
     dict of (str, str) to DataFrame
-        ``row fold site y_true score y_pred`` for each pair of features and model; fold is the
-        site's number in alphabetical order.
+        For each pair of features and model the scans in their order, without their measures, and
+        ``fold score y_pred``; fold is the site's number in alphabetical order.
 
     Raises
     ------
@@ -71,7 +71,7 @@ def _leave_out(item: tuple) -> pd.DataFrame:
         make_model(model, seed=seed, n_rows=len(y)), X, y, groups=sites, cv=LeaveOneGroupOut(),
         method="predict_proba",
     )[:, 1]  # fmt: skip
-    return _rows(table, np.unique(sites, return_inverse=True)[1], score)
+    return _scored(table, np.unique(sites, return_inverse=True)[1], score)
 
 
 def transfer(
@@ -82,7 +82,7 @@ def transfer(
     Parameters
     ----------
     source, target : DataFrame
-        ``site y_true`` and the measures.
+        Tables of rated scans.
     names, models, seed
         As in :func:`leave_one_site_out`.
 
@@ -97,22 +97,14 @@ def transfer(
         model = make_model(name, seed=seed, n_rows=len(y))
         model.fit(site_features(source, names, features), y)
         score = model.predict_proba(site_features(target, names, features))[:, 1]
-        rows[features, name] = _rows(target, -1, score)
+        rows[features, name] = _scored(target, -1, score)
     return rows
 
 
-def _rows(table: pd.DataFrame, fold, score: np.ndarray) -> pd.DataFrame:
-    """Scored rows in the order of a table of rated scans."""
-    return pd.DataFrame(
-        {
-            "row": np.arange(len(table)),
-            "fold": fold,
-            "site": table["site"].to_numpy(),
-            "y_true": table["y_true"].to_numpy(),
-            "score": score,
-            "y_pred": call_motion(score),
-        }
-    )
+def _scored(table: pd.DataFrame, fold, score: np.ndarray) -> pd.DataFrame:
+    """Rated scans without their measures, with what a model says of them."""
+    scans = table[["dataset", "scan_id", "participant_id", "site", "y_true"]]
+    return scans.assign(fold=fold, score=score, y_pred=call_motion(score))
 
 
 def site_features(table: pd.DataFrame, names, features: str) -> np.ndarray:
@@ -130,12 +122,12 @@ def site_features(table: pd.DataFrame, names, features: str) -> np.ndarray:
     return within.clip(-FARTHEST, FARTHEST).fillna(0).to_numpy()
 
 
-def judge_sites(rows: dict, *, n_boot: int = 1000, seed: int = 0) -> pd.DataFrame:
+def judge_sites(scored: dict, *, n_boot: int = 1000, seed: int = 0) -> pd.DataFrame:
     """Judge scored scans of many sites by AUC, with intervals over scans (one scan a person).
 
     Parameters
     ----------
-    rows : dict of (str, str) to DataFrame
+    scored : dict of (str, str) to DataFrame
         From :func:`leave_one_site_out` or :func:`transfer`.
     n_boot, seed : int
         Draws of scans, and their seed.
@@ -148,19 +140,15 @@ def judge_sites(rows: dict, *, n_boot: int = 1000, seed: int = 0) -> pd.DataFram
         balanced accuracy at one half.
     """
     judged = []
-    for (features, model), part in rows.items():
-        interval = bootstrap_ci(
-            part["y_true"], part["score"], metric="auc", n_boot=n_boot, seed=seed
-        )
-        metrics = classification_metrics(part["y_true"], part["score"], y_pred=part["y_pred"])
+    for (features, model), rows in scored.items():
+        y_true, score = rows["y_true"], rows["score"]
+        metrics = classification_metrics(y_true, score, y_pred=rows["y_pred"])
+        interval = bootstrap_ci(y_true, score, metric="auc", n_boot=n_boot, seed=seed)
         judged.append(
             {
-                "features": features,
-                "model": model,
-                "auc": metrics["auc"],
-                "auc_low": interval.low,
-                "auc_high": interval.high,
-                "auc_within": auc_within_sites(part),
+                **{"features": features, "model": model, "auc": metrics["auc"]},
+                **{"auc_low": interval.low, "auc_high": interval.high},
+                "auc_within": auc_within_sites(rows),
                 **{name: metrics[name] for name in ("balanced_accuracy", "n", "n_positive")},
             }
         )
@@ -168,24 +156,7 @@ def judge_sites(rows: dict, *, n_boot: int = 1000, seed: int = 0) -> pd.DataFram
 
 
 def auc_within_sites(rows: pd.DataFrame) -> float:
-    """AUC over the pairs of scans that share a site.
-
-    Parameters
-    ----------
-    rows : DataFrame
-        ``site y_true score``.
-
-    Returns
-    -------
-    float
-        Among pairs of a positive and a negative scan of one site, the share in which the positive
-        scores higher (ties count half).
-
-    Raises
-    ------
-    ValueError
-        If a score is missing, or no site holds both classes.
-    """
+    """AUC over the pairs of a positive and a negative scan that share a site (ties count half)."""
     y_true, score = rows["y_true"].to_numpy(int), rows["score"].to_numpy(float)
     if np.isnan(score).any():
         raise ValueError(f"{np.isnan(score).sum()} of {len(score)} scores are NaN: expected none")
@@ -234,23 +205,17 @@ def transfer_thresholds(source: pd.DataFrame, target: pd.DataFrame) -> pd.DataFr
     return pd.DataFrame(rows)
 
 
-def prediction_rows(table: pd.DataFrame, rows: dict) -> pd.DataFrame:
-    """Rows of ``predictions.csv`` for the scored scans of a data set (task ``excluded``).
+def prediction_rows(scored: dict) -> pd.DataFrame:
+    """Rows of ``predictions.csv`` for scored scans of many sites (task ``excluded``).
 
     Parameters
     ----------
-    table : DataFrame
-        The scans that were scored: ``dataset scan_id participant_id``.
-    rows : dict of (str, str) to DataFrame
+    scored : dict of (str, str) to DataFrame
         From :func:`leave_one_site_out` or :func:`transfer`.
     """
-    dataset = table["dataset"].iloc[0]
     parts = []
-    for (features, model), part in rows.items():
+    for (features, model), rows in scored.items():
         name = f"{features}_{model}"
-        parts.append(
-            named_predictions(
-                table, part, experiment=f"ratings/{dataset}/{name}", task="excluded", model=name
-            )
-        )
+        experiment = f"ratings/{rows['dataset'].iloc[0]}/{name}"
+        parts.append(named_predictions(rows, experiment=experiment, task="excluded", model=name))
     return pd.concat(parts, ignore_index=True)

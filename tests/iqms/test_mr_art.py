@@ -38,7 +38,7 @@ def test_repeats_keep_subjects_whole_and_change_the_folds(art, monkeypatch):
 def test_the_protocol_alone_predicts_from_its_name(art):
     mild = art[art.motion_grade < 2].rename(columns={"motion_grade": "y_true"})
     rows = mr_art.protocol_alone(mild, "mov0vs1")
-    assert (rows.y_pred == (mild.protocol != "standard")).all()
+    assert (rows.score == (mild.protocol != "standard")).all()
     assert (rows.y_true == mild.y_true).all()
 
 

@@ -111,6 +111,6 @@ class TestTransfer:
     def test_rows_fit_predictions_csv(self, rated):
         source, target = rated[:80], rated[80:].reset_index(drop=True)
         scored = sites.transfer(source, target, NAMES, **LOGISTIC)
-        rows = check_predictions(sites.prediction_rows(target, scored))
+        rows = check_predictions(sites.prediction_rows(scored))
         assert set(rows.experiment) == {"ratings/demo/raw_logistic", "ratings/demo/within_logistic"}
         assert rows.groupby("experiment").scan_id.apply(set).map(len).tolist() == [80, 80]
