@@ -164,14 +164,17 @@ def profiles() -> list[Finding]:
 
 def runs() -> list[Finding]:
     """Count the finished notebooks of each run."""
-    from motionlib import files
-
     found = []
-    for folder in sorted(files.runs_root().glob("*/stamps")):
-        stamps = [files.read_json(path) for path in sorted(folder.glob("[0-9]*.json"))]
+    for folder in sorted(path.parent for path in files.runs_root().glob("*/stamps")):
+        try:
+            run.check_layout(folder)
+        except ValueError as error:
+            found.append(Finding("study", f"run {folder.name}", ABSENT, str(error)))
+            continue
+        stamps = [files.read_json(path) for path in sorted(folder.glob("stamps/[0-9]*.json"))]
         done = sum(stamp.get("key") is not None for stamp in stamps)
-        name = f"run {folder.parent.name}"
-        found.append(Finding("study", name, GOOD, f"{done} of {len(stamps)} notebooks finished"))
+        detail = f"{done} of {len(stamps)} notebooks finished"
+        found.append(Finding("study", f"run {folder.name}", GOOD, detail))
     return found
 
 

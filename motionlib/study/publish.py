@@ -13,6 +13,7 @@ from pathlib import Path
 from motionlib import files
 from motionlib.files import repository, runs_root
 from motionlib.paper import tables
+from motionlib.study.run import check_layout
 
 KEPT = ("predictions.csv", "splits.csv", "provenance.json", "durations.csv")
 HEADLINE = "real"  # the profile whose table opens the README
@@ -57,6 +58,7 @@ def publish(run: Path, results: Path, *, predictions: bool = True) -> list[str]:
     """
     if run.name in NEVER:
         raise ValueError(f"results of the profile {run.name} mean nothing; publish another one")
+    check_layout(run)
     stamps = [files.read_json(path) for path in sorted((run / "stamps").glob("[0-9]*.json"))]
     open_ones = [stamp["notebook"] for stamp in stamps if not stamp.get("key")]
     if not stamps or open_ones:

@@ -1,6 +1,7 @@
-"""A notebook's name, profile and seed go in; tables, figures, predictions and provenance come out.
+"""A run of the study: the folder where a notebook finds and leaves its files.
 
-Everything a run writes lies under ``runs/<profile>/``; notebooks share nothing but these files.
+Everything that a run writes lies under ``runs/<profile>/``: tables, figures, predictions, models,
+and the provenance of them all.  Notebooks share nothing but these files.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from motionlib.files import repository, runs_root
 from motionlib.predictions import check_predictions, load_predictions, select
 from motionlib.typeset import show_tables_readably
 
+LAYOUT = 2  # of a run folder; a run of another layout is never read as if it were this one's
 DURATION_COLUMNS = ("notebook", "step", "model", "fold", "n", "seconds", "device")
 DURATION_KEYS = ["step", "model", "fold", "device"]
 PARTS = ("tables", "figures", "predictions", "provenance", "notes", "durations")
@@ -61,7 +63,8 @@ class Run:
     Raises
     ------
     ValueError
-        If the name does not begin with two digits or the profile is not a plain word.
+        If the name does not begin with two digits, the profile is not a plain word, or another
+        version of motionlib has made the folder of the run.
     """
 
     def __init__(
@@ -79,6 +82,7 @@ class Run:
             raise ValueError(f"profile is {profile!r}; expected one plain word, such as 'smoke'")
         self.name, self.profile, self.seed = name, profile, int(seed)
         self.folder = runs_root(runs) / profile
+        mark_layout(self.folder)
         self._made: list[str] = []
         self._started = datetime.now(UTC).isoformat(timespec="seconds")
         for part in PARTS:
@@ -319,6 +323,35 @@ def _plain(name: str) -> str:
     if not re.fullmatch(r"[a-z0-9][a-z0-9_]*", name):
         raise ValueError(f"artefact name is {name!r}; expected lower-case words, as 'table_3'")
     return name
+
+
+def mark_layout(folder: Path) -> None:
+    """Mark a run folder as laid out by this version of motionlib; see `check_layout`."""
+    check_layout(folder)
+    if not (folder / "layout.json").is_file():
+        files.write_json(folder / "layout.json", {"layout": LAYOUT})
+
+
+def check_layout(folder: Path) -> None:
+    """Refuse a run folder that another version of motionlib has made.
+
+    Raises
+    ------
+    ValueError
+        Says what to do.
+    """
+    mark = folder / "layout.json"
+    if mark.is_file():
+        known = files.read_json(mark)["layout"] == LAYOUT
+    else:  # before layouts were marked
+        patterns = ("[0-9]*.json", "[0-9]*.csv", "cohort.json")
+        parts = ("stamps", "provenance", "predictions", "cohort")
+        known = not any(any((folder / p).glob(pattern)) for p in parts for pattern in patterns)
+    if not known:
+        raise ValueError(
+            f"run {folder.name} was made by another version of motionlib, whose files this one "
+            "does not read; delete its folder, or name another one with --runs"
+        )
 
 
 class NotYet(FileNotFoundError):  # noqa: N818 - nothing went wrong

@@ -11,6 +11,7 @@ from motionlib import files
 from motionlib.cli import main
 from motionlib.study import doctor
 from motionlib.study.publish import publish
+from motionlib.study.run import mark_layout
 
 
 @pytest.fixture
@@ -20,6 +21,8 @@ def findings(monkeypatch, tmp_path):
     monkeypatch.setenv("MOTIONLIB_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("MOTIONLIB_REFERENCE", str(tmp_path / "away"))
     monkeypatch.setenv("MOTIONLIB_RUNS", str(tmp_path / "runs"))
+    mark_layout(tmp_path / "runs/demo")
+    files.write_json(tmp_path / "runs/old/stamps/01.json", {"key": "abc"})
     files.write_json(tmp_path / "runs/demo/stamps/01.json", {"key": "abc"})
     files.write_json(tmp_path / "runs/demo/stamps/02.json", {"key": None})
     return {(one.topic, one.name): one for one in doctor.examine()}
@@ -37,6 +40,10 @@ class TestExamine:
 
     def test_runs_are_counted_by_finished_notebooks(self, findings):
         assert findings["study", "run demo"].detail == "1 of 2 notebooks finished"
+
+    def test_a_run_of_another_version_is_told_apart(self, findings):
+        assert findings["study", "run old"].state == doctor.ABSENT
+        assert "another version of motionlib" in findings["study", "run old"].detail
 
     def test_the_engines_that_need_no_cluster_are_there(self, findings):
         assert findings["engines", "inline"].state == findings["engines", "local"].state == "ok"
@@ -65,6 +72,7 @@ class TestPublish:
     @pytest.fixture
     def run(self, tmp_path):
         run = tmp_path / "runs" / "real"
+        mark_layout(run)
         for name in ("tables/table_2.csv", "figures/fig_1.png", "predictions.csv"):
             files.write_text(run / name, "a\n")
         files.write_text(run / "cohort" / "scan.npy", "never to be copied")
@@ -87,6 +95,11 @@ class TestPublish:
     def test_an_unfinished_run_is_refused(self, run, tmp_path):
         files.write_json(run / "stamps" / "02.json", {"notebook": "02_compare", "key": None})
         with pytest.raises(ValueError, match="02_compare not finished"):
+            publish(run, tmp_path / "results")
+
+    def test_a_run_of_another_version_is_refused(self, run, tmp_path):
+        (run / "layout.json").unlink()
+        with pytest.raises(ValueError, match="another version of motionlib"):
             publish(run, tmp_path / "results")
 
     def test_the_smoke_profile_is_refused(self, tmp_path):

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from motionlib import files
 from motionlib.files import runs_root
 from motionlib.paper.transcription import published
 from motionlib.predictions import PREDICTION_COLUMNS, load_predictions
@@ -53,6 +54,18 @@ class TestRun:
         monkeypatch.setenv("MOTIONLIB_RUNS", str(tmp_path / "env"))
         assert runs_root(tmp_path / "given") == tmp_path / "given"
         assert runs_root() == tmp_path / "env"
+
+
+class TestLayout:
+    @pytest.mark.parametrize("part", ["cohort/cohort.json", "predictions/01_data.csv"])
+    def test_a_folder_of_another_version_is_refused(self, tmp_path, part):
+        files.write_json(tmp_path / "smoke" / part, {})
+        with pytest.raises(ValueError, match="made by another version of motionlib"):
+            Run("01_data", "smoke", 20, tmp_path, quiet=True)
+
+    def test_its_own_is_opened_again(self, run, tmp_path):
+        run.describe_cohort("Heads.")
+        assert Run(run.name, "smoke", 20, tmp_path, quiet=True).cohort_caption == "Heads."
 
 
 class TestTables:
