@@ -329,11 +329,28 @@ def identity(source: Path) -> list:
 
 
 def repository() -> Path:
-    """Folder that holds ``notebooks/`` and ``motionlib/``: above the cwd, else the package's."""
+    """Folder that holds ``notebooks/`` and ``motionlib/``: above the cwd, else the package's.
+
+    Where there is none, as beside an installed wheel, the cwd.
+    """
     for folder in (Path.cwd(), *Path.cwd().parents, PACKAGE.parent):
-        if (folder / "motionlib").is_dir() and (folder / "notebooks").is_dir():
+        if (folder / "motionlib").is_dir() and (folder / "notebooks" / "profiles").is_dir():
             return folder
     return Path.cwd()
+
+
+def shipped(name: str) -> Path:
+    """Folder ``notebooks`` or ``data_manifests``: beside the package, else packed into its wheel.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the package is neither in its repository nor a wheel with these folders.
+    """
+    for folder in (PACKAGE.parent / name, PACKAGE / "_study" / name):
+        if (folder.parent / "notebooks" / "profiles").is_dir() and folder.is_dir():
+            return folder
+    raise FileNotFoundError(f"motionlib has no {name}; install it from its repository or its wheel")
 
 
 def runs_root(runs: str | os.PathLike | None = None) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import ctypes
 import os
+import re
 import sys
 import time
 import traceback
@@ -86,7 +87,7 @@ def submit(
     items = list(items)
     if batch < 1:
         raise ValueError(f"batch is {batch}; a task needs at least one item.")
-    kind = _kind(engine)
+    kind = family(engine)
     meter = Meter(label or getattr(function, "__name__", "work"), len(items), progress)
     if kind == "inline":
         return [_counted(meter, _guarded(function, item)) for item in items]
@@ -167,14 +168,11 @@ def configure_cpu(threads: int | None = None) -> Iterator[int]:
         torch.set_num_threads(before)
 
 
-def _kind(engine: str) -> str:
-    """Name the engine's family, or raise."""
-    head, _, tail = engine.partition(":")
-    if engine in ("inline", "local") or (head == "local" and tail.isdigit() and int(tail) > 0):
-        return head
-    if (head == "slurm" and tail) or engine.startswith("tcp://"):
-        return head
-    raise ValueError(f"Engine {engine!r} is not known; use {ENGINES}.")
+def family(engine: str) -> str:
+    """Name the engine's family (``local`` of ``local:2``); an unknown one is a ValueError."""
+    if not re.fullmatch(r"inline|local(:[1-9]\d*)?|tcp://\S+:\d+|slurm:.+", engine):
+        raise ValueError(f"Engine {engine!r} is not known; use {ENGINES}.")
+    return engine.partition(":")[0]
 
 
 def _client(engine: str, resources: dict[str, float] | None):
@@ -186,7 +184,7 @@ def _client(engine: str, resources: dict[str, float] | None):
         return _clients[key][0]
     if not _clients:
         atexit.register(close)
-    _clients[key] = connect(_kind(engine), engine, resources)
+    _clients[key] = connect(family(engine), engine, resources)
     return _clients[key][0]
 
 

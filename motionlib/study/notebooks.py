@@ -1,26 +1,29 @@
-"""A notebook file goes in; its parameters, with type, default and comment, and a key come out.
+"""What a call of ``motionlib study`` asks for: notebooks, their parameters, a profile.
 
-Papermill only warns about a parameter that a notebook does not have and takes any type; here both
-are faults.
+A notebook declares its parameters in one cell, a line each: ``seed: int = 20  # master seed``.  A
+profile is a YAML file of values for them.  Papermill only warns about a parameter that a notebook
+does not have, and takes any type; here both are faults, found before anything runs.
 """
 
 from __future__ import annotations
 
 import ast
-import io
 import json
 import os
 import re
-import tokenize
+from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from motionlib import files
+import yaml
 
-SIMPLE = {"str": str, "int": int, "float": float, "bool": bool, "dict": dict}
+from motionlib import files
+from motionlib.compute import engines
+
+TYPES = {"str": str, "int": int, "float": float, "bool": bool}
 RESERVED = ("description", "needs", "all")
 
 
@@ -29,9 +32,8 @@ class Parameter:
     """One line of a notebook's ``parameters`` cell."""
 
     name: str
-    annotation: str
+    kind: str
     default: Any
-    comment: str
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,12 @@ def find_notebooks(folder: str | Path) -> list[Notebook]:
     return [read_notebook(path) for path in paths]
 
 
+def notebooks_folder() -> Path:
+    """Folder of the study's notebooks: of the repository around the cwd, else the package's own."""
+    around = files.repository() / "notebooks"
+    return around if around.is_dir() else files.shipped("notebooks")
+
+
 def read_notebook(path: str | Path) -> Notebook:
     """Read one notebook and the parameters that it declares.
 
@@ -103,28 +111,23 @@ def read_notebook(path: str | Path) -> Notebook:
 
 
 def read_parameters(source: str, name: str = "notebook") -> dict[str, Parameter]:
-    """Read the lines ``name: type = literal  # comment`` of a parameters cell."""
+    """Read the lines ``name: type = literal`` of a parameters cell.
+
+    Not by `papermill.inspect_notebook`, which takes expressions too and cuts a text at its first
+    ``#``; opening papermill also takes longer than a study that has nothing to run.
+    """
     try:
-        tree = ast.parse(source)
-        found = {}
-        for node in tree.body:
-            target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0]
-            kind = ast.unparse(node.annotation) if isinstance(node, ast.AnnAssign) else ""
-            found[target.id] = (kind, ast.literal_eval(node.value), node.end_lineno)
+        nodes = ast.parse(source).body
+        lines = [(n.target.id, ast.unparse(n.annotation), ast.literal_eval(n.value)) for n in nodes]
     except (SyntaxError, AttributeError, ValueError, TypeError):
         raise ValueError(
             f"the parameters cell of {name} holds more than flat literals; "
             "expected lines such as: seed: int = 20  # master seed"
         ) from None
-    comments = {
-        token.start[0]: token.string.lstrip("# ").strip()
-        for token in tokenize.generate_tokens(io.StringIO(source).readline)
-        if token.type == tokenize.COMMENT
-    }
-    return {
-        key: Parameter(key, kind or type(value).__name__, value, comments.get(line, ""))
-        for key, (kind, value, line) in found.items()
-    }
+    for key, kind, _ in lines:
+        if kind not in TYPES:
+            raise ValueError(f"parameter {key} of {name} is a {kind}; use {', '.join(TYPES)}")
+    return {key: Parameter(key, kind, value) for key, kind, value in lines}
 
 
 def text(cell: dict) -> str:
@@ -144,25 +147,24 @@ def coerce(parameter: Parameter, value: Any) -> Any:
     ValueError
         If the value is of another type.
     """
-    for kind in _kinds(parameter.annotation):
-        accepted, result = _fit(kind, value)
-        if accepted:
-            return result
+    kind = TYPES[parameter.kind]
+    if type(value) is kind:
+        return value
+    if kind is float and isinstance(value, int | str) and not isinstance(value, bool):
+        with suppress(ValueError):
+            return float(value)
     raise ValueError(
         f"parameter {parameter.name} is {value!r} ({type(value).__name__}); "
-        f"expected {parameter.annotation}, such as {parameter.default!r}"
+        f"expected {parameter.kind}, such as {parameter.default!r}"
     )
 
 
 def from_words(parameter: Parameter, words: str) -> Any:
     """Value of ``--set NAME=WORDS``: text stays text where text is expected, else read as YAML."""
-    import yaml
-
-    kinds = _kinds(parameter.annotation)
-    if "str" in kinds and not ("None" in kinds and words in {"None", "null", ""}):
+    if parameter.kind == "str":
         return words
     try:
-        return coerce(parameter, None if words == "None" else yaml.safe_load(words))
+        return coerce(parameter, yaml.safe_load(words))
     except yaml.YAMLError:
         return coerce(parameter, words)
 
@@ -171,40 +173,6 @@ def unknown(name: str, known: list[str]) -> str:
     """Words that help with a misspelt name."""
     near = get_close_matches(name, known, n=1)
     return f"did you mean {near[0]}?" if near else f"known: {', '.join(known) or 'none'}"
-
-
-def _kinds(annotation: str) -> list[str]:
-    """Split ``float | None`` into its members."""
-    return [part.strip() for part in annotation.split("|")]
-
-
-def _fit(kind: str, value: Any) -> tuple[bool, Any]:
-    """Tell whether a value is of a kind, and give it in that kind."""
-    outer, _, inner = kind.partition("[")
-    if kind == "None":
-        return value is None, value
-    if outer in {"list", "tuple"}:
-        if not isinstance(value, list | tuple):
-            return False, value
-        if not inner:
-            return True, list(value)
-        member = Parameter("member", inner.rstrip("]").split(",")[0], None, "")
-        try:
-            return True, [coerce(member, one) for one in value]
-        except ValueError:
-            return False, value
-    if kind == "float" and isinstance(value, int | float | str) and not isinstance(value, bool):
-        try:
-            return True, float(value)
-        except ValueError:
-            return False, value
-    expected = SIMPLE.get(outer)
-    if expected is None:
-        raise ValueError(
-            f"type {kind} of a parameter is not known; use {', '.join(SIMPLE)} or list"
-        )
-    exact = isinstance(value, expected) and (expected is bool or not isinstance(value, bool))
-    return exact, value
 
 
 @dataclass(frozen=True)
@@ -248,38 +216,39 @@ def read_study(
     ValueError, FileNotFoundError
         If a name is not known, a value has the wrong type, or data that the profile needs is away.
     """
-    found = find_notebooks(notebooks)
+    known = find_notebooks(notebooks)
     path = profile_path(profile, notebooks)
-    declared = read_profile(path, [one.stem for one in found])
+    declared = read_profile(path, [notebook.stem for notebook in known])
     needs = data_needed(path.stem, declared["needs"])
-    given: dict[str, dict[str, Any]] = {one.stem: {} for one in found}
-    for one in found:
-        values = {k: v for k, v in declared["all"].items() if k in one.parameters}
-        for name, value in {**values, **declared["of"].get(one.stem, {})}.items():
-            if name not in one.parameters:
-                hint = unknown(name, list(one.parameters))
-                raise ValueError(
-                    f"profile {path.stem} sets {name}, which {one.stem} does not have; {hint}"
-                )
-            given[one.stem][name] = coerce(one.parameters[name], value)
-        if "profile" in one.parameters:
-            given[one.stem]["profile"] = path.stem
-    known = sorted({name for one in found for name in one.parameters})
+    names = sorted({name for notebook in known for name in notebook.parameters})
     for name in declared["all"]:
-        if name not in known:
+        if name not in names:
+            hint = unknown(name, names)
             raise ValueError(
-                f"profile {path.stem} sets {name} for all, which no notebook has; "
-                f"{unknown(name, known)}"
+                f"profile {path.stem} sets {name} for all, which no notebook has; {hint}"
             )
-    if engine is not None:
-        settings = [*settings, f"engine={engine}"]
-    for setting in settings:
-        _apply(setting, found, given)
-    for values in given.values():
+    parameters = {}
+    for notebook in known:
+        values = {k: v for k, v in declared["all"].items() if k in notebook.parameters}
+        values |= declared["of"].get(notebook.stem, {})
+        for name in values:
+            if name not in notebook.parameters:
+                hint = unknown(name, list(notebook.parameters))
+                raise ValueError(
+                    f"profile {path.stem} sets {name}, which {notebook.stem} does not have; {hint}"
+                )
+        parameters[notebook.stem] = {
+            k: coerce(notebook.parameters[k], v) for k, v in values.items()
+        }
+        if "profile" in notebook.parameters:
+            parameters[notebook.stem]["profile"] = path.stem
+    for setting in [*settings, *([f"engine={engine}"] if engine is not None else [])]:
+        _apply(setting, known, parameters)
+    for values in parameters.values():
         if "engine" in values:
-            values["engine"] = check_engine(str(values["engine"]))
-    numbers = tuple(_number(word, found) for word in only.split(",")) if only else ()
-    return Study(path.stem, runs / path.stem, found, numbers, given, needs)
+            values["engine"] = check_engine(values["engine"])
+    numbers = tuple(_number(word, known) for word in only.split(",")) if only else ()
+    return Study(path.stem, runs / path.stem, known, numbers, parameters, needs)
 
 
 def profile_path(profile: str, notebooks: Path) -> Path:
@@ -288,15 +257,13 @@ def profile_path(profile: str, notebooks: Path) -> Path:
         return Path(profile).resolve()
     path = notebooks / "profiles" / f"{profile}.yml"
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", profile) or not path.is_file():
-        names = sorted(one.stem for one in (notebooks / "profiles").glob("*.yml"))
+        names = sorted(path.stem for path in (notebooks / "profiles").glob("*.yml"))
         raise ValueError(f"no profile {profile}; {unknown(profile, names)}")
     return path
 
 
 def read_profile(path: Path, stems: list[str]) -> dict[str, Any]:
     """Read a profile: ``description``, ``needs``, ``all`` and one block per notebook."""
-    import yaml
-
     try:
         whole = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except yaml.YAMLError as error:
@@ -317,7 +284,7 @@ def read_profile(path: Path, stems: list[str]) -> dict[str, Any]:
 
 def data_needed(profile: str, needs: list[str]) -> dict[str, Path]:
     """Find the folders that a profile needs, given as ``VARIABLE`` or ``VARIABLE/sub``."""
-    found = {}
+    folders = {}
     for need in needs:
         variable, _, inside = str(need).partition("/")
         value = os.environ.get(variable)
@@ -331,25 +298,21 @@ def data_needed(profile: str, needs: list[str]) -> dict[str, Path]:
             raise FileNotFoundError(
                 f"profile {profile} needs {need}, but that folder is not there; correct {variable}"
             )
-        found[str(need)] = folder
-    return found
+        folders[str(need)] = folder
+    return folders
 
 
 def check_engine(engine: str) -> str:
     """Return an engine's name, with the path of a SLURM file made absolute."""
-    kind, _, rest = engine.partition(":")
-    if kind == "slurm" and rest:
-        if not Path(rest).is_file():
-            raise FileNotFoundError(f"engine {engine} names no file; expected slurm:FILE.yaml")
-        return f"slurm:{Path(rest).resolve()}"
-    if not re.fullmatch(r"inline|local(:[1-9]\d*)?|tcp://[^/\s:]+:\d+", engine):
-        raise ValueError(
-            f"engine is {engine!r}; expected inline, local, local:N, tcp://host:port or slurm:FILE"
-        )
-    return engine
+    if engines.family(engine) != "slurm":
+        return engine
+    path = Path(engine.partition(":")[2])
+    if not path.is_file():
+        raise FileNotFoundError(f"engine {engine} names no file; expected slurm:FILE.yaml")
+    return f"slurm:{path.resolve()}"
 
 
-def _apply(setting: str, found: list[Notebook], given: dict[str, dict[str, Any]]) -> None:
+def _apply(setting: str, known: list[Notebook], parameters: dict[str, dict[str, Any]]) -> None:
     """Put one ``NAME=VALUE`` or ``NN.NAME=VALUE`` into the parameters."""
     name, sign, words = setting.partition("=")
     if not sign:
@@ -358,19 +321,20 @@ def _apply(setting: str, found: list[Notebook], given: dict[str, dict[str, Any]]
     name = short if dot else name
     if name == "profile":
         raise ValueError("--set cannot change the profile; use --profile")
-    targets = [one for one in found if not dot or one.number == _number(number, found)]
-    having = [one for one in targets if name in one.parameters]
+    targets = [n for n in known if not dot or n.number == _number(number, known)]
+    having = [notebook for notebook in targets if name in notebook.parameters]
     if not having:
-        known = sorted({key for one in targets for key in one.parameters})
-        raise ValueError(f"no notebook has the parameter {name}; {unknown(name, known)}")
-    for one in having:
-        given[one.stem][name] = from_words(one.parameters[name], words)
+        names = sorted({key for notebook in targets for key in notebook.parameters})
+        raise ValueError(f"no notebook has the parameter {name}; {unknown(name, names)}")
+    for notebook in having:
+        parameters[notebook.stem][name] = from_words(notebook.parameters[name], words)
 
 
-def _number(word: str, found: list[Notebook]) -> str:
+def _number(word: str, known: list[Notebook]) -> str:
     """Two digits of the notebook that a word of ``--only`` names."""
     word = word.strip().removesuffix(".ipynb")
-    for one in found:
-        if word in (one.stem, one.number, one.number.lstrip("0")):
-            return one.number
-    raise ValueError(f"no notebook {word!r}; known: {', '.join(one.number for one in found)}")
+    for notebook in known:
+        if word in (notebook.stem, notebook.number, notebook.number.lstrip("0")):
+            return notebook.number
+    numbers = ", ".join(notebook.number for notebook in known)
+    raise ValueError(f"no notebook {word!r}; known: {numbers}")

@@ -1,8 +1,9 @@
-"""A profile goes in; executed notebooks, their stamps and the report come out.
+"""The runner of a study: which notebooks must run, and papermill to run them.
 
 Each notebook is run when something that it depends on has changed since it last finished: its
 cells, its parameters, the package, the data manifests, the versions of the libraries, the data, or
 a notebook before it.  Everything else is skipped, so the same command resumes a stopped study.
+A *stamp* in the run folder records what a notebook depended on when it last ran.
 """
 
 from __future__ import annotations
@@ -12,25 +13,21 @@ import logging
 import os
 import re
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from threading import Event, Thread
-from typing import Any, TextIO
+from typing import Any
 
 from filelock import FileLock, Timeout
 
 from motionlib import files
 from motionlib.files import PACKAGE
 from motionlib.study.notebooks import Notebook, Study
-from motionlib.study.run import collect_provenance, headline
+from motionlib.study.run import check_layout, collect_provenance, headline, mark_layout
 
-# rooms that run the study or serve others, but compute nothing in it
-PLATFORM = ("cli.py", "commands", "scoring", "study")
-COMPUTES = ("study/run.py",)  # of a room of the platform
+PLATFORM = ("cli.py", "commands", "scoring", "study")  # rooms that compute nothing in a notebook
 VERSIONS = ("torch", "torchio", "numpy", "scipy", "pandas", "scikit-learn")
 REASONS = {
     "source": "its cells have changed",
@@ -66,22 +63,19 @@ def run_study(
     say: Callable[[str], None] = print,
     dry_run: bool = False,
     report: Callable[[Path], Path] | None = None,
-    every_s: float = 15.0,
 ) -> Path | None:
     """Run what must run, then build the report.
 
     Parameters
     ----------
     study : Study
-        From `profiles.read_study`.
+        From `notebooks.read_study`.
     say : callable
         Takes one line of text.
     dry_run : bool, default=False
         Only tell what would run and why.
     report : callable, optional
         Builds the report of a run folder and returns its path.
-    every_s : float, default=15
-        Seconds between two lines about a notebook that runs.
 
     Returns
     -------
@@ -92,20 +86,24 @@ def run_study(
     ------
     NotebookFailed
         If a notebook stops; what finished before is kept.
+    ValueError
+        If the run folder cannot be written, or another version of motionlib has made it.
     BlockingIOError
         If another process runs the same profile in the same folder.
     """
+    check_layout(study.folder)
     if dry_run:
         tell_plan(study, plan(study), say)
         return None
     check_writable(study.folder)
     with only_one(study.folder):
+        mark_layout(study.folder)
         files.sweep_below(study.folder)
         steps = plan(study)
         tell_plan(study, steps, say)
         todo = [step for step in steps if step.reason]
         for count, step in enumerate(todo, start=1):
-            run_step(study, step, f"[{count}/{len(todo)}]", say, every_s)
+            run_step(study, step, f"[{count}/{len(todo)}]", say)
         for name, value in headline(study.folder).items():
             say(f"  {name}: {_short(value)}")
         if report is None:
@@ -114,9 +112,7 @@ def run_study(
         return report(study.folder) if todo or not index.is_file() else index
 
 
-def run_step(
-    study: Study, step: Step, count: str, say: Callable[[str], None], every_s: float
-) -> None:
+def run_step(study: Study, step: Step, count: str, say: Callable[[str], None]) -> None:
     """Run one notebook between its two stamps."""
     stem = step.notebook.stem
     last = f" (last time {duration(step.last_s)})" if step.last_s else ""
@@ -127,11 +123,10 @@ def run_step(
         if os.environ.get(variable):  # kernels work elsewhere: a relative path would mislead them
             environment[variable] = str(Path(os.environ[variable]).expanduser().resolve())
     output = study.folder / "notebooks" / f"{stem}.ipynb"
-    with Ticker(stem, step.last_s, every_s=every_s) as ticker:
-        execute(step.notebook, output, step.parameters, environment=environment, progress=ticker)
-    write_stamp(study.folder, step, round(ticker.seconds, 1), done=True)
+    seconds = execute(step.notebook, output, step.parameters, environment)
+    write_stamp(study.folder, step, round(seconds, 1), done=True)
     collect_provenance(study.folder)
-    say(f"{count} {stem} done in {duration(ticker.seconds)}")
+    say(f"{count} {stem} done in {duration(seconds)}")
 
 
 def tell_plan(study: Study, steps: list[Step], say: Callable[[str], None]) -> None:
@@ -223,12 +218,12 @@ def write_stamp(folder: Path, step: Step, seconds: float | None, *, done: bool) 
 
 def package_key(package: Path) -> str:
     """Key of the source of the rooms that compute; those that only run the study do not count."""
-    sources = {}
-    for path in sorted(package.rglob("*.py")):
-        relative = path.relative_to(package)
-        if relative.parts[0] not in PLATFORM or relative.as_posix() in COMPUTES:
-            sources[relative.as_posix()] = files.sha256_file(path)
-    return files.content_key(sources)
+    rooms = [
+        place.name
+        for place in sorted(package.iterdir())
+        if place.name not in PLATFORM and (place.suffix == ".py" or any(place.rglob("*.py")))
+    ]
+    return files.code_key(*rooms, package=package)  # fmt: skip
 
 
 def folder_key(folder: Path, *, depth: int | None = None) -> str:
@@ -271,14 +266,9 @@ class NotebookFailed(Exception):  # noqa: N818 - it tells what happened
 
 
 def execute(
-    notebook: Notebook,
-    output: Path,
-    parameters: dict,
-    *,
-    environment: dict[str, str] | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> None:
-    """Run all cells of a notebook on a fresh kernel.
+    notebook: Notebook, output: Path, parameters: dict[str, Any], environment: dict[str, str]
+) -> float:
+    """Run all cells of a notebook on a fresh kernel; what they print is printed here too.
 
     Parameters
     ----------
@@ -288,38 +278,37 @@ def execute(
         Executed notebook.  Until it is finished it is called ``NAME.partial.ipynb``.
     parameters : dict
         Values for the ``parameters`` cell.
-    environment : dict, optional
+    environment : dict
         Variables for the kernel beside those of this process.
-    progress : callable, optional
-        Called with (number of the cell that starts, number of cells).
+
+    Returns
+    -------
+    float
+        Seconds that it took.
 
     Raises
     ------
     NotebookFailed
         If a cell raises, the kernel dies, or the notebook ends before its last cell.
     """
-    papermill = _papermill()
+    import papermill  # which takes longer to open than a study that has nothing to run
+
+    for name in ("papermill", "traitlets", "blib2to3"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     partial = output.with_name(f"{output.stem}.partial.ipynb")
     output.parent.mkdir(parents=True, exist_ok=True)
-    reached = {"cell": 0}
-
-    def told(cell: int, cells: int) -> None:
-        reached["cell"] = cell
-        if progress:
-            progress(cell, cells)
-
-    with kernel_environment(output.parent.parent / ".jupyter", environment or {}):
+    bar = {"desc": notebook.stem, "leave": False} if sys.stderr.isatty() else False
+    with kernel_environment(output.parent.parent / ".jupyter", environment):
         try:
             executed = papermill.execute_notebook(
-                str(notebook.path),
-                str(partial),
+                notebook.path,
+                partial,
                 parameters=parameters,
-                engine_name="told",
                 kernel_name="python3",
-                cwd=str(notebook.path.parent),
-                progress_bar=False,
+                cwd=notebook.path.parent,
+                progress_bar=bar,
+                stdout_file=sys.stdout,
                 start_timeout=START_TIMEOUT_S,
-                told=told,
             )
         except papermill.PapermillExecutionError as error:
             cause = f"{error.ename}: {_one_line(error.evalue)}"
@@ -327,22 +316,21 @@ def execute(
         except RuntimeError as error:
             died = type(error).__name__ == "DeadKernelError"
             cause = "its kernel died, most often for want of memory" if died else _one_line(error)
-            cell = f"cell {reached['cell']} of {len(notebook.cells)}"
-            raise NotebookFailed(f"{notebook.stem} stopped at {cell}: {cause}") from None
-    early = [c for c in executed.cells if c.metadata.get("papermill", {}).get("exception")]
-    if early:
+            raise NotebookFailed(f"{where(notebook, partial)}: {cause}") from None
+    if any(cell.metadata.get("papermill", {}).get("exception") for cell in executed.cells):
         raise NotebookFailed(f"{where(notebook, partial)}: the cell left by sys.exit")
     os.replace(partial, output)
+    return executed.metadata["papermill"]["duration"]
 
 
 def where(notebook: Notebook, partial: Path) -> str:
-    """Name the cell at which an executed notebook stopped, counted in the notebook itself."""
+    """Name the last cell that a stopped notebook began, counted in the notebook itself."""
     ids = [cell.get("id") for cell in notebook.cells]
-    for cell in json.loads(partial.read_text(encoding="utf-8"))["cells"]:
-        if cell["metadata"].get("papermill", {}).get("exception") and cell.get("id") in ids:
-            number = f"cell {ids.index(cell['id']) + 1} of {len(ids)}"
-            return f"{notebook.stem} stopped at {number} (In [{cell['execution_count']}])"
-    return f"{notebook.stem} stopped"
+    cells = json.loads(partial.read_text(encoding="utf-8"))["cells"]
+    begun = [cell for cell in cells if cell["metadata"].get("papermill", {}).get("start_time")]
+    known = [ids.index(cell["id"]) + 1 for cell in begun if cell.get("id") in ids]
+    at = f" at cell {known[-1]} of {len(ids)}" if known else " before its first cell"
+    return f"{notebook.stem} stopped{at}"
 
 
 @contextmanager
@@ -379,64 +367,6 @@ def kernel_environment(folder: Path, extra: dict[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-class Ticker:
-    """Lines of text about a notebook that runs: cell, time so far, time left as far as known.
-
-    Parameters
-    ----------
-    label : str
-        Name of the notebook.
-    expected_s : float, optional
-        How long it took the last time.
-    every_s : float, default=15
-        Seconds between two lines.
-    stream : text file, optional
-        Where to write; standard output by default.
-    """
-
-    def __init__(
-        self,
-        label: str,
-        expected_s: float | None = None,
-        *,
-        every_s: float = 15.0,
-        stream: TextIO | None = None,
-    ):
-        self.label, self.expected_s, self.every_s = label, expected_s, every_s
-        self.stream = stream or sys.stdout
-        self.start, self.cell, self.cells = time.monotonic(), 0, 0
-        self._stop = Event()
-
-    def __enter__(self) -> Ticker:
-        self._thread = Thread(target=self._tell, daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def __call__(self, cell: int, cells: int) -> None:
-        """Take note of the cell that starts."""
-        self.cell, self.cells = cell, cells
-
-    @property
-    def seconds(self) -> float:
-        """Time since the start."""
-        return time.monotonic() - self.start
-
-    def line(self) -> str:
-        """Say what is known now."""
-        cell = f"cell {self.cell} of {self.cells}" if self.cells else "starting"
-        left = (self.expected_s or 0) - self.seconds
-        about = f", about {duration(left)} left" if left > 0 else ""
-        return f"    {self.label}: {cell}, {duration(self.seconds)}{about}"
-
-    def _tell(self) -> None:
-        while not self._stop.wait(self.every_s):
-            print(self.line(), file=self.stream, flush=True)
-
-
 def duration(seconds: float) -> str:
     """Write 95 as ``1 min 35 s``."""
     minutes, rest = divmod(round(seconds), 60)
@@ -444,33 +374,6 @@ def duration(seconds: float) -> str:
     if hours:
         return f"{hours} h {minutes:02d} min"
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
-
-
-def _papermill():
-    """Import papermill and teach it to tell which cell starts."""
-    import papermill
-    from papermill.engines import NBClientEngine, papermill_engines
-
-    class Told(NBClientEngine):
-        @classmethod
-        def execute_managed_notebook(cls, nb_man, kernel_name, told=None, **kwargs):
-            begin = nb_man.cell_start
-            added = sum(
-                "injected-parameters" in c.metadata.get("tags", []) for c in nb_man.nb.cells
-            )
-            cells = len(nb_man.nb.cells) - added
-
-            def cell_start(cell, cell_index=None, **more):
-                told(max(1, cell_index + 1 - (added if cell_index > 1 else 0)), cells)
-                return begin(cell, cell_index, **more)
-
-            nb_man.cell_start = cell_start
-            return super().execute_managed_notebook(nb_man, kernel_name, **kwargs)
-
-    papermill_engines.register("told", Told)
-    for name in ("papermill", "traitlets", "blib2to3"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    return papermill
 
 
 def _joined(first: str, rest: str | None) -> str:
