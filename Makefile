@@ -25,7 +25,7 @@ INSTALLED := $(shell { cat pyproject.toml constraints.txt; \
     echo "$(TORCH)|$(EXTRAS)|$(CONSTRAINTS)|$(VENV_FLAGS)"; } | cksum | tr ' ' '-')
 STAMP := $(VENV)/.stamp-$(INSTALLED)
 # What the tests see; unchanged since they passed, they need not run again (FORCE=1 runs them).
-SOURCES := motionlib tests notebooks data_manifests benchmarks results Makefile pyproject.toml \
+SOURCES := motionlib tests notebooks data_manifests benchmarks results Makefile pyproject.toml setup.py \
     constraints.txt environment.yml README.md CONTRIBUTING.md .github .ci .pre-commit-config.yaml
 TESTED = $(VENV)/.tested-$(INSTALLED)-$(shell { find $(SOURCES) -type f ! -path '*/__pycache__/*' \
     ! -path '*/.ipynb_checkpoints/*' 2>/dev/null | LC_ALL=C sort | xargs cksum; \

@@ -9,7 +9,7 @@ import signal
 import sys
 from pathlib import Path
 
-from motionlib.files import repository, runs_root
+from motionlib.files import runs_root
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,10 +35,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Run the study; 0 done, 1 a notebook stopped."""
-    from motionlib.study.notebooks import read_study
+    from motionlib.study.notebooks import notebooks_folder, read_study
     from motionlib.study.runner import NotebookFailed, run_study
 
-    notebooks = Path(args.notebooks).resolve() if args.notebooks else repository() / "notebooks"
+    notebooks = Path(args.notebooks).resolve() if args.notebooks else notebooks_folder()
     study = read_study(
         args.profile,
         notebooks=notebooks,

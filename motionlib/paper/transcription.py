@@ -6,11 +6,10 @@ The printed values live in ``data_manifests/paper/`` and are never corrected; bl
 from __future__ import annotations
 
 from functools import cache
-from pathlib import Path
 
 import pandas as pd
 
-from motionlib.files import PACKAGE
+from motionlib.files import shipped
 
 TASKS = {"mov01vs2": "severe", "mov0vs1": "mild"}
 METHODS = {
@@ -37,30 +36,13 @@ PERCENTS = {
 }
 
 
-def paper_folder() -> Path:
-    """Folder of the transcribed tables.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the package is not installed from its repository.
-    """
-    folder = PACKAGE.parent / "data_manifests" / "paper"
-    if not folder.is_dir():
-        raise FileNotFoundError(
-            "Found no data_manifests/paper beside the package, expected the repository: install "
-            "motionlib with `pip install -e .` from a clone."
-        )
-    return folder
-
-
 @cache
 def _read(table: str) -> pd.DataFrame:
     """Read one transcription once."""
     if table not in PUBLISHED:
         raise ValueError(f"Found table {table!r}, expected one of {', '.join(PUBLISHED)}.")
     text = {"value": str} if table == "in_text" else None
-    return pd.read_csv(paper_folder() / f"{table}.csv", dtype=text)
+    return pd.read_csv(shipped("data_manifests") / "paper" / f"{table}.csv", dtype=text)
 
 
 def printed(table: str) -> pd.DataFrame:
@@ -154,7 +136,9 @@ def audit() -> pd.DataFrame:
     Source: paper Tables I-IV, A.I-A.III and the numbers in the text, as transcribed. A test
     recomputes every number of ``data_manifests/paper/audit.csv`` from them.
     """
-    return pd.read_csv(paper_folder() / "audit.csv", dtype=str, keep_default_na=False)
+    return pd.read_csv(
+        shipped("data_manifests") / "paper" / "audit.csv", dtype=str, keep_default_na=False
+    )
 
 
 def in_text(quantity: str) -> float:

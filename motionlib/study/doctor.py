@@ -17,7 +17,7 @@ from pathlib import Path
 from motionlib import files
 from motionlib.files import PACKAGE
 from motionlib.study import run
-from motionlib.study.notebooks import data_needed, find_notebooks, read_profile
+from motionlib.study.notebooks import data_needed, find_notebooks, notebooks_folder, read_profile
 
 GOOD, ABSENT, BAD = "ok", "absent", "missing"
 EXTRAS_FOR = {
@@ -146,7 +146,7 @@ def data() -> list[Finding]:
 
 def profiles() -> list[Finding]:
     """Profiles of the study and whether their data are at hand."""
-    folder = files.repository() / "notebooks"
+    folder = notebooks_folder()
     try:
         stems = [notebook.stem for notebook in find_notebooks(folder)]
     except (FileNotFoundError, ValueError) as error:
