@@ -1,4 +1,4 @@
-"""Paths and plain values go in; checksums, seeds and atomically written files come out."""
+"""Files and plain values: checksums, seeds, tables, and writing that is whole or not at all."""
 
 from __future__ import annotations
 

@@ -29,10 +29,13 @@ COLUMNS = {
     "rater_1": INTEGER,
     "rater_2": INTEGER,
     "consensus": INTEGER,
+    "motion_votes": INTEGER,
+    "n_verdicts": INTEGER,
     "straight_reject": INTEGER,
     "role": TEXT,
     "fold": INTEGER,
 }
+OPTIONAL = ("motion_votes", "n_verdicts")  # columns that older manifests lack
 WAREHOUSES = ("aphp", "mr-art")
 COHORT_NAMES = (
     *("adni", "msseg", "bite", "aphp", "ixi", "mr-art", "ds000011", "ds002748", "bids", "caps"),
@@ -55,7 +58,11 @@ CHOICES = {
     **dict.fromkeys(("motion_grade", "rater_1", "rater_2", "consensus"), (0, 1, 2)),
     **dict.fromkeys(("contrast_agent", "straight_reject"), (0, 1)),
 }
-RANGES = {"age": (0, 120), "field_strength": (0.01, 15), "fold": (0, 1000)}
+RANGES = {
+    "age": (0, 120),
+    "field_strength": (0.01, 15),
+    **dict.fromkeys(("motion_votes", "n_verdicts", "fold"), (0, 1000)),
+}
 NEEDED = ("scan_id", "participant_id", "source_participant_id", "cohort", "path")
 ROW_COLUMNS = ("scan_id", "participant_id", "path")  # a fault here concerns that row alone
 FAULT_COLUMNS = ["row", "scan_id", "column", "fault"]
@@ -228,6 +235,31 @@ def locate(path: str, root: str | os.PathLike) -> Path:
     return Path(data) / path if data and not here.exists() else here
 
 
+def check_still(table: pd.DataFrame) -> None:
+    """Refuse scans that are about to be taken for still although people saw head motion in them.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Rows of a manifest; without ``motion_votes`` nothing is known, and nothing refused.
+
+    Raises
+    ------
+    ValueError
+        Naming how many, and the first of them.
+    """
+    if "motion_votes" not in table:
+        return
+    moving = table[(table["motion_votes"] > 0).fillna(False).to_numpy(dtype=bool)]
+    if len(moving):
+        first = moving.iloc[0]
+        raise ValueError(
+            f"{len(moving)} scans would be called still though people saw head motion in them, the "
+            f"first is {first['scan_id']} ({first['motion_votes']:g} of {first['n_verdicts']:g} "
+            "verdicts); leave them out, or grade them."
+        )
+
+
 def is_warehouse(cohort: pd.Series) -> pd.Series:
     """Say which cohorts stand in the clinical warehouse's place."""
     return cohort.str.endswith("-warehouse").fillna(False) | cohort.isin(WAREHOUSES)
@@ -294,7 +326,8 @@ def _typed(table: pd.DataFrame, faults: _Faults) -> pd.DataFrame:
 
 def _checked(table: pd.DataFrame, faults: _Faults) -> pd.DataFrame:
     """Apply every rule to a table; its rows typed, index 0..n-1."""
-    table = _typed(table.reset_index(drop=True), faults)
+    table = table.reset_index(drop=True)
+    table = _typed(table.assign(**{c: None for c in OPTIONAL if c not in table}), faults)
     # 1. columns and single cells
     for name in COLUMNS:
         if name not in table:
@@ -329,7 +362,14 @@ def _checked(table: pd.DataFrame, faults: _Faults) -> pd.DataFrame:
         bad = highest.notna() & ((table["consensus"] != highest).fillna(True))
         words = "is not " + highest.astype("string") + ", the maximum of the two raters"
         faults.add(table, bad, "consensus", words)
-    # 4. one source a participant, and no source on two sides of a split
+    # 4. nothing is called still in which a person saw motion
+    votes = table["motion_votes"].astype("string") + " of " + table["n_verdicts"].astype("string")
+    if {"motion_grade", "role"} <= set(table):
+        fault = "is called still, and " + votes + " verdicts saw head motion"
+        faults.add(table, _called_still(table) & (table["motion_votes"] > 0), "motion_votes", fault)
+    too_many = table["motion_votes"] > table["n_verdicts"]
+    faults.add(table, too_many, "motion_votes", "is " + votes + " verdicts")
+    # 5. one source a participant, and no source on two sides of a split
     source = "source_participant_id"
     if {"participant_id", source} <= set(table):
         bad = _disagrees(table, "participant_id", source)
@@ -340,6 +380,12 @@ def _checked(table: pd.DataFrame, faults: _Faults) -> pd.DataFrame:
             words = used[source] + f" stands in more than one {name}"
             faults.add(used, _disagrees(used, source, name), name, words)
     return table
+
+
+def _called_still(table: pd.DataFrame) -> pd.Series:
+    """Mark scans graded 0, and ungraded research scans, which are taken for still."""
+    taken = (table["role"] == "research").fillna(False) & table["motion_grade"].isna()
+    return (table["motion_grade"] == 0).fillna(False) | taken
 
 
 def _disagrees(table: pd.DataFrame, group: str, column: str) -> pd.Series:

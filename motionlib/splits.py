@@ -1,4 +1,4 @@
-"""A manifest comes in; the same rows with a patient-level test set and folds go out."""
+"""Patient-level splits: a test set and cross-validation folds of equal make-up."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ from motionlib.files import sha256_file
 from motionlib.manifest import (
     COLUMNS,
     ManifestError,
+    check_still,
     complete,
     locate,
     read_manifest,
@@ -106,6 +107,10 @@ class TestValidate:
         extra = pairs - set(wrong) - {(4, "scan_id")}
         assert extra <= {(12, "role"), (13, "role"), (6, "source_participant_id")}
 
+    def test_columns_that_older_manifests_lack_are_completed(self, sound):
+        older = sound.drop(columns=["motion_votes", "n_verdicts"])
+        assert validate(older)[["motion_votes", "n_verdicts"]].isna().all(axis=None)
+
     def test_a_missing_column_is_a_fault_without_a_row(self, sound):
         found = faults(sound.drop(columns=["sex", "fold"]))
         assert set(found["column"]) == {"sex", "fold"}
@@ -130,6 +135,27 @@ class TestValidate:
         sound.loc[0, ["rater_1", "rater_2", "consensus"]] = [1, 2, 1]
         found = faults(sound)
         assert list(found["fault"]) == ["is not 2, the maximum of the two raters"]
+
+    def test_a_scan_with_votes_for_motion_is_not_called_still(self, sound):
+        sound = sound.assign(motion_votes=0, n_verdicts=8, role="real_motion", fold=None)
+        sound.loc[0, ["motion_votes", "motion_grade"]] = [3, 0]
+        sound.loc[1, ["motion_votes", "motion_grade"]] = [3, 1]
+        sound.loc[2, ["motion_votes", "motion_grade"]] = [9, None]
+        sound.loc[4, ["motion_votes", "motion_grade", "role"]] = [1, None, "research"]
+        sound.loc[5, "role"] = "research"
+        found = faults(sound)
+        assert list(found["row"]) == [0, 2, 4]
+        assert found["fault"].iloc[0] == "is called still, and 3 of 8 verdicts saw head motion"
+        assert found["fault"].iloc[1] == "is 9 of 8 verdicts"
+
+    def test_no_scan_with_votes_is_taken_for_a_still_head(self, sound):
+        check_still(sound)
+        check_still(sound.assign(motion_votes=0, n_verdicts=8))
+        sound = sound.assign(motion_votes=[2, *[None] * (len(sound) - 1)], n_verdicts=8)
+        with pytest.raises(
+            ValueError, match=r"1 scans would be called still .* \(2 of 8 verdicts\)"
+        ):
+            check_still(sound)
 
     def test_a_prepared_manifest_may_hold_a_scan_once_per_variant(self, sound):
         both = pd.concat([sound.assign(variant="clean"), sound.assign(variant="image_2-4")])

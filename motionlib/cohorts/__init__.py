@@ -1,9 +1,10 @@
-"""A cohort's name and folder come in; its manifest and flow go out, by one reader per file."""
+"""Readers of cohorts: each turns the files of one into a manifest, and says who left and why."""
 
 from __future__ import annotations
 
 import os
 from importlib import import_module
+from pathlib import Path
 
 COHORTS = {
     "adni": "motionlib.cohorts.adni",
@@ -33,7 +34,8 @@ def read_cohort(name: str, root: str | os.PathLike, **options):
     Returns
     -------
     Selection
-        Unpacks as ``manifest, flow``; ``dropped`` names every scan that left.
+        Unpacks as ``manifest, flow``; ``dropped`` names every scan that left, ``root`` the folder
+        that the manifest's paths start from.
 
     Raises
     ------
@@ -45,9 +47,9 @@ def read_cohort(name: str, root: str | os.PathLike, **options):
     module = import_module(COHORTS[name])
     if name != "virtual":
         return module.read(root, **options)
+    import pandas as pd  # naming the cohorts, as the command line does, needs no tables
+
     from motionlib.cohorts.selection import DROPPED_COLUMNS, Selection
 
     manifest, flow = module.make_cohort(root, **options)
-    import pandas as pd
-
-    return Selection(manifest, flow, pd.DataFrame(columns=DROPPED_COLUMNS))
+    return Selection(manifest, flow, pd.DataFrame(columns=DROPPED_COLUMNS), Path(root))

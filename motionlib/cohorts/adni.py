@@ -1,4 +1,4 @@
-"""ADNI's quality tables and Clinica's conversion come in; clean and moving scans go out."""
+"""ADNI: motion-free scans and scans with real motion, by its quality tables (Fig. A.1)."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def read(
         manufacturer=facts.get("manufacturer"),
         motion_grade=table["ipmotion"].astype(int).map(GRADES) if len(table) else None,
     )[list(KEPT)]
-    return scans.select()
+    return scans.select(root)
 
 
 def session_of(viscode: str) -> str:

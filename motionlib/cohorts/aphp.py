@@ -1,4 +1,4 @@
-"""A warehouse's images and one table of grades come in; the manifest and flow go out."""
+"""A clinical data warehouse such as AP-HP: images and one table of grades (§III-A.2)."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def read(
     scans.drop("no straight reject", kept["straight_reject"] == 1, "is a straight reject")
     scans.table = pd.concat([scans.table.assign(role="warehouse"), rejects], ignore_index=True)
     scans.table["motion_grade"] = scans.table["consensus"]
-    return scans.select()
+    return scans.select(root)
 
 
 def _rows(root: Path, name: str | None) -> pd.DataFrame:

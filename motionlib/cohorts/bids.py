@@ -1,10 +1,11 @@
-"""A BIDS folder comes in; the manifest of its T1-weighted images and their flow go out."""
+"""Any BIDS folder: its T1-weighted images, with demographics and what the sidecars tell."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -17,7 +18,11 @@ FACTS = {"field_strength": "MagneticFieldStrength", "manufacturer": "Manufacture
 
 
 def read(
-    root: str | os.PathLike, *, cohort: str | None = None, check_files: bool = True
+    root: str | os.PathLike,
+    *,
+    cohort: str | None = None,
+    check_files: bool = True,
+    parts: Sequence[str] = ("",),
 ) -> Selection:
     """Read any BIDS folder.
 
@@ -29,6 +34,8 @@ def read(
         Name for the column; by default ``bids``, or the accession number in the description.
     check_files : bool, default=True
         Open every header.
+    parts : sequence of str
+        Folders below `root`, where one cohort lies in several BIDS folders.
 
     Returns
     -------
@@ -38,20 +45,21 @@ def read(
     """
     root = sources.need_folder(root)
     rows = [
-        {"participant_id": subject, "scan_id": sources.stem(path), "path": path}
-        for subject, _, path in sources.t1w_images(root)
+        {"participant_id": subject, "scan_id": sources.stem(path), "path": f"{part}{path}"}
+        for part in parts
+        for subject, _, path in sources.t1w_images(root / part)
     ]
     table = pd.DataFrame(rows, columns=["participant_id", "scan_id", "path"], dtype="string")
     if table.empty:
         raise FileNotFoundError(f"{root} holds no sub-*/[ses-*/]anat/*_T1w.nii.gz.")
     scans = ScanFilter(table, "T1w images in the folder", "sub-*/[ses-*/]anat/*_T1w.nii[.gz]")
     sources.drop_unusable(scans, root, check_files=check_files)
-    people = sources.demographics(root)
-    table = scans.table.join(people, on="participant_id")
+    people = pd.concat([sources.demographics(root / part) for part in parts])
+    table = scans.table.join(people[~people.index.duplicated()], on="participant_id")
     facts = [sidecar_facts(root, path) for path in table["path"]]
     table = table.join(pd.DataFrame(facts, index=table.index))
     scans.table = table.assign(cohort=cohort or _cohort_name(root))
-    return scans.select()
+    return scans.select(root)
 
 
 def sidecar_facts(root: Path, path: str) -> dict:

@@ -1,4 +1,4 @@
-"""The MNI BITE folder comes in; the manifest of group 3 (before and after surgery) goes out."""
+"""MNI BITE, group 3: brain tumours before and after surgery, with contrast agent."""
 
 from __future__ import annotations
 
@@ -58,4 +58,4 @@ def read(root: str | os.PathLike, *, check_files: bool = True) -> Selection:
     scans.table = table.assign(
         cohort="bite", contrast_agent=1, manufacturer="GE", field_strength=1.5
     )
-    return scans.select()
+    return scans.select(root)

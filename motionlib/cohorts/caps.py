@@ -1,4 +1,4 @@
-"""A CAPS folder of Clinica's t1-linear comes in; its manifest and flow go out."""
+"""A CAPS folder of Clinica: the images that t1-linear has put into MNI space."""
 
 from __future__ import annotations
 
@@ -64,4 +64,4 @@ def read(
     scans.table = table.drop(columns=["is_crop", "is_caps", "session"]).assign(
         cohort=cohort or "caps"
     )
-    return scans.select()
+    return scans.select(root)

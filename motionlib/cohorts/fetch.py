@@ -30,6 +30,8 @@ from motionlib.files import atomic, read_json, sha256_file, write_json, write_ta
 
 DATASETS = {
     "ixi": "http://biomedic.doc.ic.ac.uk/brain-development/downloads/IXI",
+    "ixi-ratings": "https://raw.githubusercontent.com/TheAxonLab/defacing-and-qc-analysis/"
+    "5ed9b0669213a3a0746bc9381a4c0edbd2d7d4d1/data",
     "mr-art": "https://s3.amazonaws.com/openneuro.org/ds004173",
 }
 MR_ART_TABLES = (
@@ -38,6 +40,7 @@ MR_ART_TABLES = (
     "participants.tsv",
     "dataset_description.json",
 )
+IXI_RATINGS = ("S1_Data.tsv", "S2_Data.csv")  # verdicts, and MRIQC's measures
 TABLES_ALONE = ("tables", "0")  # subsets that hold no image
 SUMS = "SHA256SUMS"  # a mirror may offer it; the sources do not
 COLUMNS = ["file", "status", "bytes", "sha256", "reason"]
@@ -94,9 +97,10 @@ def fetch(
 
     Parameters
     ----------
-    dataset : {"ixi", "mr-art"}
-        IXI: the table and the archive of T1 images, unpacked. MR-ART: scores, MRIQC's measures
-        and other tables first, then the images.
+    dataset : {"ixi", "ixi-ratings", "mr-art"}
+        IXI: the table and the archive of T1 images, unpacked. Its ratings: what people saw in 150
+        of the scans, and MRIQC's measures, at a fixed commit of the authors' repository. MR-ART:
+        scores, MRIQC's measures and other tables first, then the images.
     dest : path-like
         Folder to fill; ``fetched.tsv`` there lists files, sizes and SHA-256.
     base_url : str, optional
@@ -136,7 +140,11 @@ def fetch(
             progress or (lambda line: None),
         )
         try:
-            (_fetch_ixi if dataset == "ixi" else _fetch_mr_art)(source, subset)
+            if dataset == "ixi-ratings":
+                for name in IXI_RATINGS:
+                    source.get(name)
+            else:
+                (_fetch_ixi if dataset == "ixi" else _fetch_mr_art)(source, subset)
         finally:
             table = source.table()
             if len(table):

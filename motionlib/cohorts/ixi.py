@@ -1,15 +1,18 @@
-"""The IXI folder comes in; its manifest and flow go out."""
+"""IXI: healthy volunteers of three London hospitals, as downloaded or in BIDS form."""
 
 from __future__ import annotations
 
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 
 from motionlib.cohorts import bids, sources
+from motionlib.cohorts.ratings import read_ixi_ratings
 from motionlib.cohorts.selection import ScanFilter, Selection
+from motionlib.manifest import complete, validate
 
 IMAGE = re.compile(r"IXI(?P<number>\d{3})-(?P<site>Guys|HH|IOP)-(?P<scan>\d{4})-T1\.nii(\.gz)?")
 SITES = {"Guys": ("Philips", 1.5), "HH": ("Philips", 3.0), "IOP": ("GE", 1.5)}
@@ -21,23 +24,25 @@ def read(root: str | os.PathLike, *, check_files: bool = True) -> Selection:
     Parameters
     ----------
     root : path-like
-        Images anywhere up to two folders deep; the table as ``IXI.csv`` or ``IXI.xls``.
+        Images anywhere up to two folders deep; the table as ``IXI.csv`` or ``IXI.xls``. A folder
+        in BIDS form may have another of its scans beside it, named like it with ``-suspect``.
     check_files : bool, default=True
         Open every header.
 
     Returns
     -------
     Selection
-        ``motion_grade`` stays empty: nobody has rated IXI; that it is free of motion is assumed.
+        ``motion_grade`` stays empty. ``motion_votes`` and ``n_verdicts`` are what people saw in
+        150 of the scans, where ``ixi-ratings`` lies beside the folder (`ratings.read_ixi_ratings`).
 
     Raises
     ------
     FileNotFoundError
         If there are no images.
     """
-    root = sources.need_folder(root)
+    root = sources.need_folder(root).absolute()
     files = [p for level in ("*", "*/*", "*/*/*") for p in sorted(root.glob(level))]
-    found = [(path, IMAGE.fullmatch(path.name)) for path in files]
+    matches = [(path, IMAGE.fullmatch(path.name)) for path in files]
     rows = [
         {
             "participant_id": f"sub-IXI{match['number']}",
@@ -46,17 +51,37 @@ def read(root: str | os.PathLike, *, check_files: bool = True) -> Selection:
             "manufacturer": SITES[match["site"]][0],
             "field_strength": SITES[match["site"]][1],
         }
-        for path, match in found
+        for path, match in matches
         if match
     ]
-    if not rows:
-        if any(path.name.startswith("sub-") for path in files):
-            return bids.read(root, cohort="ixi", check_files=check_files)
+    if rows:
+        selection = _read_download(root, pd.DataFrame(rows, dtype="string"), check_files)
+    elif any(path.name.startswith("sub-") for path in files):
+        selection = _read_bids(root, check_files)
+    else:
         raise FileNotFoundError(f"{root} holds no IXI*-T1.nii.gz; `motionlib fetch ixi` gets them.")
+    folder = root.parent / "ixi-ratings"
+    if not folder.is_dir():
+        return selection
+    verdicts = read_ixi_ratings(folder).set_index("participant_id")[["motion_votes", "n_verdicts"]]
+    rated = selection.manifest.drop(columns=verdicts.columns).join(verdicts, on="participant_id")
+    return replace(selection, manifest=validate(complete(rated)))
+
+
+def _read_bids(root: Path, check_files: bool) -> Selection:
+    """Read a BIDS folder, with the suspect scans beside it."""
+    suspect = root.with_name(f"{root.name}-suspect")
+    if not suspect.is_dir():
+        return bids.read(root, cohort="ixi", check_files=check_files)
+    parts = (f"{root.name}/", f"{suspect.name}/")
+    return bids.read(root.parent, cohort="ixi", check_files=check_files, parts=parts)
+
+
+def _read_download(root: Path, table: pd.DataFrame, check_files: bool) -> Selection:
+    """Read the images as downloaded, with the table of participants."""
     people = _people(root)
     listed = pd.DataFrame({"participant_id": people.index.astype("string")})
     listed["scan_id"] = listed["participant_id"] + "_T1w"
-    table = pd.DataFrame(rows).astype({"participant_id": "string", "scan_id": "string"})
     unseen = listed[~listed["scan_id"].isin(table["scan_id"])]
     table = pd.concat([table, unseen], ignore_index=True)
     scans = ScanFilter(table, "images and rows of the table", "IXI*-T1.nii.gz and IXI.xls")
@@ -66,7 +91,7 @@ def read(root: str | os.PathLike, *, check_files: bool = True) -> Selection:
     n_unknown = int(table["age"].isna().sum())
     scans.table = table.assign(cohort="ixi", contrast_agent=0)
     scans.note("demographics", f"{n_unknown} without an age (zero, contradictory or no row)")
-    return scans.select()
+    return scans.select(root)
 
 
 def _people(root: Path) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""The MR-ART folder (OpenNeuro ds004173) comes in; its manifest with grades and flow go out."""
+"""MR-ART (OpenNeuro ds004173): volunteers asked to nod, graded by neuroradiologists."""
 
 from __future__ import annotations
 
@@ -74,4 +74,4 @@ def read(
         field_strength=3.0,
         contrast_agent=0,
     ).drop(columns="score")
-    return scans.select()
+    return scans.select(root)

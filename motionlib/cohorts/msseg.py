@@ -1,4 +1,4 @@
-"""The MSSEG 2016 folder comes in; the manifest of its gadolinium T1w and their flow go out."""
+"""MSSEG 2016: multiple sclerosis, 3D T1-weighted scans with gadolinium."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def read(root: str | os.PathLike, *, check_files: bool = True) -> Selection:
     sources.drop_unusable(scans, root, check_files=check_files)
     table = scans.table.join(sources.demographics(root), on="participant_id")
     scans.table = table.drop(columns="preprocessed").assign(cohort="msseg", contrast_agent=1)
-    return scans.select()
+    return scans.select(root)
 
 
 def _patients(root: Path) -> list[Path]:

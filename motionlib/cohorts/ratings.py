@@ -1,8 +1,8 @@
-"""Published tables of rated scans come in; one row per scan, measures beside a label, goes out.
+"""Rated scans as published: ratings beside MRIQC's measures, and human verdicts on IXI.
 
 ABIDE (1,101 scans, up to three raters) and ds030 (265, one rater) travel in the wheel of
 mriqc-learn; only its two TSV files are read, and the package is never imported. MR-ART's tables
-(436 scans) are read from a folder the user has.
+(436 scans) and IXI's ratings (150) are read from a folder the user has.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ from pathlib import Path
 
 import pandas as pd
 
+from motionlib.files import read_table
+
 FIRST_MEASURE = "cjv"  # MRIQC's tables list what a scan is first, then its measures from here on
 MR_ART_SCORES = Path("derivatives/scores.tsv")
 MR_ART_MEASURES = Path("derivatives/mriqc-0.16.1/group_T1w.tsv")
-PROTOCOLS = ("standard", "headmotion1", "headmotion2")
+IXI_TABLES = ("S1_Data.tsv", "ratings.tsv")
 
 
 def read_abide() -> pd.DataFrame:
@@ -117,6 +119,57 @@ def find_mr_art(root=None) -> Path | None:
     return root if found else None
 
 
+def read_ixi_ratings(folder: str | os.PathLike) -> pd.DataFrame:
+    """Read human verdicts on scans of IXI.
+
+    A *verdict* is one rater's on one version of a scan, with its face or without; four raters give
+    at most eight. It is a *vote* for motion where the rater ticked "head-motion" among the
+    artefacts, at any of the times that he saw that version.
+
+    Parameters
+    ----------
+    folder : path-like
+        Holds ``S1_Data.tsv``, as ``motionlib fetch ixi-ratings`` gets it, or a tidy ``ratings.tsv``
+        (``participant_id rater_id defaced rating head_motion``).
+
+    Returns
+    -------
+    DataFrame
+        ``participant_id motion_votes n_verdicts quality_rating``, one row a participant; the last
+        is the mean of the verdicts, from 1 (exclude) to 4 (excellent).
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If there is no such table, or it has other columns.
+
+    Notes
+    -----
+    Source: Provins et al., PLoS Biology 2025, pbio.3003149; TheAxonLab/defacing-and-qc-analysis
+    (Apache-2.0).
+    """
+    folder = Path(folder)
+    path = next((folder / n for n in IXI_TABLES if (folder / n).is_file()), None)
+    if path is None:
+        raise FileNotFoundError(
+            f"{folder} has no {' or '.join(IXI_TABLES)}: run motionlib fetch ixi-ratings DEST"
+        )
+    table = read_table(path, ("rater_id", "defaced", "rating"))
+    if "head_motion" in table:
+        participant, ticked = table["participant_id"], table["head_motion"] == "1"
+    else:  # as published: the number of the subject, and a list of artefacts
+        participant = "sub-IXI" + table["subject"].str.zfill(3)
+        ticked = table["artifacts"].str.contains('"head-motion"', regex=False)
+    looks = table.assign(participant_id=participant, vote=ticked, rating=table["rating"].map(float))
+    pair = ["participant_id", "rater_id", "defaced"]
+    verdicts = looks.groupby(pair, as_index=False).agg(
+        vote=("vote", "max"), rating=("rating", "mean")
+    )
+    return verdicts.groupby("participant_id", as_index=False).agg(
+        motion_votes=("vote", "sum"), n_verdicts=("vote", "size"), quality_rating=("rating", "mean")
+    )
+
+
 def read_mriqc(path) -> pd.DataFrame:
     """Read a table of MRIQC (``group_T1w.tsv``): ``scan_id`` and the measures as they come.
 
@@ -156,12 +209,6 @@ def measure_names(table: pd.DataFrame, *, acquisition: bool = False) -> list[str
     if not acquisition:
         names = [name for name in names if not name.startswith(("size_", "spacing_"))]
     return [name for name in names if table[name].nunique() > 1]
-
-
-def air_measures(names) -> list[str]:
-    """Of MRIQC's measures, the 16 between head and air: those MRQy's kind could know."""
-    exact, starts = {"efc", "fber", "qi_1", "qi_2"}, ("summary_bg", "fwhm")
-    return [name for name in names if name in exact or name.startswith(starts)]
 
 
 def _shipped(name: str, columns: list[str]) -> pd.DataFrame:

@@ -1,9 +1,10 @@
-"""A table of candidate scans comes in; who stayed, and who left at which step and why, goes out."""
+"""The flow of a selection: who stayed, and who left at which step and why."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -24,16 +25,19 @@ class Selection:
     Attributes
     ----------
     manifest : pandas.DataFrame
-        The scans that stayed; paths relative to the cohort's folder.
+        The scans that stayed; paths relative to `root`.
     flow : pandas.DataFrame
         One row per step: ``step``, ``n_in``, ``n_out``, ``reason``.
     dropped : pandas.DataFrame
         One row per scan that left: ``scan_id``, ``step``, ``reason``.
+    root : Path
+        The folder that the manifest's paths start from.
     """
 
     manifest: pd.DataFrame
     flow: pd.DataFrame
     dropped: pd.DataFrame
+    root: Path
 
     def __iter__(self) -> Iterator[pd.DataFrame]:
         return iter((self.manifest, self.flow))
@@ -82,13 +86,13 @@ class ScanFilter:
         """Add a step at which no scan leaves, to say what was done."""
         self._flow.append((step, len(self.table), len(self.table), reason))
 
-    def select(self) -> Selection:
-        """Validate what stayed and return it with the flow."""
+    def select(self, root: Path) -> Selection:
+        """Validate what stayed and return it with the flow; its paths start from `root`."""
         manifest = validate(complete(self.table)) if len(self.table) else complete(self.table)
         flow = pd.DataFrame(self._flow, columns=FLOW_COLUMNS)
         left = [part for part in self._dropped if len(part)]
         dropped = pd.concat(left, ignore_index=True) if left else pd.DataFrame()
-        return Selection(manifest, flow, dropped.reindex(columns=DROPPED_COLUMNS))
+        return Selection(manifest, flow, dropped.reindex(columns=DROPPED_COLUMNS), root)
 
 
 def _kinds(reasons: pd.Series) -> list[tuple[str, int]]:

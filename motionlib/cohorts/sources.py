@@ -1,4 +1,4 @@
-"""Folders of a cohort come in; their tables, image files and demographics come out."""
+"""What the readers share: tables, demographics, image files and their usual faults."""
 
 from __future__ import annotations
 

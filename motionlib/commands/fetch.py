@@ -8,7 +8,7 @@ import sys
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("dataset", choices=("ixi", "mr-art"), help="which data set")
+    parser.add_argument("dataset", choices=("ixi", "ixi-ratings", "mr-art"), help="which data set")
     parser.add_argument("dest", help="folder to fill")
     parser.add_argument("--base-url", help="address of a mirror with the same layout")
     parser.add_argument(

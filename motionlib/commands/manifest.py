@@ -1,4 +1,4 @@
-"""A cohort's name and folder come in from the command line; its manifest and flow go out."""
+"""Command ``manifest``: read a cohort, write its manifest, flow and dropped scans."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def main(args: argparse.Namespace) -> int:
             n_folds=args.folds,
             seed=args.seed,
         )
-    manifest["path"] = _from_here(manifest["path"], Path(args.root), out.parent)
+    manifest["path"] = _from_here(manifest["path"], selection.root, out.parent)
     write_manifest(manifest, out)
     write_table(selection.flow, out.with_name(f"{out.stem}_flow{out.suffix}"))
     write_table(selection.dropped, out.with_name(f"{out.stem}_dropped{out.suffix}"))

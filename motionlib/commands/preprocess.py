@@ -1,4 +1,4 @@
-"""A manifest comes in from the command line; a CAPS folder of t1-linear scans goes out."""
+"""Command ``preprocess``: t1-linear of every scan of a manifest, into a CAPS folder."""
 
 from __future__ import annotations
 

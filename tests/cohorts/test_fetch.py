@@ -12,7 +12,7 @@ import pytest
 
 from motionlib.cli import main as cli
 from motionlib.cohorts.fetch import DownloadError, Politeness, fetch
-from motionlib.cohorts.ratings import find_mr_art, read_mr_art
+from motionlib.cohorts.ratings import find_mr_art, read_ixi_ratings, read_mr_art
 
 FAST = Politeness(attempts=4, backoff_s=0.01, timeout_s=5)
 
@@ -264,6 +264,29 @@ class TestIxi:
         table = get(ixi, tmp_path, "ixi").set_index("file")
         assert table.loc["IXI-T1.tar", "status"] == "failed"
         assert not (tmp_path / "IXI-T1.tar").exists()
+
+
+class TestIxiRatings:
+    def test_both_tables_come_checksummed_and_are_read(self, mirror, tmp_path):
+        mirror.files["S2_Data.csv"] = b"bids_name,cjv\n"
+        mirror.files["S1_Data.tsv"] = (
+            b"rater_id\trating\tartifacts\tdefaced\tsubject\n"
+            b'rater_01\t2\t"[""head-motion"",""inu""]"\t0\t035\n'
+            b"rater_01\t4\t[]\t0\t035\nrater_01\t3\t[]\t1\t035\n"
+        )
+        call = ["fetch", "ixi-ratings", str(tmp_path), "--base-url", mirror.url]
+        mirror.faults["S1_Data.tsv"] = ["cut"]
+        assert cli(call) == 0
+        table = pd.read_csv(tmp_path / "fetched.tsv", sep="\t").set_index("file")
+        digest = hashlib.sha256(mirror.files["S1_Data.tsv"]).hexdigest()
+        assert table.loc["S1_Data.tsv", "sha256"] == digest
+        (row,) = read_ixi_ratings(tmp_path).to_dict("records")
+        assert row == {
+            "participant_id": "sub-IXI035",
+            "motion_votes": 1,
+            "n_verdicts": 2,
+            "quality_rating": 3.0,
+        }
 
 
 class TestCommand:

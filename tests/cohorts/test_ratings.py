@@ -51,10 +51,6 @@ class TestShippedTables:
         ratings.read_ds030()
         assert not [name for name in sys.modules if name.split(".")[0] == "mriqc_learn"]
 
-    def test_the_sixteen_head_and_air_measures(self):
-        names = ratings.measure_names(ratings.read_ds030())
-        assert len(ratings.air_measures(names)) == 16
-
     def test_a_missing_package_is_one_sentence(self, monkeypatch):
         monkeypatch.setattr(ratings, "find_spec", lambda name: None)
         with pytest.raises(FileNotFoundError, match="install mriqc-learn"):
@@ -109,3 +105,18 @@ class TestMRIQC:
     def test_constant_measures_are_left_out(self, mr_art):
         table = ratings.read_mr_art(mr_art)
         assert ratings.measure_names(table, acquisition=True) == ["cjv", "efc", "fber"]
+
+
+class TestIxiRatings:
+    def test_the_shared_table_has_the_counts_of_its_readme(self, data_root):
+        table = ratings.read_ixi_ratings(data_root / "ixi-ratings")
+        assert list(table) == ["participant_id", "motion_votes", "n_verdicts", "quality_rating"]
+        assert (len(table), set(table["n_verdicts"])) == (150, {8})
+        votes = table.set_index("participant_id")["motion_votes"]
+        assert (votes == 0).sum() == 62
+        assert (votes["sub-IXI072"], votes["sub-IXI012"]) == (8, 0)
+        assert table["quality_rating"].between(1, 4).all()
+
+    def test_a_folder_without_the_table_names_the_command(self, tmp_path):
+        with pytest.raises(FileNotFoundError, match="fetch ixi-ratings"):
+            ratings.read_ixi_ratings(tmp_path)

@@ -309,11 +309,32 @@ class TestIxi:
         with pytest.raises(ValueError, match=r"IXI\.csv has no column age"):
             read_cohort("ixi", place.root)
 
-    def test_the_shared_subset(self, data_root):
-        manifest, _ = read_cohort("ixi", data_root / "ixi-2mm")
-        assert len(manifest) == 144
-        assert set(manifest["cohort"]) == {"ixi"}
-        assert manifest["age"].between(18, 90).mean() > 0.9
+    def test_ratings_beside_the_images_are_joined_and_others_stay_unknown(self, place):
+        for name in ("IXI002-Guys-0828", "IXI012-HH-1211"):
+            place(f"ixi/{name}-T1.nii.gz")
+        place(
+            "ixi-ratings/ratings.tsv",
+            "participant_id\trater_id\tdefaced\trating\thead_motion\n"
+            "sub-IXI012\trater_01\t0\t3\t1\nsub-IXI012\trater_02\t0\t4\t0\n",
+        )
+        table = read_cohort("ixi", place.root / "ixi").manifest.set_index("participant_id")
+        assert table.loc["sub-IXI012", ["motion_votes", "n_verdicts"]].tolist() == [1, 2]
+        assert table.loc["sub-IXI002", ["motion_votes", "n_verdicts"]].isna().all()
+
+    def test_the_shared_subset_with_its_suspects_and_verdicts(self, data_root, tmp_path):
+        selection = read_cohort("ixi", data_root / "ixi-2mm")
+        table = selection.manifest
+        assert len(table) == 150
+        assert set(table["cohort"]) == {"ixi"}
+        assert table["age"].between(18, 90).mean() > 0.9
+        assert all((selection.root / path).is_file() for path in table["path"])
+        suspect = table["path"].str.contains("suspect")
+        assert sorted(table.loc[suspect, "motion_votes"]) == [2, 4, 5, 8, 8, 8]
+        call = ["manifest", "ixi", str(data_root / "ixi-2mm"), "--out", str(tmp_path / "ixi.tsv")]
+        assert cli(call) == 0
+        assert (
+            read_manifest(tmp_path / "ixi.tsv", check_files=True)["motion_votes"].gt(0).sum() == 88
+        )
 
 
 class TestMrArt:

@@ -34,6 +34,7 @@ from motionlib.cohorts.virtual.plans import (
 from motionlib.cohorts.virtual.scanners import Scanner, reformat, sample_scanner
 from motionlib.cohorts.virtual.store import Progress, collect, make_all, write_scan
 from motionlib.files import seed_from, write_table
+from motionlib.manifest import check_still
 from motionlib.motion.acquisition import Acquisition, acquire
 from motionlib.motion.sampling import sample_realistic
 from motionlib.motion.trajectory import Trajectory, pose_distance_mm
@@ -98,7 +99,7 @@ def make_warehouse(
     Raises
     ------
     ValueError
-        If there is no clean scan, or not one could be emulated.
+        If there is no clean scan, somebody saw motion in one, or not one could be emulated.
 
     Notes
     -----
@@ -107,6 +108,7 @@ def make_warehouse(
     """
     if clean.empty:
         raise ValueError("There is no clean scan to emulate a warehouse from: give a manifest.")
+    check_still(clean)
     root = Path(root)
     clean = clean.reset_index(drop=True)
     patients = clean["source_participant_id"].drop_duplicates().tolist()
