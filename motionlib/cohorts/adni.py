@@ -17,6 +17,7 @@ MOTION = re.compile(r"\b(motion|mov(e|ed|es|ing|ements?)|ghost\w*|rings?|ringing
 NEGATION = re.compile(r"\b(no|not|without|free of|absence of|nil|w/o)\b[^.;]*", re.I)
 # IPMOTION 1, 2, 3 is mild, moderate, severe; the paper's grade 2 is "difficult to distinguish"
 GRADES = {0: 0, 1: 1, 2: 1, 3: 2}
+SCORES = {str(score): score for score in GRADES}
 KEPT = (
     *("scan_id", "participant_id", "cohort", "path", "age", "sex"),
     *("field_strength", "manufacturer", "motion_grade", "role"),
@@ -117,6 +118,11 @@ def _candidates(root: Path, base: str) -> pd.DataFrame:
     return both.drop(columns="on_disk_id").sort_values("scan_id")
 
 
+def _bare_id(column: pd.Series, letter: str) -> pd.Series:
+    """Numbers of series (S123) or images (I123), also where a table has them as 123 or 123.0."""
+    return column.str.upper().str.removeprefix(letter).str.replace(r"\.0$", "", regex=True)
+
+
 def _day(column: pd.Series) -> pd.Series:
     """Dates as eight digits, from yyyymmdd or yyyy-mm-dd."""
     return column.astype("string").str.replace("-", "", regex=False).str[:8]
@@ -126,19 +132,18 @@ def _join_scores(scans: ScanFilter, root: Path) -> None:
     """Bring PASS and IPMOTION by series; scans without one clear row leave."""
     path = sources.find_table(root, r"MRIQUALITY.*\.csv")
     scores = sources.read_table(path, ("loniuid", "pass", "ipmotion"))
-    key = scores["loniuid"].str.upper().str.removeprefix("S")
-    scores = scores[["pass", "ipmotion"]].assign(series_key=key).dropna(subset="series_key")
+    key = _bare_id(scores["loniuid"], "S")
+    scores = scores[["pass", "ipmotion"]].apply(sources.codes, meanings=SCORES)
+    scores = scores.assign(series_key=key).dropna(subset="series_key")
     scores = scores.drop_duplicates()
     torn = set(scores.loc[scores["series_key"].duplicated(), "series_key"])
-    series = scans.table["series_id"].str.upper().str.removeprefix("S")
-    scans.table["series_key"] = series.str.replace(r"\.0$", "", regex=True)
+    scans.table["series_key"] = _bare_id(scans.table["series_id"], "S")
     bad = scans.table["series_key"].isin(torn)
     scans.drop("one quality row", bad, "has contradictory rows in MRIQUALITY")
     scores = scores[~scores["series_key"].isin(torn)]
     scans.table = scans.table.merge(scores, on="series_key", how="left", indicator="scored")
     scans.drop("quality row", scans.table["scored"] == "left_only", "has no row in MRIQUALITY")
-    odd = ~scans.table["ipmotion"].isin(["0", "1", "2", "3"])
-    scans.drop("IPMOTION 0 to 3", odd, "has no IPMOTION")
+    scans.drop("IPMOTION 0 to 3", scans.table["ipmotion"].isna(), "has no IPMOTION")
 
 
 def _join_comments(scans: ScanFilter, root: Path) -> None:
@@ -150,14 +155,13 @@ def _join_comments(scans: ScanFilter, root: Path) -> None:
     columns = [name for name in notes if "comment" in name]
     texts = [" ".join(row) for row in notes[columns].fillna("").itertuples(index=False)]
     notes = notes[[says_motion(text) for text in texts]]
-    images = set(notes["loni_image"].str.upper().str.removeprefix("I").dropna())
+    images = set(_bare_id(notes["loni_image"], "I").dropna())
     rid = pd.to_numeric(notes["rid"], errors="coerce").astype("Int64").astype("string")
     days = set()
     if "series_date" in notes:
         days = set((rid + ":" + _day(notes["series_date"])).dropna())
     table = scans.table
-    image = table["image_id"].str.upper().str.removeprefix("I")
-    table["image_moves"] = image.str.replace(r"\.0$", "", regex=True).isin(images)
+    table["image_moves"] = _bare_id(table["image_id"], "I").isin(images)
     table["day_moves"] = (table["rid"].astype("string") + ":" + table["day"]).isin(days)
     said = f"searched {', '.join(columns)}" if columns else f"{path.name} has no comment column"
     scans.note("comments", said)
@@ -169,7 +173,8 @@ def _choose(scans: ScanFilter) -> None:
     score = table["ipmotion"].astype(int)
     any_word = table["image_moves"] | table["day_moves"]
     reason = pd.Series(pd.NA, index=table.index, dtype="string")
-    reason[(score == 0) & (table["pass"] != "1")] = "failed its quality control, IPMOTION 0"
+    passed = (table["pass"] == 1).fillna(False)
+    reason[(score == 0) & ~passed] = "failed its quality control, IPMOTION 0"
     reason[(score == 0) & any_word] = "is contradictory: IPMOTION 0, and comments on motion"
     reason[(score == 1) & ~table["image_moves"]] = "is mild: neither motion-free nor clear motion"
     scans.drop("motion-free or clear motion", reason.notna(), reason)

@@ -11,7 +11,6 @@ from motionlib.cohorts import sources
 from motionlib.cohorts.selection import ScanFilter, Selection
 
 GRADES = {f"{prefix}{grade}": grade for prefix in ("", "mov") for grade in (0, 1, 2)}
-FLAGS = {"1": 1, "yes": 1, "true": 1, "0": 0, "no": 0, "false": 0}
 ALIASES = {
     "participant_id": ("participant_id", "participant", "patient_id", "patient"),
     "straight_reject": ("straight_reject", "sr"),
@@ -59,8 +58,9 @@ def read(
     rejected = scans.table["straight_reject"] == 1
     both = rejected & grades.notna().any(axis=1)
     scans.drop("grade or reject", both, "is contradictory: a straight reject with a grade")
-    ungraded = (scans.table["straight_reject"] != 1) & scans.table["consensus"].isna()
-    scans.drop("graded", ungraded, "has no grade 0, 1 or 2 by both raters")
+    known_reject = (scans.table["straight_reject"] == 1).fillna(False)
+    ungraded = ~known_reject & scans.table["consensus"].isna()
+    scans.drop("graded", ungraded, "has no grade 0, 1 or 2 by both raters, and is no known reject")
     kept = scans.table
     rejects = kept[kept["straight_reject"] == 1].assign(role="excluded")
     scans.drop("no straight reject", kept["straight_reject"] == 1, "is a straight reject")
@@ -71,17 +71,16 @@ def read(
 
 def _rows(root: Path, name: str | None) -> pd.DataFrame:
     """Read the table with the manifest's column names and types."""
-    found = [root / name] if name else sorted(root.glob("*.csv"))
-    if len(found) != 1 or not found[0].is_file():
-        names = ", ".join(path.name for path in found) or "none"
+    paths = [root / name] if name else sorted(root.glob("*.csv"))
+    if len(paths) != 1 or not paths[0].is_file():
+        names = ", ".join(path.name for path in paths) or "none"
         raise FileNotFoundError(f"{root} should hold one CSV of grades; it has {names}.")
-    given = sources.read_table(found[0], ("image",))
+    given = sources.read_table(paths[0], ("image",))
     given.columns = given.columns.str.replace(" ", "_")
     has_mov = "mov" in given
     missing = [c for c in ("rater_1", "rater_2") if c not in given and not has_mov]
     if missing:
-        raise ValueError(f"{found[0].name} has no column {', '.join(missing)}, nor the column mov.")
-    given = given.drop_duplicates()
+        raise ValueError(f"{paths[0].name} has no column {', '.join(missing)}, nor the column mov.")
     rows = pd.DataFrame({"path": given["image"].str.replace("\\", "/", regex=False)})
     for column, names in ALIASES.items():
         rows[column] = next((given[n] for n in names if n in given), pd.Series(dtype="string"))
@@ -90,15 +89,14 @@ def _rows(root: Path, name: str | None) -> pd.DataFrame:
     )
     rows["scan_id"] = rows["path"].fillna("unnamed").map(sources.stem).astype("string")
     for column in ("straight_reject", "contrast_agent"):
-        rows[column] = rows[column].str.lower().map(FLAGS).astype("Int64")
+        rows[column] = sources.flags(rows[column], f"{paths[0].name}, column {column},")
     for column in ("rater_1", "rater_2"):
-        said = given[column] if column in given else pd.Series(pd.NA, given.index, dtype="string")
-        rows[column] = said.str.lower().map(GRADES).astype("Int64")
+        words = given.get(column, pd.Series(pd.NA, given.index, dtype="string"))
+        rows[column] = sources.codes(words, GRADES)
     highest = rows[["rater_1", "rater_2"]].max(axis=1, skipna=False).astype("Int64")
-    single = given["mov"].str.lower().map(GRADES).astype("Int64") if has_mov else pd.NA
-    rows["consensus"] = highest.fillna(single) if has_mov else highest
+    rows["consensus"] = highest.fillna(sources.codes(given["mov"], GRADES)) if has_mov else highest
     for column in ("age", "field_strength"):
         rows[column] = pd.to_numeric(given[column], errors="coerce") if column in given else None
     sex = given["sex"].str.lower().map(sources.SEXES) if "sex" in given else None
     maker = given.get("manufacturer")
-    return rows.assign(cohort="aphp", sex=sex, manufacturer=maker)
+    return rows.assign(cohort="aphp", sex=sex, manufacturer=maker).drop_duplicates()

@@ -39,22 +39,23 @@ def read(
     path = root / "derivatives" / "scores.tsv"
     if not path.is_file():
         raise FileNotFoundError(f"{root} has no derivatives/scores.tsv; fetch MR-ART's tables.")
-    scores = sources.read_table(path, ("bids_name", "score")).rename(
-        columns={"bids_name": "scan_id"}
-    )
+    scores = sources.read_table(path, ("bids_name", "score"))
+    scores = scores.rename(columns={"bids_name": "scan_id"})
+    scores["motion_grade"] = sources.codes(scores["score"], GRADES)
+    scores = scores.drop_duplicates(["scan_id", "motion_grade"])
     on_disk = pd.DataFrame(
         [(sources.stem(image), image) for _, _, image in sources.t1w_images(root)],
         columns=["scan_id", "path"],
         dtype="string",
     )
-    table = scores.drop_duplicates().merge(on_disk, on="scan_id", how="outer")
+    table = scores.merge(on_disk, on="scan_id", how="outer")
     scans = ScanFilter(
         table.sort_values("scan_id"), "scored, or in the folder", "scores.tsv and images"
     )
     torn = scans.table["scan_id"].duplicated(keep=False)
     scans.drop("one score", torn, "has contradictory scores")
     scans.drop("scored", scans.table["score"].isna(), "is on disk and has no score")
-    odd = ~scans.table["score"].isin(list(GRADES))
+    odd = scans.table["motion_grade"].isna()
     scans.drop("score 1, 2 or 3", odd, "has a score that is none of 1, 2, 3")
     named = scans.table["scan_id"].str.extract(r"^(sub-[A-Za-z0-9]+)_")[0]
     scans.drop("named after its participant", named.isna(), "has a name without sub-")
@@ -69,7 +70,6 @@ def read(
     table = scans.table.join(sources.demographics(root), on="participant_id")
     scans.table = table.assign(
         cohort="mr-art",
-        motion_grade=table["score"].map(GRADES),
         manufacturer="Siemens",
         field_strength=3.0,
         contrast_agent=0,

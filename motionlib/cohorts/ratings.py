@@ -87,8 +87,7 @@ def read_mr_art(root=None) -> pd.DataFrame:
             "group_T1w.tsv in mr-art under MOTIONLIB_DATA; "
             "run motionlib fetch mr-art DEST --subset tables"
         )
-    scores = pd.read_csv(root / MR_ART_SCORES, sep="\t")
-    _expect(scores, ["bids_name", "score"], MR_ART_SCORES.name)
+    scores = read_table(root / MR_ART_SCORES, ("bids_name", "score"))
     measures = read_mriqc(root / MR_ART_MEASURES)
     if (
         set(scores["bids_name"]) != set(measures["scan_id"])
@@ -103,7 +102,8 @@ def read_mr_art(root=None) -> pd.DataFrame:
         r"^(?P<participant_id>sub-\w+?)_acq-(?P<protocol>\w+?)_"
     )
     labels = measures[["scan_id"]].join(names).assign(dataset="mr-art", site="mr-art")
-    grade = scores.set_index("bids_name")["score"].reindex(measures["scan_id"]).to_numpy() - 1
+    score = scores.set_index("bids_name")["score"].reindex(measures["scan_id"])
+    grade = pd.to_numeric(score, errors="coerce").to_numpy() - 1
     return pd.concat([labels.assign(motion_grade=grade), measures.drop(columns="scan_id")], axis=1)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -16,6 +16,7 @@ from motionlib.preprocess.images import read_image
 
 IMAGE_SUFFIXES = (".nii.gz", ".nii")
 MISSING = ["", "n/a", "N/A", "NA", "nan", "-4"]  # ADNI writes -4 for "not done"
+FLAGS = {"1": 1, "yes": 1, "true": 1, "0": 0, "no": 0, "false": 0}
 SEXES = {"m": "M", "male": "M", "1": "M", "f": "F", "female": "F", "2": "F"}
 
 
@@ -50,17 +51,38 @@ def find_table(root: Path, *patterns: str) -> Path:
         If no name matches.
     """
     levels = ("*", "*/*", "*/*/*")
-    files = [path for level in levels for path in sorted(root.glob(level)) if path.is_file()]
+    paths = [path for level in levels for path in sorted(root.glob(level)) if path.is_file()]
     for pattern in patterns:
-        found = [f for f in files if re.fullmatch(pattern, f.name, flags=re.IGNORECASE)]
-        if found:
-            return max(found, key=lambda path: (-len(path.parts), str(path)))
+        matches = [p for p in paths if re.fullmatch(pattern, p.name, flags=re.IGNORECASE)]
+        if matches:
+            return max(matches, key=lambda path: (-len(path.parts), str(path)))
     raise FileNotFoundError(f"{root} holds no table named like {' or '.join(patterns)}.")
 
 
 def read_table(path: Path, required: tuple[str, ...]) -> pd.DataFrame:
     """Read a cohort's table as text, column names and those of `required` in lower case."""
     return files.read_table(path, required, missing=MISSING, lower=True)
+
+
+def codes(column: pd.Series, meanings: Mapping[str, int]) -> pd.Series:
+    """Read codes such as grades: words in any case, and 1, 1.0 and "1,0" alike; others are NA.
+
+    pandas writes whole numbers with a fraction where a column has gaps.
+    """
+    plain = column.str.lower().str.replace(r"^(\d+)[.,]0+$", r"\1", regex=True)
+    return plain.map(meanings).astype("Int64")
+
+
+def flags(column: pd.Series, where: str) -> pd.Series:
+    """Read yes or no as 1 or 0; a word that is neither is an error that lists the words seen."""
+    values = codes(column, FLAGS)
+    unknown = sorted(set(column[column.notna() & values.isna()]))
+    if unknown:
+        raise ValueError(
+            f"{where} holds {', '.join(map(repr, unknown[:5]))}; expected 1 or 0, yes or no, true "
+            "or false, in every row that is not empty."
+        )
+    return values
 
 
 def demographics(root: Path) -> pd.DataFrame:

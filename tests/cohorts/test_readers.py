@@ -146,6 +146,23 @@ class TestAdni:
         with pytest.raises(ValueError, match="no column loniuid, ipmotion"):
             read_cohort("adni", root)
 
+    def test_scores_and_keys_written_as_floats_select_the_same_scans(self, place):
+        root = adni_folder(place)
+        expected = read_cohort("adni", root).manifest
+        table = pd.read_csv(root / "MRIQUALITY.csv")
+        table["LONIUID"] = table["LONIUID"].str[1:].astype(float)
+        table.astype({"PASS": float, "IPMOTION": float}).to_csv(
+            root / "MRIQUALITY.csv", index=False
+        )
+        paths = root / "conversion_info/v0/t1_paths.tsv"
+        table = pd.read_csv(paths, sep="\t")
+        table.astype({"Series_ID": float, "Image_ID": float}).to_csv(paths, sep="\t", index=False)
+        notes = root / "MAYOADIRL_MRI_IMAGEQC_12_08_15.csv"
+        table = pd.read_csv(notes)
+        table["LONI_IMAGE"] = table["LONI_IMAGE"].str[1:].astype(float)
+        table.to_csv(notes, index=False)
+        pd.testing.assert_frame_equal(read_cohort("adni", root).manifest, expected)
+
     def test_a_missing_table_is_named(self, place):
         root = adni_folder(place)
         (root / "MRIQUALITY.csv").unlink()
@@ -261,6 +278,40 @@ class TestAphp:
         assert manifest.loc[0, "participant_id"] == "sub-1"
         assert manifest.loc[0, "motion_grade"] == 2
 
+    def write(self, place, *lines):
+        """Four images and their table."""
+        for name in "abcd":
+            place(f"{name}.nii.gz")
+        place("grades.csv", "\n".join(lines) + "\n")
+        return place.root
+
+    def test_grades_and_flags_written_as_floats_are_what_they_say(self, place):
+        root = self.write(
+            place,
+            "image,patient,rater_1,rater_2,straight reject",
+            "a.nii.gz,p1,1.0,2.0,0.0",
+            "b.nii.gz,p2,mov0,0.0,FALSE",
+            "c.nii.gz,p3,,,1.0",
+            'd.nii.gz,p4,"2,0",1.0,',
+        )
+        manifest = read_cohort("aphp", root).manifest.set_index("scan_id")
+        assert list(manifest["consensus"].astype(object).fillna(-1)) == [2, 0, 2, -1]
+        assert list(manifest["role"]) == ["warehouse", "warehouse", "warehouse", "excluded"]
+        assert manifest.loc["c", "straight_reject"] == 1
+
+    def test_an_unknown_flag_is_an_error_that_lists_the_words_seen(self, place):
+        root = self.write(place, "image,patient,mov,sr", "a.nii.gz,p1,1,oui", "b.nii.gz,p2,1,x")
+        with pytest.raises(ValueError, match=r"straight_reject, holds 'oui', 'x'; expected 1 or 0"):
+            read_cohort("aphp", root)
+
+    @pytest.mark.parametrize("header", ["image,patient,mov,sr", "image,patient,mov"])
+    def test_a_scan_that_nobody_graded_leaves_with_a_reason(self, place, header):
+        end = "," if header.endswith("sr") else ""
+        root = self.write(place, header, f"a.nii.gz,p1,1{end}", f"b.nii.gz,p2,{end}")
+        selection = read_cohort("aphp", root)
+        assert list(selection.manifest["scan_id"]) == ["a"]
+        assert "no known reject" in reasons(selection)["b"]
+
     def test_a_missing_column_is_named(self, place):
         place("own.csv", "image,rater_1\na,1\n")
         with pytest.raises(ValueError, match="rater_2"):
@@ -342,9 +393,9 @@ class TestMrArt:
         names = [f"sub-00000{n}_acq-standard_T1w" for n in range(1, 7)]
         for name in [*names[:4], "sub-000009_acq-standard_T1w"]:
             place(f"{name[:10]}/anat/{name}.nii.gz")
-        scores = dict(zip(names, (1, 2, 3, 7, 1, 1), strict=True))
+        scores = dict(zip(names, ("1", "2.0", 3, 7, 1, 1), strict=True))
         lines = [f"{name}\t{score}" for name, score in scores.items()]
-        lines += [f"{names[5]}\t2", f"{names[0]}\t1"]
+        lines += [f"{names[5]}\t2", f"{names[0]}\t1.0"]
         place("derivatives/scores.tsv", "\n".join(["bids_name\tscore", *lines]) + "\n")
         place("participants.tsv", "participant_id\tsex\tage\nsub-000001\tF\t30\n")
         selection = read_cohort("mr-art", place.root)
