@@ -2,13 +2,11 @@
 
 import argparse
 import time
-from functools import partial
 
 import pandas as pd
 
-from motionlib.compute.engines import submit
 from motionlib.files import write_table
-from motionlib.stats.interval_coverage import StudyDesign, coverage, study_intervals
+from motionlib.stats.interval_coverage import StudyDesign, coverage
 
 DESIGNS = {  # patients, prevalence: our demo, the paper's severe and mild test sets
     "demo": StudyDesign(n_patients=100, prevalence=0.3),
@@ -27,10 +25,7 @@ def main() -> None:
     parts = []
     for name, design in DESIGNS.items():
         start = time.process_time()
-        studies = submit(
-            partial(study_intervals, design), range(args.studies), engine=args.engine, batch=25
-        )
-        table = coverage(design, studies)
+        table = coverage(design, args.studies, engine=args.engine)
         table.insert(0, "design", name)
         parts.append(table.assign(n_patients=design.n_patients, prevalence=design.prevalence))
         print(f"{name}: {time.process_time() - start:.1f} CPU-s", flush=True)

@@ -10,10 +10,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import settings
 
 from motionlib import files
 
 os.environ.setdefault("MPLBACKEND", "Agg")
+settings.register_profile("any machine", deadline=None)  # a busy one is no failure
+settings.load_profile("any machine")
 os.environ.pop("MOTIONLIB_RUNS", None)  # no test writes into somebody's runs
 
 MANIFEST_COLUMNS = (

@@ -5,9 +5,9 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "agreement": ["raters_against_consensus", "raters_against_others", "weighted_kappa"],
+        "agreement": ["judge_raters", "weighted_kappa"],
         "calibration": ["best_threshold"],
-        "interval_coverage": ["StudyDesign", "coverage", "study_of"],
+        "interval_coverage": ["StudyDesign", "coverage"],
         "intervals": ["bootstrap_ci", "bootstrap_difference"],
         "paired": ["auc_difference_p", "delong", "mcnemar", "mcnemar_by_class", "scans_needed"],
         "rates": ["controls_table"],

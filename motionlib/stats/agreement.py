@@ -1,8 +1,8 @@
 """Agreement of raters: weighted kappa, and each rater's accuracy against the others.
 
 Weighted kappa (Cohen 1968) is the agreement beyond chance, near misses counting less than far
-ones. A rater judged against a consensus that contains them is flattered: `raters_against_others`
-leaves the rater out.
+ones. A rater judged against a consensus that holds him is flattered, so `judge_raters` can leave
+him out.
 """
 
 from __future__ import annotations
@@ -42,30 +42,18 @@ class Kappa:
 
 
 def weighted_kappa(
-    grades_a,
-    grades_b,
-    *,
-    weights: str = "linear",
-    grades=GRADES,
-    groups=None,
-    level: float = 0.95,
-    n_boot: int = 2000,
-    seed: int = 0,
+    grades_a, grades_b, *, weights: str = "linear", groups=None, n_boot: int = 2000, seed: int = 0
 ) -> Kappa:
-    """Agreement of two raters beyond chance, with an interval by drawing patients.
+    """Agreement of two raters beyond chance, with a 95 % interval by drawing patients.
 
     Parameters
     ----------
     grades_a, grades_b : array-like of int, shape (n,)
-        Two raters' grades of the same scans; pairs with a missing grade are left out.
+        Two raters' grades, 0 to 2, of the same scans; pairs with a missing one are left out.
     weights : {'linear', 'quadratic'}
         Penalty of a disagreement: its distance or the square of it.
-    grades : sequence of int, default=(0, 1, 2)
-        The ordered scale.
     groups : array-like, shape (n,), optional
         Patient of each scan; without it every scan is its own patient.
-    level : float, default=0.95
-        Coverage of the interval.
     n_boot, seed : int
         Draws and their seed.
 
@@ -84,10 +72,10 @@ def weighted_kappa(
     Source: paper §III-A.2 (0.68). Departs from the paper: it does not state the weights, so both
     are offered.
     """
-    first, second, both = _places(grades_a, grades_b, grades)
+    first, second, both = _paired(grades_a, grades_b)
     patients = np.arange(len(both)) if groups is None else np.asarray(groups)
     code, names = pd.factorize(patients[both])
-    cells = np.zeros((len(names), len(grades), len(grades)))
+    cells = np.zeros((len(names), len(GRADES), len(GRADES)))
     np.add.at(cells, (code, first, second), 1)
     estimate, n = float(kappa_of(cells.sum(axis=0), weights)), len(first)
     low = high = float("nan")
@@ -98,14 +86,14 @@ def weighted_kappa(
         )
         draws = draws[np.isfinite(draws)]
         if draws.size:
-            low, high = bca_limits(draws, estimate, left_out, level, len(names))
+            low, high = bca_limits(draws, estimate, left_out, len(names))
     return Kappa(estimate, low, high, weights, n)
 
 
-def grade_table(grades_a, grades_b, *, grades=GRADES) -> np.ndarray:
-    """Count pairs of grades, (k, k): rows are the first rater's; pairs with a gap are left out."""
-    first, second, _ = _places(grades_a, grades_b, grades)
-    table = np.zeros((len(grades), len(grades)), dtype=int)
+def grade_table(grades_a, grades_b) -> np.ndarray:
+    """Count pairs of grades, (3, 3): rows are the first rater's; pairs with a gap are left out."""
+    first, second, _ = _paired(grades_a, grades_b)
+    table = np.zeros((len(GRADES), len(GRADES)), dtype=int)
     np.add.at(table, (first, second), 1)
     return table
 
@@ -128,8 +116,8 @@ def kappa_of(tables, weights: str = "linear") -> np.ndarray:
         return np.where(chance > 0, 1 - seen / chance, np.nan)
 
 
-def _places(grades_a, grades_b, grades) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Places on the scale of both raters' grades, (m,) each, and which of the n scans these are."""
+def _paired(grades_a, grades_b) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Grades of the scans that both graded, (m,) each, and which of the n scans these are."""
     first, second = (pd.array(x, dtype="Float64") for x in (grades_a, grades_b))
     if len(first) != len(second):
         raise ValueError(
@@ -137,22 +125,18 @@ def _places(grades_a, grades_b, grades) -> tuple[np.ndarray, np.ndarray, np.ndar
             "raters by scan_id first."
         )
     both = np.asarray(~(first.isna() | second.isna()))
-    scale = pd.Index(grades, dtype=float)
-    places = []
-    for each in (first, second):
-        known = each[both].to_numpy(dtype=float)
-        places.append(scale.get_indexer(known))
-        outside = known[places[-1] < 0]
-        if outside.size:
-            raise ValueError(
-                f"Found the grade {outside[0]:g}, expected one of {', '.join(map(str, grades))}: "
-                "map the grades to the scale first."
-            )
-    return *places, both
+    first, second = (x[both].to_numpy(dtype=float) for x in (first, second))
+    outside = np.setdiff1d(np.concatenate([first, second]), GRADES)
+    if outside.size:
+        raise ValueError(
+            f"Found the grade {outside[0]:g}, expected one of {', '.join(map(str, GRADES))}: "
+            "map the grades to the scale first."
+        )
+    return first.astype(int), second.astype(int), both
 
 
-def raters_against_consensus(grades: pd.DataFrame, task: str) -> pd.DataFrame:
-    """Judge each rater against the consensus (maximum) of all, the rater included.
+def judge_raters(grades: pd.DataFrame, task: str, *, against: str = "others") -> pd.DataFrame:
+    """Judge each rater against the consensus, which is the highest grade.
 
     Parameters
     ----------
@@ -160,49 +144,33 @@ def raters_against_consensus(grades: pd.DataFrame, task: str) -> pd.DataFrame:
         One column a rater, one row a scan.
     task : {'mov01vs2', 'mov0vs1'}
         Which labels.
+    against : {'others', 'all'}
+        Whose consensus: that of the other raters, or the paper's, which holds the judged one too.
 
     Returns
     -------
     DataFrame
         ``rater`` and the metrics; a rater without both classes gets no row.
 
+    Raises
+    ------
+    ValueError
+        Fewer than two raters where they are judged against the others.
+
     Notes
     -----
-    Source: paper §III-A.2 and Table IV. With a maximum a rater can only under-call, so the
-    specificity is 1 by construction and the mean balanced accuracy of two raters is at least 0.75.
+    Source: paper §III-A.2 and Table IV (``all``). With a maximum a rater can only under-call, so
+    the specificity is 1 by construction and the mean balanced accuracy of two raters is at least
+    0.75. Departs from the paper: ``others`` leaves the rater out.
     """
-    consensus = grades.max(axis=1)
-    return _judge_each(grades, dict.fromkeys(grades, consensus), task)
-
-
-def raters_against_others(grades: pd.DataFrame, task: str) -> pd.DataFrame:
-    """Judge each rater against the consensus (maximum) of the *other* raters.
-
-    Parameters
-    ----------
-    grades : DataFrame
-        One column a rater, at least two.
-    task : {'mov01vs2', 'mov0vs1'}
-        Which labels.
-
-    Returns
-    -------
-    DataFrame
-        As `raters_against_consensus`.
-    """
-    if grades.shape[1] < 2:
+    if against == "others" and grades.shape[1] < 2:
         raise ValueError(
             f"Found {grades.shape[1]} rater, expected at least two: leaving one out needs another."
         )
-    others = {name: grades.drop(columns=name).max(axis=1) for name in grades}
-    return _judge_each(grades, others, task)
-
-
-def _judge_each(grades: pd.DataFrame, references: dict, task: str) -> pd.DataFrame:
-    """Metrics of each rater against a reference grade; without both classes no row."""
     rows = []
-    for name, reference in references.items():
-        truth = grade_to_task(reference, task)
+    for name in grades:
+        judges = grades.drop(columns=name) if against == "others" else grades
+        truth = grade_to_task(judges.max(axis=1), task)
         known = truth.notna() & grades[name].notna()
         truth = truth[known].astype(int)
         if truth.nunique() == 2:

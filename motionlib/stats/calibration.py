@@ -23,16 +23,10 @@ BINS = 10
 
 @dataclass(frozen=True)
 class Calibrator:
-    """A fitted map from scores to probabilities; call it with scores.
+    """A fitted map from scores (n,) to probabilities (n,); call it with scores.
 
-    Attributes
-    ----------
-    kind : {"none", "temperature", "platt", "isotonic"}
-        How it was fitted.
-    slope, bias : float
-        Of the log-odds, for every kind but isotonic.
-    knots, values : tuple of float
-        Corners of the isotonic map, straight lines between them.
+    `slope` and `bias` are of the log-odds, for every kind but isotonic; that one has straight lines
+    between its corners, `knots` and `values`.
     """
 
     kind: str
@@ -42,7 +36,7 @@ class Calibrator:
     values: tuple[float, ...] = ()
 
     def __call__(self, score) -> np.ndarray:
-        """Probabilities of motion of scores, shape (n,)."""
+        """Probabilities of motion."""
         score = np.asarray(score, dtype=float)
         if self.kind == "none":
             return score
@@ -163,17 +157,17 @@ def _sigmoid(z) -> np.ndarray:
     return 1 / (1 + np.exp(-z))
 
 
-def calibration_error(y_true, score, *, bins: int = BINS) -> float:
+def calibration_error(y_true, score) -> float:
     """Measure the expected calibration error: mean gap of score and share of motion, in [0, 1].
 
     The gap is taken in bins of equally many scans and weighted by scans. Scans of equal score share
     a bin, so their order does not matter.
     """
     gap = np.asarray(y_true, dtype=float) - np.asarray(score, dtype=float)
-    return float(np.abs(np.bincount(_bin_of(score, bins), gap)).sum() / len(gap))
+    return float(np.abs(np.bincount(_bin_of(score), gap)).sum() / len(gap))
 
 
-def expected_by_chance(score, *, bins: int = BINS, n_draws: int = 2000, seed: int = 0) -> float:
+def expected_by_chance(score, *, n_draws: int = 2000, seed: int = 0) -> float:
     """Calibration error that honest scores would have on average on as many scans.
 
     Few scans scatter about the best probabilities, so an error says something only where it is
@@ -181,15 +175,15 @@ def expected_by_chance(score, *, bins: int = BINS, n_draws: int = 2000, seed: in
     """
     score = np.asarray(score, dtype=float)
     labels = np.random.default_rng(seed).random((n_draws, score.size)) < score
-    member = np.eye(bins)[_bin_of(score, bins)]
+    member = np.eye(BINS)[_bin_of(score)]
     return float(np.abs((labels - score) @ member).sum(axis=1).mean() / score.size)
 
 
-def _bin_of(score, bins: int) -> np.ndarray:
+def _bin_of(score) -> np.ndarray:
     """Bin of every score, (n,): bins of equally many scans, equal scores together."""
     score = np.asarray(score, dtype=float)
     first = np.searchsorted(np.sort(score), score)
-    parts = np.array_split(np.arange(len(score)), bins)
+    parts = np.array_split(np.arange(len(score)), BINS)
     starts = [part[0] for part in parts if len(part)]
     _, part = np.unique(np.searchsorted(starts, first, side="right"), return_inverse=True)
     return part

@@ -1,7 +1,9 @@
-"""Paired predictions of the same scans go in; tests, corrected p-values and sample sizes come out.
+"""Paired tests of two models on the same scans: McNemar, DeLong, their power.
 
-McNemar's test compares accuracies, not balanced accuracies; for those see
-`intervals.bootstrap_difference`, which also knows that scans of one patient are not independent.
+McNemar's test (1947) asks whether two models are right equally often. It compares accuracies, not
+balanced accuracies, and takes scans for independent; `intervals.bootstrap_difference` does neither.
+DeLong, DeLong and Clarke-Pearson (1988) compare two areas under the curve, here with Obuchowski's
+(1997) covariance for scans of one patient.
 """
 
 from __future__ import annotations
@@ -13,6 +15,9 @@ import pandas as pd
 from scipy import stats as sps
 
 from motionlib.predictions import check_labels
+from motionlib.stats.intervals import LEVEL
+
+ALPHA, POWER = 0.05, 0.8  # two-sided level, and wanted share of studies below it
 
 
 @dataclass(frozen=True)
@@ -48,18 +53,7 @@ class McNemar:
 
 
 def mcnemar_counts(b: int, c: int) -> tuple[float, float, float]:
-    """Exact p, corrected chi-square and its p, from the discordant counts alone.
-
-    Parameters
-    ----------
-    b, c : int
-        Scans that only A, or only B, got right.
-
-    Returns
-    -------
-    tuple of float
-        ``p_exact, chi2, p_corrected``; 1, 0, 1 when b = c = 0.
-    """
+    """Exact p, corrected chi-square and its p, from the scans that only one of two got right."""
     if b + c == 0:
         return 1.0, 0.0, 1.0
     p_exact = min(1.0, 2 * float(sps.binom.cdf(min(b, c), b + c, 0.5)))
@@ -116,19 +110,8 @@ def mcnemar(y_true, pred_a, pred_b) -> McNemar:
 
 
 def holm(p_values) -> np.ndarray:
-    """Holm's step-down correction; NaN stay NaN and are not counted.
-
-    Parameters
-    ----------
-    p_values : array-like, shape (n,)
-        Uncorrected p-values.
-
-    Returns
-    -------
-    ndarray, shape (n,)
-        Corrected p-values.
-    """
-    from statsmodels.stats.multitest import multipletests
+    """Correct p-values (n,) by Holm's step-down method; NaN stay NaN and are not counted."""
+    from statsmodels.stats.multitest import multipletests  # a second that only tables need
 
     p_values = np.asarray(p_values, dtype=float)
     corrected = np.full(p_values.shape, np.nan)
@@ -176,11 +159,11 @@ class DeLong:
     auc_a, auc_b, difference : float
         Areas and A minus B.
     se, low, high : float
-        Standard error of the difference and its normal interval.
-    se_a, se_b, correlation : float
-        Standard errors of the areas and the correlation of the two.
-    z, p_value : float
-        Two-sided; z = 0 and p = 1 where the two scores rank the scans alike.
+        Standard error of the difference and its normal 95 % interval.
+    se_a, se_b : float
+        Standard errors of the areas.
+    p_value : float
+        Two-sided; 1 where the two scores rank the scans alike.
     """
 
     auc_a: float
@@ -191,39 +174,10 @@ class DeLong:
     high: float
     se_a: float
     se_b: float
-    correlation: float
-    z: float
     p_value: float
 
 
-def _placements(y_true: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
-    """DeLong's structural components by midranks: (n_positive,), (n_negative,), AUC."""
-    positive, negative = score[y_true == 1], score[y_true == 0]
-    ranks = sps.rankdata(np.concatenate([positive, negative]))
-    m, n = positive.size, negative.size
-    v10 = (ranks[:m] - sps.rankdata(positive)) / n
-    v01 = 1 - (ranks[m:] - sps.rankdata(negative)) / m
-    return v10, v01, float(v10.mean())
-
-
-def _covariance(y_true, components, groups) -> np.ndarray:
-    """Covariance (2, 2) of the areas, summing the components within patients (Obuchowski)."""
-    m, n = int((y_true == 1).sum()), int((y_true == 0).sum())
-    code, _ = pd.factorize(np.asarray(groups))
-    sums = []
-    for label, which in ((1, 0), (0, 1)):
-        rows = code[y_true == label]
-        centred = [c[which] - c[2] for c in components]
-        sums.append(np.stack([np.bincount(rows, x, minlength=code.max() + 1) for x in centred]))
-    n_groups = code.max() + 1
-    holds = [len(np.unique(code[y_true == label])) for label in (1, 0)]
-    within = [k / (k - 1) if k > 1 else np.nan for k in holds]
-    across = n_groups / (n_groups - 1) * (sums[0] @ sums[1].T)
-    own = within[0] * (sums[0] @ sums[0].T) / m**2 + within[1] * (sums[1] @ sums[1].T) / n**2
-    return own + (across + across.T) / (m * n)
-
-
-def delong(y_true, score_a, score_b, groups=None, *, level: float = 0.95) -> DeLong:
+def delong(y_true, score_a, score_b, groups=None) -> DeLong:
     """Compare two AUCs measured on the same scans.
 
     Parameters
@@ -235,8 +189,6 @@ def delong(y_true, score_a, score_b, groups=None, *, level: float = 0.95) -> DeL
     groups : array-like, shape (n,), optional
         Patient of each scan; scans of one patient are then not counted as independent
         (Obuchowski 1997). Without it, DeLong, DeLong and Clarke-Pearson (1988).
-    level : float, default=0.95
-        Coverage of the interval of the difference.
 
     Returns
     -------
@@ -264,7 +216,7 @@ def delong(y_true, score_a, score_b, groups=None, *, level: float = 0.95) -> DeL
     se = float(np.sqrt(variance)) if variance > 1e-15 else 0.0
     z = difference / se if se else 0.0
     se_a, se_b = (float(np.sqrt(max(covariance[i, i], 0.0))) for i in (0, 1))
-    half = float(sps.norm.ppf((1 + level) / 2)) * se
+    half = float(sps.norm.ppf((1 + LEVEL) / 2)) * se
     return DeLong(
         auc_a=auc_a,
         auc_b=auc_b,
@@ -274,33 +226,44 @@ def delong(y_true, score_a, score_b, groups=None, *, level: float = 0.95) -> DeL
         high=difference + half,
         se_a=se_a,
         se_b=se_b,
-        correlation=float(covariance[0, 1] / (se_a * se_b)) if se_a * se_b else float("nan"),
-        z=z,
         p_value=2 * float(sps.norm.sf(abs(z))) if se else float(difference == 0),
     )
 
 
-def power_mcnemar(rate_b: float, rate_c: float, n: int, *, alpha: float = 0.05) -> float:
-    """Exact power of the exact McNemar test.
+def _placements(y_true: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+    """DeLong's structural components by midranks: (n_positive,), (n_negative,), AUC."""
+    positive, negative = score[y_true == 1], score[y_true == 0]
+    ranks = sps.rankdata(np.concatenate([positive, negative]))
+    m, n = positive.size, negative.size
+    # share of negatives below each positive, and of positives above each negative
+    v10 = (ranks[:m] - sps.rankdata(positive)) / n
+    v01 = 1 - (ranks[m:] - sps.rankdata(negative)) / m
+    return v10, v01, float(v10.mean())
 
-    Parameters
-    ----------
-    rate_b, rate_c : float
-        Fraction of scans that only A, or only B, gets right.
-    n : int
-        Scans.
-    alpha : float, default=0.05
-        Two-sided level.
 
-    Returns
-    -------
-    float
-        Probability that the test comes out below `alpha`.
+def _covariance(y_true, components, groups) -> np.ndarray:
+    """Covariance (2, 2) of the areas, summing the components within patients (Obuchowski)."""
+    m, n = int((y_true == 1).sum()), int((y_true == 0).sum())
+    code, names = pd.factorize(np.asarray(groups))
+    n_groups = len(names)
+    # sum of each patient's centred components, by class: (2 models, n_groups)
+    sums = []
+    for label, which in ((1, 0), (0, 1)):
+        rows = code[y_true == label]
+        centred = [c[which] - c[2] for c in components]
+        sums.append(np.stack([np.bincount(rows, x, minlength=n_groups) for x in centred]))
+    # variance among positives, among negatives, and what patients with both have in common
+    holds = [len(np.unique(code[y_true == label])) for label in (1, 0)]
+    within = [k / (k - 1) if k > 1 else np.nan for k in holds]
+    across = n_groups / (n_groups - 1) * (sums[0] @ sums[1].T)
+    own = within[0] * (sums[0] @ sums[0].T) / m**2 + within[1] * (sums[1] @ sums[1].T) / n**2
+    return own + (across + across.T) / (m * n)
 
-    Raises
-    ------
-    ValueError
-        Rates below 0 or above 1 in sum.
+
+def power_mcnemar(rate_b: float, rate_c: float, n: int) -> float:
+    """Exact power of the exact McNemar test with n scans, at the two-sided level 0.05.
+
+    `rate_b` and `rate_c` are the fractions of scans that only A, or only B, gets right.
     """
     total = rate_b + rate_c
     if min(rate_b, rate_c) < 0 or total > 1:
@@ -310,37 +273,34 @@ def power_mcnemar(rate_b: float, rate_c: float, n: int, *, alpha: float = 0.05) 
         )
     if total == 0:
         return 0.0
+    # every number of discordant scans that can be met, and the largest min(b, c) that is
+    # significant for it
     low, high = (int(x) for x in sps.binom.ppf([1e-9, 1 - 1e-9], n, total))
     discordant = np.arange(max(low, 1), high + 1)
-    critical = sps.binom.ppf(alpha / 2, discordant, 0.5).astype(int)
-    critical -= sps.binom.cdf(critical, discordant, 0.5) > alpha / 2
+    critical = sps.binom.ppf(ALPHA / 2, discordant, 0.5).astype(int)
+    critical -= sps.binom.cdf(critical, discordant, 0.5) > ALPHA / 2
+    # probability that b or c falls so low, weighted by how likely the number is
     share = rate_b / total
     reject = sps.binom.cdf(critical, discordant, share)
     reject += sps.binom.sf(discordant - critical - 1, discordant, share)
     return float((sps.binom.pmf(discordant, n, total) * np.minimum(reject, 1)).sum())
 
 
-def scans_needed(
-    rate_b: float, rate_c: float, *, power: float = 0.8, alpha: float = 0.05, limit: int = 200_000
-) -> int:
-    """Find how many scans would show this difference.
+def scans_needed(rate_b: float, rate_c: float, *, limit: int = 200_000) -> int:
+    """Find how many scans would show this difference in four of five studies.
 
     Parameters
     ----------
     rate_b, rate_c : float
         Fraction of scans that only A, or only B, gets right.
-    power : float, default=0.8
-        Wanted probability of a p below `alpha`.
-    alpha : float, default=0.05
-        Two-sided level of the exact McNemar test.
     limit : int, default=200_000
         Largest number tried.
 
     Returns
     -------
     int
-        The smallest number from which on (to the resolution of bisection) the exact power
-        reaches `power`.
+        The smallest number from which on (to the resolution of bisection) the exact McNemar test
+        at the two-sided level 0.05 has a power of 0.8.
 
     Raises
     ------
@@ -352,16 +312,16 @@ def scans_needed(
             f"Found equal rates {rate_b:g}, expected a difference: no number of scans shows none."
         )
     low, high = 4, 8
-    while power_mcnemar(rate_b, rate_c, high, alpha=alpha) < power:
+    while power_mcnemar(rate_b, rate_c, high) < POWER:
         low, high = high, high * 2
         if low > limit:
             raise ValueError(
-                f"Found no power of {power:g} with {limit} scans for rates {rate_b:g} and "
+                f"Found no power of {POWER:g} with {limit} scans for rates {rate_b:g} and "
                 f"{rate_c:g}, expected a larger difference: raise the limit if you mean it."
             )
     while high - low > 1:
         middle = (low + high) // 2
-        if power_mcnemar(rate_b, rate_c, middle, alpha=alpha) < power:
+        if power_mcnemar(rate_b, rate_c, middle) < POWER:
             low = middle
         else:
             high = middle
@@ -369,20 +329,7 @@ def scans_needed(
 
 
 def hanley_mcneil_se(auc: float, n_positive: int, n_negative: int) -> float:
-    """Compute the standard error of an AUC from its value and the two counts alone.
-
-    Parameters
-    ----------
-    auc : float
-        Area under the curve.
-    n_positive, n_negative : int
-        Scans with and without motion.
-
-    Returns
-    -------
-    float
-        Hanley and McNeil (1982).
-    """
+    """Compute the standard error of an AUC from its value and counts (Hanley, McNeil 1982)."""
     q1, q2 = auc / (2 - auc), 2 * auc**2 / (1 + auc)
     variance = auc * (1 - auc) + (n_positive - 1) * (q1 - auc**2) + (n_negative - 1) * (q2 - auc**2)
     return float(np.sqrt(variance / (n_positive * n_negative)))

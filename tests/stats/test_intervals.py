@@ -62,7 +62,7 @@ class TestBootstrap:
 
     def test_limits_without_skew_are_percentiles_at_student_s_quantile(self):
         draws = np.random.default_rng(0).normal(size=200_001)
-        low, high = bca_limits(draws, float(np.median(draws)), np.array([1.0, -1.0]), 0.95, 30)
+        low, high = bca_limits(draws, float(np.median(draws)), np.array([1.0, -1.0]), 30)
         reach = student.ppf(0.975, 29) * np.sqrt(30 / 29)
         np.testing.assert_allclose([low, high], [-reach, reach], atol=0.02)
 
@@ -71,7 +71,7 @@ class TestBootstrap:
         found = scipy_bootstrap((sample,), np.mean, n_resamples=20_000, rng=2)
         left = (sample.sum() - sample) / 59
         draws = np.random.default_rng(3).choice(sample, (20_000, 60)).mean(axis=1)
-        low, high = bca_limits(draws, sample.mean(), left, 0.95, 10**9)
+        low, high = bca_limits(draws, sample.mean(), left, 10**9)
         ends = found.confidence_interval
         np.testing.assert_allclose([low, high], [ends.low, ends.high], atol=0.02)
 
