@@ -10,6 +10,7 @@ import json
 import os
 import platform
 import re
+import stat
 import time
 import uuid
 import zlib
@@ -21,6 +22,7 @@ from typing import Any
 PACKAGE = Path(__file__).resolve().parent
 ASIDE = re.compile(r"\.(?P<host>[0-9a-f]{4})-(?P<pid>[0-9a-f]+)-[0-9a-f]{8}\.(?P<name>.+)")
 DAY_S = 86400
+END_BYTES = 2**20
 
 
 def sha256_file(path: str | os.PathLike) -> str:
@@ -320,12 +322,33 @@ def write_table(table, path: str | os.PathLike) -> Path:
     return Path(path)
 
 
-def identity(source: Path) -> list:
-    """Tell what changes when a file does: its size and time of change."""
-    if not source.exists():
-        raise FileNotFoundError(f"{source.name} is no file; expected an image.")
-    status = source.stat()
-    return [status.st_size, status.st_mtime_ns]
+def identity(path: str | os.PathLike) -> list:
+    """Tell what changes when a file does: place, size, time of change, and checksum of its ends.
+
+    The ends are its first and last megabyte: a gzip ends with a checksum of all that is in it, a
+    small file is read whole, and of a large, uncompressed one a change in the middle shows by time.
+
+    Raises
+    ------
+    FileNotFoundError
+        If it is no file.
+    ValueError
+        If it cannot be read.
+    """
+    path = Path(path)
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise FileNotFoundError
+        with open(path, "rb") as stream:
+            ends = hashlib.sha256(stream.read(END_BYTES))
+            stream.seek(max(stream.tell(), status.st_size - END_BYTES))
+            ends.update(stream.read())
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path.name} is no file; expected an image.") from None
+    except OSError as error:
+        raise ValueError(f"{path.name} cannot be read: {error.strerror}.") from None
+    return [os.path.abspath(path), status.st_size, status.st_mtime_ns, ends.hexdigest()]
 
 
 def repository() -> Path:

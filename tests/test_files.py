@@ -190,3 +190,34 @@ class TestCodeKey:
     def test_an_unknown_room_is_refused(self, package, room):
         with pytest.raises(ValueError, match="no room"):
             files.code_key("motion", room, package=package)
+
+
+class TestIdentity:
+    def replaced(self, path, content: bytes) -> list:
+        """Identity of a file whose size and time stay while its content is another's."""
+        before = path.stat()
+        path.write_bytes(content.ljust(before.st_size, b"-"))
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+        return files.identity(path)
+
+    def test_a_file_replaced_by_one_of_its_size_and_time_is_another(self, tmp_path):
+        path = tmp_path / "scan.nii"
+        path.write_bytes(b"one".ljust(3 * files.END_BYTES, b"-"))
+        before = files.identity(path)
+        assert files.identity(path) == before
+        assert self.replaced(path, b"two") != before
+        assert self.replaced(path, b"one") == before
+        assert self.replaced(path, b"one".ljust(3 * files.END_BYTES - 1, b"-") + b"!") != before
+
+    def test_an_equal_file_in_another_place_is_another(self, tmp_path):
+        for name in "ab":
+            (tmp_path / name).write_bytes(b"same")
+            os.utime(tmp_path / name, (1, 1))
+        assert files.identity(tmp_path / "a")[1:] == files.identity(tmp_path / "b")[1:]
+        assert files.identity(tmp_path / "a") != files.identity(tmp_path / "b")
+
+    def test_what_is_no_file_is_one_sentence(self, tmp_path):
+        os.mkfifo(tmp_path / "pipe")
+        for name in ("pipe", "none", "."):
+            with pytest.raises(FileNotFoundError, match="is no file; expected an image"):
+                files.identity(tmp_path / name)

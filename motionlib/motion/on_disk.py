@@ -186,7 +186,9 @@ def corrupt_one(item: dict) -> dict:
     try:
         if UNSAFE & set(scan):
             raise ValueError("has an id that cannot name a file; leave out slashes.")
-        key = content_key(VERSION, item["motion"], identity(source))
+        replayed = item["motion"]["trajectory"]
+        made_of = [identity(path) for path in (source, replayed) if path]
+        key = content_key(VERSION, item["motion"], made_of)
         record = _beside(target)
         status = "kept"
         if not (target.is_file() and record.is_file() and read_json(record).get("key") == key):

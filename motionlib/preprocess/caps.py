@@ -85,7 +85,9 @@ def preprocess_manifest(
     """
     manifest, out = Path(manifest), Path(out)
     table, refused = usable_rows(manifest)
-    settings = {"backend": backend, "template": None if template is None else str(template)}
+    settings = {"backend": backend, "template": None, "template_identity": None}
+    if template is not None:
+        settings |= {"template": str(template), "template_identity": identity(template)}
     items = [
         {
             "scan_id": row["scan_id"],
@@ -126,7 +128,7 @@ def preprocess_one(item: dict) -> dict:
     start = {"scan_id": item["scan_id"], "reason": "", "path": names["cropped"]}
     try:
         source = Path(item["source"])
-        key = content_key(VERSION, item["backend"], item["template"], identity(source))
+        key = content_key(VERSION, item["backend"], item["template_identity"], identity(source))
         image = out / names["cropped"]
         known = read_json(record) if record.is_file() and image.is_file() else {}
         if known.get("key") == key:

@@ -20,7 +20,7 @@ import numpy as np
 
 from motionlib import compute
 from motionlib.compute.engines import Meter
-from motionlib.files import content_key, write_text
+from motionlib.files import content_key, identity, write_text
 from motionlib.preprocess.images import read_array, zscore
 from motionlib.scoring.check import Check, check_scan
 from motionlib.scoring.model import DecisionRule, model_input, read_rule
@@ -296,15 +296,11 @@ class Journal:
 
 
 def file_key(path: str | os.PathLike, *parts: Any) -> str | None:
-    """Key of a file as it is now: its place, size and time of change, and the other parts.
+    """Key of a file as it is now (`files.identity`) and of what else a result depends on.
 
     None where the file cannot be read, so that it is tried again next time.
     """
     try:
-        status = os.stat(path)
-    except (OSError, ValueError):
+        return content_key(*identity(path), *parts, digits=24)
+    except (FileNotFoundError, ValueError):
         return None
-    if not os.access(path, os.R_OK):
-        return None
-    place = os.fsencode(os.path.abspath(path)).hex()
-    return content_key(place, status.st_size, status.st_mtime_ns, *parts, digits=24)

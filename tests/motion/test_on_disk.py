@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 
 import nibabel as nib
 import numpy as np
@@ -184,6 +185,24 @@ class TestManifest:
         assert (out / "sub-0_T1w.nii.gz").stat().st_mtime_ns == before
         run(manifest, out, "--seed", 1)
         assert list(outcome(out)["status"])[:2] == ["done", "done"]
+
+    def test_a_scan_replaced_by_one_of_its_size_and_time_is_moved_again(self, tmp_path, phantom):
+        path, out = tmp_path / "scan.nii", tmp_path / "moved"
+        (tmp_path / "m.tsv").write_text("scan_id\tparticipant_id\tpath\na\ts\tscan.nii\n")
+        means = []
+        for factor, status in ((1, "done"), (2, "done"), (2, "kept")):
+            nib.save(nib.Nifti1Image(factor * phantom[0].numpy(), np.eye(4)), path)
+            os.utime(path, (1, 1))
+            assert run(tmp_path / "m.tsv", out) == 0
+            assert list(outcome(out)["status"]) == [status]
+            means.append(nib.load(out / "a.nii.gz").get_fdata().mean())
+        assert means == pytest.approx([means[0], 2 * means[0], 2 * means[0]])
+
+    def test_a_replaced_trajectory_moves_all_scans_again(self, scan, manifest, tmp_path):
+        for seed in (1, 2):
+            run(scan, tmp_path / "a.nii.gz", "--seed", seed)
+            run(manifest, tmp_path / "moved", "--trajectory", tmp_path / "a.json")
+            assert outcome(tmp_path / "moved").loc["sub-0_T1w", "status"] == "done"
 
     def test_half_written_files_of_a_killed_run_are_removed(self, manifest, tmp_path, left_aside):
         out = tmp_path / "moved"

@@ -393,6 +393,23 @@ class TestPreprocessManifest:
         again = preprocess_manifest(manifest, tmp_path / "out")
         assert list(again["status"]) == ["kept", "done", "done"]
 
+    def test_another_scan_or_template_of_the_same_size_and_time_is_told(self, quick, tmp_path):
+        for name in ("a", "b", "template"):
+            good_scan(tmp_path / f"{name}.nii")
+        for path in tmp_path.glob("*.nii"):
+            os.utime(path, (1, 1))
+        template = tmp_path / "template.nii"
+
+        def status(name):
+            manifest = table_of([("sub-1_T1w", f"{name}.nii")], tmp_path)
+            return preprocess_manifest(manifest, tmp_path / "out", template=template)["status"][0]
+
+        assert [status(name) for name in "aab"] == ["done", "kept", "done"]
+        array, affine = read_array(template)
+        save_volume(array[::-1].copy(), affine, template)
+        os.utime(template, (1, 1))
+        assert [status("b"), status("b")] == ["done", "kept"]
+
     def test_what_a_killed_run_left_is_neither_kept_nor_left_lying(
         self, quick, monkeypatch, tmp_path, left_aside
     ):

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import os
 import shutil
 import subprocess
 import sys
@@ -183,6 +184,16 @@ main(sys.argv[1:])
         assert file_key(path, rule.key) != before
         other = write_model(tmp_path / "other", threshold=0.4)
         assert read_rule(other).key != rule.key
+
+    def test_a_scan_replaced_by_one_of_its_size_and_time_is_scored_again(self, model, tmp_path):
+        path, out = tmp_path / "scan.nii", tmp_path / "s.tsv"
+        scores = []
+        for moved in (False, True):
+            save_volume(*head(3, moved=moved), path)
+            os.utime(path, (1, 1))
+            assert run("score", path, "--model", model, "--out", out, "--no-report") == 0
+            scores.append(table(out).loc["scan", "p_motion"])
+        assert scores[0] != scores[1]
 
     def test_a_digit_does_not_depend_on_the_engine_or_its_neighbours(self, scored, model, tmp_path):
         paths = write_heads(tmp_path, 3)[::-1]
