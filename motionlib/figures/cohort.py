@@ -1,84 +1,21 @@
-"""Volumes with their affine go in; labelled anatomical panels in millimetres come out."""
+"""Figures of the cohort: anatomical panels in millimetres, the flow of selection, ages, sexes."""
 
 from __future__ import annotations
 
-import textwrap
-from textwrap import fill
+from textwrap import fill, wrap
 
+import nibabel as nib
 import numpy as np
 import pandas as pd
 
-from motionlib.figures.theme import COLOURS, DASHES, new_figure, style_of, styled
+from motionlib.figures.theme import COLOURS, new_figure, style_of, styled
 
+# plane: the axis through it, the one drawn across and the one drawn up
 PLANES = {"sagittal": (0, 1, 2), "coronal": (1, 0, 2), "axial": (2, 0, 1)}
 TITLE_WIDTH = 22  # letters over a panel; longer headings are broken
+# names of the two ends of each axis
 SIDES = {0: ("L", "R"), 1: ("P", "A"), 2: ("I", "S")}
 WIDEST = 5  # columns of boxes side by side
-
-
-def to_ras(volume, affine) -> tuple[np.ndarray, np.ndarray]:
-    """Turn a volume so that its axes run left-right, back-front, foot-head.
-
-    Parameters
-    ----------
-    volume : array-like or Tensor, shape (I, J, K) or (1, I, J, K)
-        Intensities.
-    affine : array-like, shape (4, 4)
-        Voxel to world (RAS, mm).
-
-    Returns
-    -------
-    tuple of ndarray
-        The turned volume (I, J, K) and its affine.
-
-    Raises
-    ------
-    ValueError
-        Not three-dimensional.
-    """
-    from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
-
-    array = np.asarray(volume, dtype=np.float32)
-    array = array[0] if array.ndim == 4 and len(array) == 1 else array
-    if array.ndim != 3:
-        raise ValueError(
-            f"Found a volume of shape {np.shape(volume)}, expected (I, J, K) or (1, I, J, K): "
-            "show one volume a panel."
-        )
-    affine = np.asarray(affine, dtype=float)
-    turns = io_orientation(affine)
-    return apply_orientation(array, turns), affine @ inv_ornt_aff(turns, array.shape)
-
-
-def _panel(axes, array, affine, plane: str, at_mm, window, cmap: str) -> None:
-    """Draw one slice with its sides and its position."""
-    through, across, up = PLANES[plane]
-    origin, spacing = affine[:3, 3], np.abs(np.diag(affine)[:3])
-    index = int(np.clip(round((at_mm[through] - origin[through]) / spacing[through]), 0, None))
-    index = min(index, array.shape[through] - 1)
-    image = np.take(array, index, axis=through)
-    low = [origin[i] - spacing[i] / 2 for i in (across, up)]
-    high = [low[n] + spacing[i] * array.shape[i] for n, i in enumerate((across, up))]
-    axes.imshow(
-        image.T,
-        origin="lower",
-        extent=(low[0], high[0], low[1], high[1]),
-        cmap=cmap,
-        vmin=window[0],
-        vmax=window[1],
-        interpolation="nearest",
-        aspect="equal",
-    )
-    axes.grid(False)
-    axes.set_facecolor("black")
-    box = {"boxstyle": "round,pad=0.1", "facecolor": "black", "edgecolor": "none", "alpha": 0.6}
-    font = {"color": "white", "fontsize": 9, "fontweight": "bold", "bbox": box}
-    sides = SIDES[across]
-    axes.text(0.03, 0.5, sides[0], transform=axes.transAxes, ha="left", va="center", **font)
-    axes.text(0.97, 0.5, sides[1], transform=axes.transAxes, ha="right", va="center", **font)
-    where = origin[through] + spacing[through] * index
-    text = f"{'xyz'[through]} = {where:.0f} mm"
-    axes.text(0.97, 0.03, text, transform=axes.transAxes, ha="right", va="bottom", **font)
 
 
 @styled
@@ -145,73 +82,20 @@ def show_slices(
     figure, axes = new_figure(
         2.1 * n_columns, 2.3 * n_bands * len(planes), n_columns, n_bands * len(planes)
     )
-    for each in axes.flat:
-        each.set_axis_off()
+    for ax in axes.flat:
+        ax.set_axis_off()
     for number, ((array, its_affine), label) in enumerate(zip(turned, labels, strict=True)):
         band, column = divmod(number, n_columns)
         limits = window or np.percentile(array, [1, 99.5])
         for row, plane in enumerate(planes):
-            each = axes[band * len(planes) + row, column]
-            each.set_axis_on()
-            each.tick_params(labelsize=6, length=2, pad=1)
-            _panel(each, array, its_affine, plane, at_mm, limits, cmap)
+            ax = axes[band * len(planes) + row, column]
+            ax.set_axis_on()
+            ax.tick_params(labelsize=6, length=2, pad=1)
+            _panel(ax, array, its_affine, plane, at_mm, limits, cmap)
             if column == 0:
-                each.set_ylabel(f"{plane} (mm)", fontsize=8)
+                ax.set_ylabel(f"{plane} (mm)", fontsize=8)
             if row == 0:
-                each.set_title(fill(label, TITLE_WIDTH), fontsize=9)
-    return figure
-
-
-def _affines(volumes, affine) -> list[np.ndarray]:
-    """Give every volume an affine."""
-    if affine is None:
-        affines = []
-        for volume in volumes:
-            matrix = np.eye(4)
-            matrix[:3, 3] = -(np.array(np.shape(volume)[-3:]) - 1) / 2
-            affines.append(matrix)
-        return affines
-    affine = np.asarray(affine, dtype=float)
-    return list(affine) if affine.ndim == 3 else [affine] * len(volumes)
-
-
-@styled
-def plot_trajectory(trajectory, *, steps: bool | None = None):
-    """Draw translations and rotations over the time of a scan.
-
-    Parameters
-    ----------
-    trajectory : Trajectory
-        ``times`` (T,) as a fraction of the scan, ``translation_mm`` and ``rotation_deg`` (T, 3).
-    steps : bool, optional
-        Hold each pose until the next; default: when there are at most 20 poses.
-
-    Returns
-    -------
-    Figure
-        Two panels, three lines each (x, y, z; RAS).
-    """
-    times = np.append(np.asarray(trajectory.times, dtype=float), 1.0)
-    steps = len(times) <= 21 if steps is None else steps
-    figure, axes = new_figure(7.5, 2.8, 2, sharex=True)
-    panels = {
-        "translation (mm)": trajectory.translation_mm,
-        "rotation (degrees)": trajectory.rotation_deg,
-    }
-    for each, (label, values) in zip(axes[0], panels.items(), strict=True):
-        values = np.asarray(values, dtype=float)
-        values = np.concatenate([values, values[-1:]])
-        for axis, name in enumerate(("x, to the right", "y, to the front", "z, to the top")):
-            each.plot(
-                times,
-                values[:, axis],
-                color=COLOURS[axis],
-                linestyle=DASHES[axis],
-                drawstyle="steps-post" if steps else "default",
-                label=name,
-            )
-        each.set(xlabel="time (fraction of the scan)", ylabel=label, xlim=(0, 1))
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+                ax.set_title(fill(label, TITLE_WIDTH), fontsize=9)
     return figure
 
 
@@ -248,45 +132,12 @@ def plot_flow(flow: pd.DataFrame):
     n_wide = min(len(columns), WIDEST)
     n_rows = -(-len(columns) // n_wide)
     figure, axes = new_figure(2.8 * n_wide, n_rows * (0.7 + 0.9 * deepest), n_wide, n_rows)
-    for each in axes.flat:
-        each.set_axis_off()
-    for each, (name, part) in zip(axes.flat, columns, strict=False):
-        _draw_boxes(each, part, deepest)
-        each.set_title(name)
+    for ax in axes.flat:
+        ax.set_axis_off()
+    for ax, (name, part) in zip(axes.flat, columns, strict=False):
+        _draw_boxes(ax, part, deepest)
+        ax.set_title(name)
     return figure
-
-
-def _merge_steps(part: pd.DataFrame) -> pd.DataFrame:
-    """Give each step one row whose count continues the step before it."""
-    rows, before = [], None
-    for step, many in part.groupby("step", sort=False):
-        lost, came = (many["n_in"] - many["n_out"]).sum(), many["n_in"].sum()
-        came = before if before is not None and came < before else came
-        if before is None and lost > 0:
-            rows.append({"step": "candidates", "n_in": came, "n_out": came, "reason": ""})
-        losing = many[many["n_in"] > many["n_out"]]
-        said = losing["reason"].dropna().astype(str).unique() if "reason" in many else []
-        said = "; ".join(text for text in said[:2] if text)
-        rows.append({"step": step, "n_in": came, "n_out": came - lost, "reason": said})
-        before = came - lost
-    return pd.DataFrame(rows)
-
-
-def _draw_boxes(axes, part: pd.DataFrame, deepest: int) -> None:
-    """Draw one column of boxes joined by arrows."""
-    axes.set(xlim=(0, 1), ylim=(0.4 - deepest, 0.5))
-    box = {"boxstyle": "round,pad=0.4", "facecolor": "#eef3f8", "edgecolor": COLOURS[0]}
-    arrow = {"arrowstyle": "-|>", "color": "#333333", "shrinkA": 0, "shrinkB": 0}
-    for row in part.itertuples():
-        y, lost = -row.Index, row.n_in - row.n_out
-        text = f"{textwrap.fill(row.step, 26)}\nn = {row.n_out:,.0f}"
-        axes.text(0.3, y, text, ha="center", va="center", fontsize=8, bbox=box)
-        if row.Index:
-            axes.annotate("", (0.3, y + 0.26), (0.3, y + 0.74), arrowprops=arrow)
-        if lost > 0:
-            said = f"-{lost:,.0f}" + (f": {row.reason}" if row.reason else "")
-            said = "\n".join(textwrap.wrap(said, 30)[:3])
-            axes.text(0.36, y + 0.5, said, va="center", fontsize=7)
 
 
 @styled
@@ -340,6 +191,92 @@ def examples(manifest: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
         agreed = scans[(scans["rater_1"] == scans["rater_2"]).fillna(False).astype(bool)]
         scans = agreed if len(agreed) else scans
         if len(scans):
-            one = scans.sort_values("scan_id").sample(1, random_state=seed)
-            chosen.append(one.assign(label=f"mov{grade}: {words}"))
+            scan = scans.sort_values("scan_id").sample(1, random_state=seed)
+            chosen.append(scan.assign(label=f"mov{grade}: {words}"))
     return pd.concat(chosen, ignore_index=True)
+
+
+def to_ras(volume, affine) -> tuple[np.ndarray, np.ndarray]:
+    """Turn a volume (I, J, K) or (1, I, J, K) so that its axes run to right, front and top.
+
+    Returns the turned array, float32, and its affine; other shapes are refused.
+    """
+    array = np.asarray(volume, dtype=np.float32)
+    array = array[0] if array.ndim == 4 and len(array) == 1 else array
+    if array.ndim != 3:
+        raise ValueError(
+            f"Found a volume of shape {np.shape(volume)}, expected (I, J, K) or (1, I, J, K): "
+            "show one volume a panel."
+        )
+    turned = nib.as_closest_canonical(nib.Nifti1Image(array, np.asarray(affine, dtype=float)))
+    return np.asarray(turned.dataobj), turned.affine
+
+
+def _panel(axes, array, affine, plane: str, at_mm, window, cmap: str) -> None:
+    """Draw one slice with its sides and its position."""
+    through, across, up = PLANES[plane]
+    origin, spacing = affine[:3, 3], np.abs(np.diag(affine)[:3])
+    index = int(np.clip(round((at_mm[through] - origin[through]) / spacing[through]), 0, None))
+    index = min(index, array.shape[through] - 1)
+    image = np.take(array, index, axis=through)
+    low = [origin[i] - spacing[i] / 2 for i in (across, up)]
+    high = [low[n] + spacing[i] * array.shape[i] for n, i in enumerate((across, up))]
+    extent = (low[0], high[0], low[1], high[1])
+    shown = {"cmap": cmap, "vmin": window[0], "vmax": window[1], "interpolation": "nearest"}
+    axes.imshow(image.T, origin="lower", extent=extent, aspect="equal", **shown)
+    axes.grid(False)
+    axes.set_facecolor("black")
+    box = {"boxstyle": "round,pad=0.1", "facecolor": "black", "edgecolor": "none", "alpha": 0.6}
+    font = {"color": "white", "fontsize": 9, "fontweight": "bold", "bbox": box}
+    sides = SIDES[across]
+    axes.text(0.03, 0.5, sides[0], transform=axes.transAxes, ha="left", va="center", **font)
+    axes.text(0.97, 0.5, sides[1], transform=axes.transAxes, ha="right", va="center", **font)
+    where = origin[through] + spacing[through] * index
+    text = f"{'xyz'[through]} = {where:.0f} mm"
+    axes.text(0.97, 0.03, text, transform=axes.transAxes, ha="right", va="bottom", **font)
+
+
+def _affines(volumes, affine) -> list[np.ndarray]:
+    """Give every volume an affine."""
+    if affine is None:
+        affines = []
+        for volume in volumes:
+            matrix = np.eye(4)
+            matrix[:3, 3] = -(np.array(np.shape(volume)[-3:]) - 1) / 2
+            affines.append(matrix)
+        return affines
+    affine = np.asarray(affine, dtype=float)
+    return list(affine) if affine.ndim == 3 else [affine] * len(volumes)
+
+
+def _merge_steps(part: pd.DataFrame) -> pd.DataFrame:
+    """Give each step one row whose count continues the step before it."""
+    rows, before = [], None
+    for step, many in part.groupby("step", sort=False):
+        lost, came = (many["n_in"] - many["n_out"]).sum(), many["n_in"].sum()
+        came = before if before is not None and came < before else came
+        if before is None and lost > 0:
+            rows.append({"step": "candidates", "n_in": came, "n_out": came, "reason": ""})
+        losing = many[many["n_in"] > many["n_out"]]
+        reasons = losing["reason"].dropna().astype(str).unique() if "reason" in many else []
+        reason = "; ".join(text for text in reasons[:2] if text)
+        rows.append({"step": step, "n_in": came, "n_out": came - lost, "reason": reason})
+        before = came - lost
+    return pd.DataFrame(rows)
+
+
+def _draw_boxes(axes, part: pd.DataFrame, deepest: int) -> None:
+    """Draw one column of boxes joined by arrows."""
+    axes.set(xlim=(0, 1), ylim=(0.4 - deepest, 0.5))
+    box = {"boxstyle": "round,pad=0.4", "facecolor": "#eef3f8", "edgecolor": COLOURS[0]}
+    arrow = {"arrowstyle": "-|>", "color": "#333333", "shrinkA": 0, "shrinkB": 0}
+    for row in part.itertuples():
+        y, lost = -row.Index, row.n_in - row.n_out
+        text = f"{fill(row.step, 26)}\nn = {row.n_out:,.0f}"
+        axes.text(0.3, y, text, ha="center", va="center", fontsize=8, bbox=box)
+        if row.Index:
+            axes.annotate("", (0.3, y + 0.26), (0.3, y + 0.74), arrowprops=arrow)
+        if lost > 0:
+            text = f"-{lost:,.0f}" + (f": {row.reason}" if row.reason else "")
+            text = "\n".join(wrap(text, 30)[:3])
+            axes.text(0.36, y + 0.5, text, va="center", fontsize=7)

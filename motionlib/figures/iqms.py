@@ -1,11 +1,11 @@
-"""A volume goes in; how far harmless changes move each measure, and pictures of it, come out."""
+"""Figures of image-quality measures: the foreground, harmless changes, what a forest looks at."""
 
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
 
-from motionlib.figures.theme import new_figure
+from motionlib.figures.theme import COLOURS, new_figure, styled
 from motionlib.iqms.measures import MEASURES, Quality
 
 
@@ -15,7 +15,7 @@ def plot_fragility(table: pd.DataFrame):
     Parameters
     ----------
     table : DataFrame
-        From :func:`fragility`.
+        From :func:`motionlib.iqms.fragility`.
 
     Returns
     -------
@@ -27,32 +27,33 @@ def plot_fragility(table: pd.DataFrame):
     height = 1.3 + 0.36 * len(changes) * len(names)
     figure, axes = new_figure(11, height, 1, len(names), sharex=True)
     axes = axes[:, 0]
-    for axis, name in zip(axes, names, strict=True):
+    for ax, name in zip(axes, names, strict=True):
         part = table[table["definitions"] == name]
         grid = part.pivot(index="change", columns="measure", values="percent")
         grid = grid.reindex(index=changes, columns=list(MEASURES))
-        axis.set_facecolor("lightgrey")
+        ax.set_facecolor("lightgrey")
         values = np.ma.masked_invalid(grid.to_numpy())
-        image = axis.imshow(values, cmap="PuOr", vmin=-100, vmax=100, aspect="auto")
+        image = ax.imshow(values, cmap="PuOr", vmin=-100, vmax=100, aspect="auto")
         for (row, column), value in np.ndenumerate(grid.to_numpy()):
             if np.isfinite(value):
                 text = f"{round(value)}" if abs(value) < 1000 else ">1000"
                 tone = "white" if abs(value) > 70 else "black"
-                axis.text(column, row, text, ha="center", va="center", fontsize=7, color=tone)
-        axis.set_yticks(range(len(changes)), changes, fontsize=8)
-        axis.set_xticks(range(len(MEASURES)), MEASURES, fontsize=8)
-        axis.set_ylabel(name)
+                ax.text(column, row, text, ha="center", va="center", fontsize=7, color=tone)
+        ax.set_yticks(range(len(changes)), changes, fontsize=8)
+        ax.set_xticks(range(len(MEASURES)), MEASURES, fontsize=8)
+        ax.set_ylabel(name)
     figure.colorbar(image, ax=axes.tolist(), label="change of the measure, %")
     return figure
 
 
+@styled
 def plot_importance(table: pd.DataFrame, *, n: int = 15):
     """Draw the measures whose shuffling costs most AUC, with their intervals.
 
     Parameters
     ----------
     table : DataFrame
-        From :func:`forest.importance`.
+        From :func:`motionlib.iqms.importance`.
     n : int, default=15
         How many.
 
@@ -63,13 +64,13 @@ def plot_importance(table: pd.DataFrame, *, n: int = 15):
     """
     top = table.head(n).iloc[::-1]
     figure, axes = new_figure(6, 0.6 + 0.28 * len(top))
-    axis = axes[0, 0]
+    ax = axes[0, 0]
     for row, (low, high) in enumerate(zip(top["low"], top["high"], strict=True)):
-        axis.plot([low, high], [row, row], color="0.6", lw=2)
-    axis.plot(top["auc_loss"], range(len(top)), "o", color="tab:blue")
-    axis.axvline(0, color="black", lw=0.8)
-    axis.set_yticks(range(len(top)), top["measure"])
-    axis.set_xlabel("loss of AUC when shuffled (95 % of folds and shuffles)")
+        ax.plot([low, high], [row, row], color="0.6", lw=2)
+    ax.plot(top["auc_loss"], range(len(top)), "o", color=COLOURS[0])
+    ax.axvline(0, color="black", lw=0.8)
+    ax.set_yticks(range(len(top)), top["measure"])
+    ax.set_xlabel("loss of AUC when shuffled (95 % of folds and shuffles)")
     return figure
 
 
@@ -79,7 +80,7 @@ def show_foreground(quality: Quality, *, n_slices: int = 5):
     Parameters
     ----------
     quality : Quality
-        From :func:`measures.measure`.
+        From :func:`motionlib.iqms.measure`.
     n_slices : int, default=5
         Slices shown, along the last axis.
 
@@ -91,13 +92,13 @@ def show_foreground(quality: Quality, *, n_slices: int = 5):
     index = quality.slice_index
     shown = index[np.linspace(0, len(index) - 1, n_slices + 2).round().astype(int)[1:-1]]
     figure, axes = new_figure(2.2 * n_slices, 2.6, n_slices)
-    for axis, k in zip(axes[0], shown, strict=True):
+    for ax, k in zip(axes[0], shown, strict=True):
         image = quality.volume[:, :, k].T.astype(float)
         ceiling = max(np.percentile(image, 99.5), image.min() + 1e-9)
-        axis.imshow(image, cmap="gray", origin="lower", vmin=image.min(), vmax=ceiling)
+        ax.imshow(image, cmap="gray", origin="lower", vmin=image.min(), vmax=ceiling)
         mask = quality.mask[:, :, k].T
         if mask.any() and not mask.all():
-            axis.contour(mask, levels=[0.5], colors="tab:orange", linewidths=1.2)
-        axis.set_title(f"slice {k}", fontsize=9)
-        axis.set_axis_off()
+            ax.contour(mask, levels=[0.5], colors="tab:orange", linewidths=1.2)
+        ax.set_title(f"slice {k}", fontsize=9)
+        ax.set_axis_off()
     return figure

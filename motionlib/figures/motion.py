@@ -51,57 +51,6 @@ def plot_simulators(head, affine, *, amount: float = 5.0, seed: int = 0):
     return figure
 
 
-def _moved_by_both(head, affine, amount: float, seed: int):
-    """Move a head by the same amount with both simulators: (k-space, image) arrays, movements."""
-    limits = (amount, amount)
-    rng = np.random.default_rng(seed)
-    course = sample_time_course(TIMES, translation_mm=limits, rotation_deg=limits, rng=rng)
-    poses = sample_segments(4, translation_mm=limits, rotation_deg=limits, rng=rng)
-    volume = torch.as_tensor(head, dtype=torch.float32)
-    return (
-        kspace_motion(volume, course, affine=affine, axis=1).numpy(),
-        image_motion(volume, poses, affine=affine, axis=1).numpy(),
-        course,
-        poses,
-    )
-
-
-def _draw_movement(ax, movement, *, stepped: bool) -> None:
-    style = {"drawstyle": "steps-post"} if stepped else {}
-    times = np.append(movement.times, 1.0)
-    for row, (name, values) in enumerate(
-        (("mm", movement.translation_mm), ("degrees", movement.rotation_deg))
-    ):
-        for axis, label in enumerate("xyz"):
-            ax.plot(
-                times,
-                np.append(values[:, axis], values[-1, axis]),
-                color=f"C{axis}",
-                linestyle=("-", "--")[row],
-                label=f"{label} ({name})",
-                **style,
-            )
-    ax.set(xlabel="time (fraction of the scan)", ylabel="translation (mm), rotation (°)")
-    low, high = ax.get_ylim()
-    ax.set_ylim(low, high + 0.3 * (high - low))  # room for the legend above the lines
-    ax.legend(fontsize="x-small", ncols=3, loc="upper center")
-
-
-def _draw_ownership(ax, spectrum, movement, n_lines: int, *, stepped: bool) -> None:
-    """Colour each line of k-space by the pose that the head had when it was acquired."""
-    line_times = np.arange(n_lines) / n_lines
-    if stepped:
-        owner = np.searchsorted(movement.times, line_times, side="right") - 1
-        centre = owner[n_lines // 2]  # TorchIO's rule: the centre goes to the first, still pose
-        owner = np.select([owner == centre, owner == 0], [0, centre], owner)
-    else:
-        owner = np.interp(line_times, movement.times, np.arange(len(movement.times)))
-    ax.imshow(spectrum.T, origin="lower", cmap="gray", aspect="auto")
-    shade = np.broadcast_to(owner[None, :], (spectrum.shape[1], n_lines))
-    ax.imshow(shade, origin="lower", cmap="viridis", alpha=0.45, aspect="auto")
-    ax.set(xticks=[], yticks=[], xlabel="k-space line, in the order of time", ylabel="k (S-I)")
-
-
 @styled
 def plot_severities(head, affine, *, amounts=(3, 5, 7), seed: int = 0):
     """Draw one head under rising motion by both simulators.
@@ -122,7 +71,9 @@ def plot_severities(head, affine, *, amounts=(3, 5, 7), seed: int = 0):
     figure, axes = new_figure(8, 2.1 * len(rows), 4, len(rows))
     top = float(np.percentile(head, 99.7))
     for line, (label, *pair) in zip(axes, rows, strict=True):
-        panels = [one for volume in pair for one in (_sagittal(volume), _axial(volume))]
+        panels = []
+        for volume in pair:  # a sagittal and an axial slice of each
+            panels += [volume[volume.shape[0] // 2], volume[:, :, int(0.55 * volume.shape[2])]]
         for ax, panel in zip(line, panels, strict=True):
             ax.imshow(panel.T, origin="lower", cmap="gray", vmin=0, vmax=top)
             ax.set(xticks=[], yticks=[])
@@ -133,9 +84,46 @@ def plot_severities(head, affine, *, amounts=(3, 5, 7), seed: int = 0):
     return figure
 
 
-def _sagittal(volume):
-    return volume[volume.shape[0] // 2]
+def _moved_by_both(head, affine, amount: float, seed: int):
+    """Move a head by the same amount with both simulators: (k-space, image) arrays, movements."""
+    limits = (amount, amount)
+    rng = np.random.default_rng(seed)
+    course = sample_time_course(TIMES, translation_mm=limits, rotation_deg=limits, rng=rng)
+    poses = sample_segments(4, translation_mm=limits, rotation_deg=limits, rng=rng)
+    volume = torch.as_tensor(head, dtype=torch.float32)
+    return (
+        kspace_motion(volume, course, affine=affine, axis=1).numpy(),
+        image_motion(volume, poses, affine=affine, axis=1).numpy(),
+        course,
+        poses,
+    )
 
 
-def _axial(volume):
-    return volume[:, :, int(0.55 * volume.shape[2])]
+def _draw_movement(ax, movement, *, stepped: bool) -> None:
+    """Draw translations and rotations over the time of the scan; `stepped` holds each pose."""
+    times = np.append(movement.times, 1.0)
+    kinds = (("mm", "-", movement.translation_mm), ("degrees", "--", movement.rotation_deg))
+    for unit, dash, values in kinds:
+        for axis, letter in enumerate("xyz"):
+            style = {"color": f"C{axis}", "linestyle": dash, "label": f"{letter} ({unit})"}
+            style |= {"drawstyle": "steps-post"} if stepped else {}
+            ax.plot(times, np.append(values[:, axis], values[-1, axis]), **style)
+    ax.set(xlabel="time (fraction of the scan)", ylabel="translation (mm), rotation (°)")
+    low, high = ax.get_ylim()
+    ax.set_ylim(low, high + 0.3 * (high - low))  # room for the legend above the lines
+    ax.legend(fontsize="x-small", ncols=3, loc="upper center")
+
+
+def _draw_ownership(ax, spectrum, movement, n_lines: int, *, stepped: bool) -> None:
+    """Colour each line of k-space by the pose that the head had when it was acquired."""
+    line_times = np.arange(n_lines) / n_lines
+    if stepped:
+        owner = np.searchsorted(movement.times, line_times, side="right") - 1
+        centre = owner[n_lines // 2]  # TorchIO's rule: the centre goes to the first, still pose
+        owner = np.select([owner == centre, owner == 0], [0, centre], owner)
+    else:
+        owner = np.interp(line_times, movement.times, np.arange(len(movement.times)))
+    ax.imshow(spectrum.T, origin="lower", cmap="gray", aspect="auto")
+    shade = np.broadcast_to(owner[None, :], (spectrum.shape[1], n_lines))
+    ax.imshow(shade, origin="lower", cmap="viridis", alpha=0.45, aspect="auto")
+    ax.set(xticks=[], yticks=[], xlabel="k-space line, in the order of time", ylabel="k (S-I)")

@@ -1,7 +1,6 @@
-"""Predictions, trajectories and counts go in; matplotlib figures in one style come out.
+"""Figures of results: ROC curves, calibration, controls, learning curves, what a p-value allows.
 
-Every function returns a new figure and leaves pyplot and the global settings alone. Anatomical
-panels live in `slices`, comparisons of many sets in `comparisons`; both can be had from here.
+Every function returns a new figure and leaves pyplot and the global settings alone.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ import pandas as pd
 
 from motionlib.figures.theme import (
     COLOURS,
-    DASHES,
     MARKERS,
     METHOD_ORDER,
     new_figure,
@@ -25,69 +23,8 @@ from motionlib.stats.intervals import bootstrap_ci
 from motionlib.stats.rates import learning_curve
 
 TASK_ORDER = ("mov01vs2", "mov0vs1")
+CHANCE = {"color": "#999999", "linewidth": 0.8, "linestyle": ":"}  # line of a coin's decisions
 FARTHEST = -42.0  # log10 of p; what lies beyond is written, not drawn
-
-
-def _series(predictions: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
-    """Name each model's predictions, one row a scan: raters first, then methods in their order."""
-    found = []
-    for (experiment, model), part in predictions.groupby(["experiment", "model"], sort=False):
-        name = experiment.split("/")[-1]
-        several = predictions.loc[predictions["experiment"] == experiment, "model"].nunique() > 1
-        found.append((model if several else name, combine_folds(part)))
-    places = {name: place for place, name in enumerate(METHOD_ORDER)}
-    return sorted(found, key=lambda item: places.get(item[0], len(places)))
-
-
-def _draw_roc(axes, predictions: pd.DataFrame, n_boot: int, seed: int) -> None:
-    """Draw one task: curves, operating points, raters."""
-    axes.plot([0, 1], [0, 1], color="#999999", linewidth=0.8, linestyle=":")
-    series = _series(predictions)
-    curves = [(name, rows) for name, rows in series if not name.startswith("rater")]
-    names = [name for name, _ in curves]
-    for name, rows in curves:
-        style = style_of(name, names)
-        curve = roc(rows["y_true"], rows["score"])
-        area = bootstrap_ci(
-            rows["y_true"],
-            rows["score"],
-            rows["participant_id"],
-            metric="auc",
-            n_boot=n_boot,
-            seed=seed,
-        )
-        axes.plot(
-            curve["false_positive_rate"],
-            curve["sensitivity"],
-            color=style["color"],
-            linestyle=style["linestyle"],
-            label=f"{title_of(name)}: {area.estimate:.2f} [{area.low:.2f}, {area.high:.2f}]",
-        )
-        _draw_point(axes, rows, style["marker"], style["color"], size=7)
-    for name, rows in series:
-        if name.startswith("rater"):
-            number = name.rsplit("_", 1)[-1]
-            label = f"rater {number} (against the consensus)"
-            _draw_point(axes, rows, f"${number}$", "black", size=8, label=label)
-    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
-    axes.set(xlabel="1 - specificity", ylabel="sensitivity")
-
-
-def _draw_point(axes, rows: pd.DataFrame, marker, colour, *, size: float, label=None) -> None:
-    """Mark where the decisions of one model or rater lie."""
-    found = classification_metrics(rows["y_true"], rows["score"], y_pred=rows["y_pred"])
-    axes.plot(
-        1 - found["specificity"],
-        found["sensitivity"],
-        marker=marker,
-        color=colour,
-        markersize=size,
-        markeredgecolor="white" if label is None else colour,
-        linestyle="none",
-        label=label,
-        clip_on=False,
-        zorder=5,
-    )
 
 
 @styled
@@ -128,15 +65,15 @@ def plot_roc(predictions: pd.DataFrame, *, n_boot: int = 1000, seed: int = 0):
     figure, axes = new_figure(
         4.6 * len(tasks), 4.7 + legend, len(tasks), 2, height_ratios=(4.7, legend)
     )
-    for each, below, task in zip(*axes, tasks, strict=True):
+    for ax, below, task in zip(*axes, tasks, strict=True):
         rows = predictions[predictions["task"] == task]
-        _draw_roc(each, rows, n_boot, seed)
+        _draw_roc(ax, rows, n_boot, seed)
         below.set_axis_off()
         below.legend(
-            *each.get_legend_handles_labels(), loc="upper center", fontsize=8, title="AUC [95 %]"
+            *ax.get_legend_handles_labels(), loc="upper center", fontsize=8, title="AUC [95 %]"
         )
         scans = rows.drop_duplicates("scan_id")
-        each.set_title(f"{task}: {int(scans['y_true'].sum())} of {len(scans)} scans with motion")
+        ax.set_title(f"{task}: {int(scans['y_true'].sum())} of {len(scans)} scans with motion")
     return figure
 
 
@@ -160,10 +97,10 @@ def plot_calibration(predictions: pd.DataFrame, *, n_bins: int = 10):
 
     figure, axes = new_figure(4.8, 5.6, 1, 2, sharex=True, height_ratios=(3, 1))
     top, bottom = axes[:, 0]
-    top.plot([0, 1], [0, 1], color="#999999", linewidth=0.8, linestyle=":")
+    top.plot([0, 1], [0, 1], **CHANCE)
     series = _series(predictions)
     for name, rows in series:
-        style = style_of(name, [each for each, _ in series])
+        style = style_of(name, [other for other, _ in series])
         y_true, score = check_labels(rows["y_true"], rows["score"])
         bins = pd.qcut(score, n_bins, duplicates="drop", labels=False)
         bins = np.zeros(len(score), dtype=int) if np.isnan(bins).all() else bins
@@ -203,25 +140,18 @@ def plot_confusion(first, second, *, labels=None, names=("truth", "called")):
     counts = table.to_numpy()
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     figure, axes = new_figure(1.6 + 0.9 * len(labels), 1.3 + 0.85 * len(labels))
-    each = axes[0, 0]
-    each.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    each.grid(False)
+    ax = axes[0, 0]
+    ax.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    ax.grid(False)
     for row, column in np.ndindex(counts.shape):
         colour = "white" if share[row, column] > 0.55 else "black"
         text = f"{counts[row, column]}\n{share[row, column]:.0%}"
-        each.text(column, row, text, ha="center", va="center", color=colour, fontsize=9)
+        ax.text(column, row, text, ha="center", va="center", color=colour, fontsize=9)
     ticks = range(len(labels))
-    each.set_xticks(ticks, [str(label) for label in labels])
-    each.set_yticks(ticks, [str(label) for label in labels])
-    each.set(xlabel=names[1], ylabel=names[0])
+    ax.set_xticks(ticks, [str(label) for label in labels])
+    ax.set_yticks(ticks, [str(label) for label in labels])
+    ax.set(xlabel=names[1], ylabel=names[0])
     return figure
-
-
-def _bars(values, low, high) -> np.ndarray:
-    """Distances of the limits from the values, as error bars want them: (2, n), never below 0."""
-    values = np.asarray(values, dtype=float)
-    ends = np.stack([values - np.asarray(low, float), np.asarray(high, float) - values])
-    return np.nan_to_num(np.maximum(ends, 0))
 
 
 @styled
@@ -245,78 +175,22 @@ def plot_controls(rates: pd.DataFrame):
         1.6 + 3.6 * len(sites), 1.4 + 0.42 * len(controls), len(sites), sharey=True
     )
     n_still = rates.loc[rates["still"], "control"].nunique()
-    for each, site in zip(axes[0], sites, strict=True):
+    for ax, site in zip(axes[0], sites, strict=True):
         for number, recipe in enumerate(recipes):
             part = rates[(rates["site"] == site) & (rates["recipe"] == recipe)]
             if part.empty:
                 continue
             place = part["control"].map(controls.index) + 0.16 * (number - (len(recipes) - 1) / 2)
             bars = _bars(part["called_motion"], part["low"], part["high"])
-            each.errorbar(
-                part["called_motion"],
-                place,
-                xerr=bars,
-                color=COLOURS[number],
-                marker=MARKERS[number],
-                linestyle="none",
-                capsize=2,
-                label=f"{recipe} recipe",
-            )
-        each.axhline(n_still - 0.5, color="#555555", linewidth=0.8)
-        each.set(xlim=(-0.03, 1.03), xlabel="fraction called motion")
-        each.set_title(title_of(site))
+            style = {"color": COLOURS[number], "marker": MARKERS[number], "linestyle": "none"}
+            style |= {"capsize": 2, "label": f"{recipe} recipe"}
+            ax.errorbar(part["called_motion"], place, xerr=bars, **style)
+        ax.axhline(n_still - 0.5, color="#555555", linewidth=0.8)
+        ax.set(xlim=(-0.03, 1.03), xlabel="fraction called motion")
+        ax.set_title(title_of(site))
     axes[0, 0].set_yticks(range(len(controls)), [name.replace("_", " ") for name in controls])
     axes[0, 0].set_ylim(len(controls) - 0.5, -0.5)
-    figure.legend(
-        *axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=len(recipes)
-    )
-    return figure
-
-
-@styled
-def plot_score_by_severity(
-    scores: pd.DataFrame, *, x: str = "severity_mm", group: str | None = None, n_bins: int = 8
-):
-    """Draw scores against how far the head moved.
-
-    Parameters
-    ----------
-    scores : DataFrame
-        ``score`` and the column `x`, one row a scan; optionally `group`, one colour each.
-    x : str, default='severity_mm'
-        Displacement in mm.
-    group : str, optional
-        Column that splits the scans.
-    n_bins : int, default=8
-        Bins of equal numbers of scans, for the line of means.
-
-    Returns
-    -------
-    Figure
-        Points are scans; the line is the mean of each bin with its standard error.
-    """
-    figure, axes = new_figure(6.0, 3.8)
-    each = axes[0, 0]
-    parts = [("all scans", scores)] if group is None else list(scores.groupby(group, sort=False))
-    names = [str(name) for name, _ in parts]
-    for number, (name, part) in enumerate(parts):
-        part = part.dropna(subset=[x, "score"])
-        style = style_of(str(name), names)
-        each.scatter(
-            part[x], part["score"], s=12, alpha=0.35, color=style["color"], marker=style["marker"]
-        )
-        bins = pd.qcut(part[x].rank(method="first"), min(n_bins, len(part)), labels=False)
-        means = part.groupby(bins)[[x, "score"]].mean()
-        spread = part.groupby(bins)["score"].sem().fillna(0)
-        style["linestyle"] = DASHES[number % len(DASHES)]
-        each.errorbar(
-            means[x], means["score"], spread, capsize=2, label=title_of(str(name)), **style
-        )
-    each.axhline(0.5, color="#999999", linewidth=0.8, linestyle=":")
-    each.set(ylim=(-0.03, 1.03), ylabel="score (probability of motion)")
-    each.set_xlabel("realised motion (mm)" if x == "severity_mm" else x.replace("_", " "))
-    if group is not None:
-        each.legend(fontsize=8)
+    _legend_below(figure, axes[0, 0])
     return figure
 
 
@@ -333,7 +207,7 @@ def plot_learning_curve(
     Parameters
     ----------
     predictions : DataFrame
-        As for `learning_curve`, or its result.
+        As for `stats.rates.learning_curve`.
     metric : str, default='balanced_accuracy'
         What is drawn.
     n_boot, seed : int
@@ -344,76 +218,59 @@ def plot_learning_curve(
     Figure
         Logarithmic number of patients; bars are 95 % intervals.
     """
-    curve = predictions
-    if "n_patients" not in curve:
-        curve = learning_curve(predictions, n_boot=n_boot, seed=seed)
+    curve = learning_curve(predictions, n_boot=n_boot, seed=seed)
     curve = curve[curve["metric"] == metric]
     tasks = list(curve["task"].unique())
     figure, axes = new_figure(4.8 * len(tasks), 3.8, len(tasks), sharey=True)
-    for each, task in zip(axes[0], tasks, strict=True):
+    for ax, task in zip(axes[0], tasks, strict=True):
         methods = list(curve.loc[curve["task"] == task, "method"].unique())
         for name in methods:
             part = curve[(curve["task"] == task) & (curve["method"] == name)]
             part = part.sort_values("n_patients")
             bars = _bars(part["mean"], part["low"], part["high"])
-            each.errorbar(
-                part["n_patients"],
-                part["mean"],
-                bars,
-                capsize=2,
-                label=title_of(name),
-                **style_of(name, methods),
-            )
-        each.axhline(0.5, color="#999999", linewidth=0.8, linestyle=":")
-        each.set_xscale("log")
+            style = style_of(name, methods) | {"capsize": 2, "label": title_of(name)}
+            ax.errorbar(part["n_patients"], part["mean"], bars, **style)
+        ax.axhline(0.5, **CHANCE)
+        ax.set_xscale("log")
         ticks = sorted(curve.loc[curve["task"] == task, "n_patients"].unique())
-        each.set_xticks(ticks, [str(tick) for tick in ticks])
-        each.minorticks_off()
-        each.set(title=task, xlabel="graded patients", ylabel=metric.replace("_", " "))
-    named = axes[0, 0].get_legend_handles_labels()
-    figure.legend(*named, loc="outside lower center", ncols=len(named[1]))
+        ax.set_xticks(ticks, [str(tick) for tick in ticks])
+        ax.minorticks_off()
+        ax.set(title=task, xlabel="graded patients", ylabel=metric.replace("_", " "))
+    _legend_below(figure, axes[0, 0])
     return figure
 
 
 @styled
 def plot_scoreboard(table: pd.DataFrame):
-    """Draw the paper's and our values of a comparison table, one row each.
+    """Draw the paper's and our values of a comparison table, one row ax.
 
     Parameters
     ----------
     table : DataFrame
-        ``label paper ours low high``, optionally ``task`` (one panel each); fractions.
+        ``task label paper ours low high``, one panel a task; fractions.
 
     Returns
     -------
     Figure
         Open diamonds are the paper's values, filled circles ours with their interval.
     """
-    tasks = list(table["task"].unique()) if "task" in table else [None]
-    tallest = max(len(table) if task is None else (table["task"] == task).sum() for task in tasks)
+    tasks = list(table["task"].unique())
+    tallest = table.groupby("task").size().max()
     figure, axes = new_figure(1.8 + 3.7 * len(tasks), 1.3 + 0.36 * tallest, len(tasks))
-    for number, (each, task) in enumerate(zip(axes[0], tasks, strict=True)):
-        part = table if task is None else table[table["task"] == task]
+    for number, (ax, task) in enumerate(zip(axes[0], tasks, strict=True)):
+        part = table[table["task"] == task]
         place = np.arange(len(part))
         bars = _bars(part["ours"], part["low"], part["high"])
-        each.errorbar(
-            part["ours"],
-            place,
-            xerr=bars,
-            fmt="o",
-            color=COLOURS[0],
-            capsize=2,
-            label="ours",
+        ax.errorbar(
+            part["ours"], place, xerr=bars, fmt="o", color=COLOURS[0], capsize=2, label="ours"
         )
-        each.plot(
-            part["paper"], place, "D", color=COLOURS[1], markerfacecolor="white", label="paper"
-        )
+        ax.plot(part["paper"], place, "D", color=COLOURS[1], markerfacecolor="white", label="paper")
         labels = [title_of(label) if number == 0 else "" for label in part["label"]]
-        each.set_yticks(place, labels)
-        each.set_ylim(len(part) - 0.5, -0.5)
-        each.set(xlabel="balanced accuracy", title=task or "")
-        each.axvline(0.5, color="#999999", linewidth=0.8, linestyle=":")
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+        ax.set_yticks(place, labels)
+        ax.set_ylim(len(part) - 0.5, -0.5)
+        ax.set(xlabel="balanced accuracy", title=task)
+        ax.axvline(0.5, **CHANCE)
+    _legend_below(figure, axes[0, 0])
     return figure
 
 
@@ -432,30 +289,23 @@ def plot_mcnemar_range(ranges: pd.DataFrame):
         Logarithmic p; the bar spans every overlap that the margins allow.
     """
     figure, axes = new_figure(7.0, 1.2 + 0.4 * len(ranges))
-    each = axes[0, 0]
+    ax = axes[0, 0]
     place = np.arange(len(ranges))
     low, high = np.log10(ranges["p_low"]), np.log10(ranges["p_high"])
-    each.barh(
-        place,
-        high - low,
-        left=low,
-        height=0.45,
-        color="#BBD4E8",
-        edgecolor=COLOURS[0],
-        label="reachable",
-    )
-    each.plot(np.log10(ranges["p_printed"]), place, "D", color=COLOURS[1], label="printed")
+    style = {"height": 0.45, "color": "#BBD4E8", "edgecolor": COLOURS[0], "label": "reachable"}
+    ax.barh(place, high - low, left=low, **style)
+    ax.plot(np.log10(ranges["p_printed"]), place, "D", color=COLOURS[1], label="printed")
     for row, (left, right) in enumerate(zip(low, high, strict=True)):
         if right < FARTHEST:
             text = f"$10^{{{left:.0f}}}$ to $10^{{{right:.0f}}}$"
             arrow = {"arrowstyle": "-|>", "color": COLOURS[0]}
-            each.annotate(text, (FARTHEST, row), (FARTHEST + 4, row), va="center", arrowprops=arrow)
-    each.set_xlim(max(FARTHEST, min(low.min(), -10)), 1)
-    each.axvline(np.log10(0.05), color="#555555", linewidth=0.9, linestyle="--", label="p = 0.05")
-    each.set_yticks(place, ranges["label"])
-    each.set_ylim(len(ranges) - 0.5, -0.5)
-    each.set(xlabel="log10 of the exact p")
-    figure.legend(*each.get_legend_handles_labels(), loc="outside lower center", ncols=3)
+            ax.annotate(text, (FARTHEST, row), (FARTHEST + 4, row), va="center", arrowprops=arrow)
+    ax.set_xlim(max(FARTHEST, min(low.min(), -10)), 1)
+    ax.axvline(np.log10(0.05), color="#555555", linewidth=0.9, linestyle="--", label="p = 0.05")
+    ax.set_yticks(place, ranges["label"])
+    ax.set_ylim(len(ranges) - 0.5, -0.5)
+    ax.set(xlabel="log10 of the exact p")
+    _legend_below(figure, ax)
     return figure
 
 
@@ -513,12 +363,9 @@ def plot_cost(accuracy: pd.DataFrame, sizes: pd.DataFrame, seconds: pd.Series):
     here = sizes[sizes["grid"] == "here"].set_index("model").assign(seconds=seconds)
     models = list(accuracy["model"])
     figure, axes = new_figure(11.4, 3.8, 3, sharey=True)
-    panels = (
-        ("gflop_training", "GFLOP a scan and step"),
-        ("parameters", "parameters"),
-        ("seconds", "seconds a training"),
-    )
-    for ax, (column, words) in zip(axes[0], panels, strict=True):
+    panels = {"gflop_training": "GFLOP a scan and step", "parameters": "parameters"}
+    panels |= {"seconds": "seconds a training"}
+    for ax, (column, words) in zip(axes[0], panels.items(), strict=True):
         for row in accuracy.itertuples():
             style = style_of(row.model, models) | {"linestyle": "none"}
             bars = [[row.balanced_accuracy - row.low], [row.high - row.balanced_accuracy]]
@@ -545,18 +392,71 @@ def plot_coverage_risk(curve: pd.DataFrame):
         The dotted line is what leaving random scans to a person would give.
     """
     figure, axes = new_figure(4.8, 3.6)
-    axis = axes[0, 0]
-    axis.plot(curve["decided"], curve["error"], color=COLOURS[0], label="the most doubtful left")
-    axis.plot(
+    ax = axes[0, 0]
+    ax.plot(curve["decided"], curve["error"], color=COLOURS[0], label="the most doubtful left")
+    ax.plot(
         curve["decided"], curve["error_at_random"], color="#555555", linestyle=":",
         label="random scans left",
     )  # fmt: skip
     top = max(curve["error"].max(), curve["error_at_random"].max(), 0.02)
-    axis.set(
-        xlabel="share of scans decided",
-        ylabel="fraction wrong among them",
-        xlim=(0, 1),
-        ylim=(0, 1.1 * top),
-    )
-    axis.legend(fontsize=8)
+    ax.set(xlabel="share of scans decided", ylabel="fraction wrong among them")
+    ax.set(xlim=(0, 1), ylim=(0, 1.1 * top))
+    ax.legend(fontsize=8)
     return figure
+
+
+def _series(predictions: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """Name each model's predictions, one row a scan: raters first, then methods in their order."""
+    series = []
+    for (experiment, model), part in predictions.groupby(["experiment", "model"], sort=False):
+        name = experiment.split("/")[-1]
+        several = predictions.loc[predictions["experiment"] == experiment, "model"].nunique() > 1
+        series.append((model if several else name, combine_folds(part)))
+    places = {name: place for place, name in enumerate(METHOD_ORDER)}
+    return sorted(series, key=lambda item: places.get(item[0], len(places)))
+
+
+def _draw_roc(axes, predictions: pd.DataFrame, n_boot: int, seed: int) -> None:
+    """Draw one task: curves, operating points, raters."""
+    axes.plot([0, 1], [0, 1], **CHANCE)
+    series = _series(predictions)
+    curves = [(name, rows) for name, rows in series if not name.startswith("rater")]
+    names = [name for name, _ in curves]
+    for name, rows in curves:
+        style = style_of(name, names)
+        curve = roc(rows["y_true"], rows["score"])
+        data = rows["y_true"], rows["score"], rows["participant_id"]
+        area = bootstrap_ci(*data, metric="auc", n_boot=n_boot, seed=seed)
+        label = f"{title_of(name)}: {area.estimate:.2f} [{area.low:.2f}, {area.high:.2f}]"
+        line = {"color": style["color"], "linestyle": style["linestyle"], "label": label}
+        axes.plot(curve["false_positive_rate"], curve["sensitivity"], **line)
+        _draw_point(axes, rows, style["marker"], style["color"], size=7)
+    for name, rows in series:
+        if name.startswith("rater"):
+            number = name.rsplit("_", 1)[-1]
+            label = f"rater {number} (against the consensus)"
+            _draw_point(axes, rows, f"${number}$", "black", size=8, label=label)
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
+    axes.set(xlabel="1 - specificity", ylabel="sensitivity")
+
+
+def _draw_point(axes, rows: pd.DataFrame, marker, colour, *, size: float, label=None) -> None:
+    """Mark where the decisions of one model or rater lie."""
+    rates = classification_metrics(rows["y_true"], rows["score"], y_pred=rows["y_pred"])
+    edge = "white" if label is None else colour
+    style = {"marker": marker, "color": colour, "markersize": size, "markeredgecolor": edge}
+    style |= {"linestyle": "none", "label": label, "clip_on": False, "zorder": 5}
+    axes.plot(1 - rates["specificity"], rates["sensitivity"], **style)
+
+
+def _bars(values, low, high) -> np.ndarray:
+    """Distances of the limits from the values, as error bars want them: (2, n), never below 0."""
+    values = np.asarray(values, dtype=float)
+    ends = np.stack([values - np.asarray(low, float), np.asarray(high, float) - values])
+    return np.nan_to_num(np.maximum(ends, 0))
+
+
+def _legend_below(figure, axes) -> None:
+    """Put the names of one panel's series in a row under the figure."""
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))

@@ -1,4 +1,4 @@
-"""Nothing but a size goes in; an empty figure in the study's style comes out.
+"""The style of every figure: sizes, colours, dashes and markers.
 
 The style is seaborn's, set for the figure being drawn only. Colours are Okabe and Ito's, safe for
 colour-blind readers; each comes with a line style and a marker, so that a grey print reads too.
@@ -49,7 +49,7 @@ TITLES = {
 }
 
 
-class StudyFigure(Figure):
+class _StudyFigure(Figure):
     """A figure that a notebook shows by itself, without pyplot."""
 
     def _repr_png_(self) -> bytes:
@@ -96,23 +96,11 @@ def styled(function: Callable) -> Callable:
 def new_figure(
     width: float = 6.0, height: float = 4.0, n_columns: int = 1, n_rows: int = 1, **more
 ):
-    """Make a figure and its axes.
+    """Make a figure of so many inches and its axes, an array of shape (n_rows, n_columns).
 
-    Parameters
-    ----------
-    width, height : float
-        Inches.
-    n_columns, n_rows : int
-        Grid of axes.
-    **more
-        Passed to `Figure.subplots`.
-
-    Returns
-    -------
-    tuple
-        The figure and an array of axes, shape (n_rows, n_columns).
+    `more` goes to `Figure.subplots`.
     """
-    figure = StudyFigure(figsize=(width, height), layout="constrained")
+    figure = _StudyFigure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure, figure.subplots(n_rows, n_columns, squeeze=False, **more)
 

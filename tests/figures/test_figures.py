@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import matplotlib
 import numpy as np
 import pandas as pd
@@ -38,12 +36,6 @@ def texts(figure) -> str:
     return " | ".join(found)
 
 
-def moving(n: int = 4):
-    rng = np.random.default_rng(0)
-    poses = {"translation_mm": rng.normal(size=(n, 3)), "rotation_deg": rng.normal(size=(n, 3))}
-    return SimpleNamespace(times=np.arange(n) / n, **poses)
-
-
 def every_figure(predictions) -> dict:
     """One figure of each kind."""
     warehouse = predictions[predictions["experiment"].str.startswith("warehouse/")]
@@ -52,8 +44,9 @@ def every_figure(predictions) -> dict:
         predictions, [f"labels/{m}/{n}" for m in ("fine_tuned", "from_scratch") for n in (5, 9)]
     )
     flow = pd.DataFrame({"step": ["read", "kept"], "n_in": [9, 9], "n_out": [9, 7]})
-    scores = pd.DataFrame({"severity_mm": np.linspace(0, 3, 40), "score": np.linspace(0, 1, 40)})
-    board = pd.DataFrame({"label": ["a", "b"], "paper": [0.8, 0.6], "ours": [0.7, np.nan]})
+    board = pd.DataFrame(
+        {"task": "mov01vs2", "label": ["a", "b"], "paper": [0.8, 0.6], "ours": [0.7, np.nan]}
+    )
     board = board.assign(low=board["ours"] - 0.1, high=board["ours"] + 0.1)
     reach = {"label": ["a"], "p_low": [1e-9], "p_high": [0.1], "p_printed": [1e-12]}
     volume = np.random.default_rng(0).random((24, 28, 24), dtype=np.float32)
@@ -64,11 +57,9 @@ def every_figure(predictions) -> dict:
         "controls": results.plot_controls(controls_table(controls, n_boot=20)),
         "curve": results.plot_learning_curve(curve, n_boot=20),
         "flow": cohort.plot_flow(flow),
-        "severity": results.plot_score_by_severity(scores),
         "scoreboard": results.plot_scoreboard(board),
         "range": results.plot_mcnemar_range(pd.DataFrame(reach)),
         "slices": cohort.show_slices([volume, volume], ["still", "moved"], np.eye(4)),
-        "trajectory": cohort.plot_trajectory(moving()),
     }
 
 
@@ -85,7 +76,7 @@ class TestEveryFigure:
             assert (tmp_path / f"{name}.png").stat().st_size > 1000
 
     def test_a_notebook_shows_it_without_pyplot(self):
-        assert cohort.plot_trajectory(moving())._repr_png_().startswith(b"\x89PNG")
+        assert results.plot_confusion([0, 1], [0, 1])._repr_png_().startswith(b"\x89PNG")
 
     def test_the_same_input_gives_the_same_bytes(self, predictions):
         rows = named(predictions, ["warehouse/from_scratch"])
@@ -222,12 +213,6 @@ class TestDiagrams:
     def test_an_empty_flow_is_refused(self):
         with pytest.raises(ValueError, match="flow of 0 rows"):
             cohort.plot_flow(pd.DataFrame({"step": []}))
-
-    def test_few_poses_are_drawn_as_steps_and_many_as_lines(self):
-        styles = [
-            cohort.plot_trajectory(moving(n)).axes[0].lines[0].get_drawstyle() for n in (4, 200)
-        ]
-        assert styles == ["steps-post", "default"]
 
     def test_confusion_writes_counts_and_shares_of_rows(self):
         words = texts(results.plot_confusion([0, 0, 0, 1], [0, 0, 1, 1], names=("a", "b")))
