@@ -1,12 +1,16 @@
-"""Printed percentages and margins go in; the counts and p-values that they allow come out.
+"""What a printed number allows: counts behind a percentage, p-values behind margins, SDs.
 
-Nothing here says what was done, only what could have been: a printed number either can or cannot
-come from counts of a given size.
+A percentage must be a count over a size; a p-value must fit the margins of its table. Nothing here
+says what was done, only what could have been.
+
+>>> counts_that_print(33.33, 328), counts_that_print(33.33, 57)
+({}, {19: 'RT'})
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -40,13 +44,14 @@ def counts_that_print(percent: float, n: int, *, decimals: int = 2) -> dict[int,
     unit = 10**decimals
     wanted = round(percent * unit)
     near = int(percent * n / 100)
-    found = {}
+    counts = {}
     for k in range(max(near - 1, 0), min(near + 2, n) + 1):
+        # in integers, so that no rounding of floats decides; halves are rounded up
         rounded = (200 * unit * k + n) // (2 * n) == wanted
         cut = 100 * unit * k // n == wanted
         if rounded or cut:
-            found[k] = "R" * rounded + "T" * cut
-    return found
+            counts[k] = "R" * rounded + "T" * cut
+    return counts
 
 
 def smallest_denominator(percent: float, *, decimals: int = 2, limit: int = 5000) -> tuple:
@@ -61,6 +66,63 @@ def smallest_denominator(percent: float, *, decimals: int = 2, limit: int = 5000
 def nearest_count(percent: float, n: int) -> int:
     """Count out of n closest to a percentage."""
     return int(np.floor(percent * n / 100 + 0.5))
+
+
+def largest_sd(mean: float, n: int = 5, *, top: float = 100.0) -> float:
+    """Largest SD (n - 1) of n values that do not exceed `top`: all at the top but one."""
+    gap = top - mean
+    if n * gap > top:
+        raise ValueError(f"Found mean {mean:g}, expected one within {top / n:g} of {top:g}.")
+    return float(gap * np.sqrt(n))
+
+
+def smallest_sd(step: float, n: int = 5) -> float:
+    """Smallest non-zero SD (n - 1) of n values on a lattice: one differs by one step."""
+    return float(step / np.sqrt(n))
+
+
+def set_sizes() -> dict[str, tuple[int, int]]:
+    """Negatives and positives of both test sets, from Table A.II."""
+    table = printed("table_a2").query("set == 'testing'").set_index("label")
+    severe = table["mov01vs2"]
+    return {
+        "mov01vs2": (int(severe["motion 0"] + severe["motion 1"]), int(severe["motion 2"])),
+        "mov0vs1": (int(table["mov0vs1"]["motion 0"]), int(table["mov0vs1"]["motion 1"])),
+    }
+
+
+def table4_rates() -> pd.DataFrame:
+    """Table IV with the study's method keys, indexed by task and method, percent as printed."""
+    table = printed("table_4")
+    table["method"] = table["method"].map(METHODS)
+    return table.set_index(["task", "method"])
+
+
+def exchange_fits() -> pd.DataFrame:
+    """Integer fits of every rate of Table IV.
+
+    Returns
+    -------
+    DataFrame
+        ``task method rate printed``, then the counts that print as the rate, such as ``19/57
+        (RT)`` or nothing: ``labelled`` (of the class that the rate is labelled with), ``exchanged``
+        (of the other), ``pooled`` and ``pooled_exchanged`` (five models pooled).
+    """
+    rows = []
+    for (task, method), row in table4_rates().iterrows():
+        negatives, positives = set_sizes()[task]
+        classes = {"specificity": (negatives, positives), "sensitivity": (positives, negatives)}
+        for rate, (own, other) in classes.items():
+            if pd.isna(row[rate]):
+                continue
+            fits = {"task": task, "method": method, "rate": rate, "printed": row[rate]}
+            sizes = {"labelled": own, "exchanged": other}
+            sizes |= {"pooled": 5 * own, "pooled_exchanged": 5 * other}
+            for name, n in sizes.items():
+                counts = counts_that_print(row[rate], n)
+                fits[name] = ", ".join(f"{k}/{n} ({how})" for k, how in counts.items())
+            rows.append(fits)
+    return pd.DataFrame(rows)
 
 
 @dataclass(frozen=True)
@@ -101,8 +163,8 @@ class Reach:
             "exact": (self.p_low, self.p_high),
             "corrected": (self.chi2_p_low, self.chi2_p_high),
         }
-        found = [f for f, (a, b) in ranges.items() if a * (1 - slack) <= p <= b * (1 + slack)]
-        return ", ".join(found)
+        fits = [f for f, (a, b) in ranges.items() if a * (1 - slack) <= p <= b * (1 + slack)]
+        return ", ".join(fits)
 
 
 def mcnemar_range(margins) -> Reach:
@@ -135,6 +197,7 @@ def mcnemar_range(margins) -> Reach:
             raise ValueError(
                 f"Found {right_a} and {right_b} right of {n}, expected counts from 0 to {n}."
             )
+        # most overlap: one model's right answers hold the other's; least: as few as n allows
         difference += right_a - right_b
         low += abs(right_a - right_b)
         high += right_a + right_b - 2 * max(0, right_a + right_b - n)
@@ -160,116 +223,8 @@ def _p_values(totals: np.ndarray, difference: int) -> tuple[np.ndarray, np.ndarr
     return exact, np.where(totals > 0, chi2.sf(statistic, 1), 1.0)
 
 
-def largest_sd(mean: float, n: int = 5, *, top: float = 100.0) -> float:
-    """Largest SD (n - 1) of n values that do not exceed `top`: all at the top but one."""
-    gap = top - mean
-    if n * gap > top:
-        raise ValueError(f"Found mean {mean:g}, expected one within {top / n:g} of {top:g}.")
-    return float(gap * np.sqrt(n))
-
-
-def smallest_sd(step: float, n: int = 5) -> float:
-    """Smallest non-zero SD (n - 1) of n values on a lattice: one differs by one step."""
-    return float(step / np.sqrt(n))
-
-
-def set_sizes() -> dict[str, tuple[int, int]]:
-    """Negatives and positives of both test sets, from Table A.II."""
-    table = printed("table_a2").query("set == 'testing'").set_index("label")
-    severe = table["mov01vs2"]
-    return {
-        "mov01vs2": (int(severe["motion 0"] + severe["motion 1"]), int(severe["motion 2"])),
-        "mov0vs1": (int(table["mov0vs1"]["motion 0"]), int(table["mov0vs1"]["motion 1"])),
-    }
-
-
-def table4_rates() -> pd.DataFrame:
-    """Table IV with the study's method keys, indexed by task and method, percent as printed."""
-    table = printed("table_4")
-    table["method"] = table["method"].map(METHODS)
-    return table.set_index(["task", "method"])
-
-
-def rate_fits(percent: float, n_own: int, n_other: int) -> dict[str, str]:
-    """Find the counts that print as a rate: of its own class, the other, or five models pooled.
-
-    Parameters
-    ----------
-    percent : float
-        As printed.
-    n_own, n_other : int
-        Scans of the class the rate is labelled with, and of the other.
-
-    Returns
-    -------
-    dict
-        ``labelled exchanged pooled pooled_exchanged`` to text such as ``19/57 (RT)``, or ''.
-    """
-    sizes = {"labelled": n_own, "exchanged": n_other}
-    sizes |= {"pooled": 5 * n_own, "pooled_exchanged": 5 * n_other}
-    return {
-        name: ", ".join(f"{k}/{n} ({how})" for k, how in counts_that_print(percent, n).items())
-        for name, n in sizes.items()
-    }
-
-
-def exchange_fits() -> pd.DataFrame:
-    """Integer fits of every rate of Table IV (finding 5).
-
-    Returns
-    -------
-    DataFrame
-        ``task method rate printed labelled exchanged pooled pooled_exchanged``.
-    """
-    rows = []
-    for (task, method), row in table4_rates().iterrows():
-        negatives, positives = set_sizes()[task]
-        sizes = {"specificity": (negatives, positives), "sensitivity": (positives, negatives)}
-        for rate, (own, other) in sizes.items():
-            if pd.notna(row[rate]):
-                fits = rate_fits(row[rate], own, other)
-                found = {"task": task, "method": method, "rate": rate, "printed": row[rate]}
-                rows.append(found | fits)
-    return pd.DataFrame(rows)
-
-
-def margins_of(task: str, *, exchanged=(), copies: int = 1) -> list[tuple]:
-    """Right answers of the fine-tuned and the from-scratch model, by class.
-
-    Parameters
-    ----------
-    task : {'mov01vs2', 'mov0vs1'}
-        Which half of Table IV.
-    exchanged : collection of str
-        Methods whose two rates are exchanged.
-    copies : int, default=1
-        Models pooled.
-
-    Returns
-    -------
-    list of tuple
-        ``(right_a, right_b, n)`` for negatives, then positives.
-    """
-    rates, sizes = table4_rates(), set_sizes()[task]
-    margins = []
-    labels = (("specificity", "sensitivity"), ("sensitivity", "specificity"))
-    for n, names in zip(sizes, labels, strict=True):
-        rights = []
-        for method in ("fine_tuned", "from_scratch"):
-            rate = rates.loc[(task, method), names[method in exchanged]]
-            rights.append(nearest_count(rate, copies * n))
-        margins.append((*rights, copies * n))
-    return margins
-
-
-def called_margins(margins) -> list[tuple]:
-    """Turn right answers into calls of motion: the label-free comparison of two models."""
-    (neg_a, neg_b, n_neg), positives = margins
-    return [(n_neg - neg_a, n_neg - neg_b, n_neg), positives]
-
-
 def mcnemar_reach() -> pd.DataFrame:
-    """Ranges of McNemar's p that Table IV allows, under every reading (section 4 of the audit).
+    """Ranges of McNemar's p that Table IV allows, fine-tuned against from scratch.
 
     Returns
     -------
@@ -281,15 +236,16 @@ def mcnemar_reach() -> pd.DataFrame:
     rows = []
     for task in TASKS:
         p_printed = in_text(f"McNemar p proposed vs scratch {task}")
-        margins = margins_of(task)
+        margins = _margins(task)
+        (neg_a, neg_b, n_neg), positives = margins
         readings = {
             "as labelled": margins,
-            "as labelled, five models pooled": margins_of(task, copies=5),
+            "as labelled, five models pooled": _margins(task, copies=5),
             "as labelled, negatives only": margins[:1],
             "as labelled, positives only": margins[1:],
-            "as labelled, calls without labels": called_margins(margins),
-            "from scratch exchanged": margins_of(task, exchanged=("from_scratch",)),
-            "both exchanged": margins_of(task, exchanged=both),
+            "as labelled, calls without labels": [(n_neg - neg_a, n_neg - neg_b, n_neg), positives],
+            "from scratch exchanged": _margins(task, exchanged=("from_scratch",)),
+            "both exchanged": _margins(task, exchanged=both),
         }
         for reading, each in readings.items():
             reach = mcnemar_range(each)
@@ -300,28 +256,35 @@ def mcnemar_reach() -> pd.DataFrame:
 
 
 def smallest_p_nearby(task: str, width: int = 2) -> float:
-    """Smallest p, exact or chi-square without correction, with every count moved by up to `width`.
+    """Smallest p that Table IV allows with each of its four counts moved by up to `width`.
 
-    Parameters
-    ----------
-    task : str
-        Which half of Table IV.
-    width : int, default=2
-        Largest change of each of the four counts.
-
-    Returns
-    -------
-    float
-        Over all changes and all overlaps.
+    Over all changes and all overlaps; exact, or chi-square without correction.
     """
-    best, margins = 1.0, margins_of(task)
-    changes = range(-width, width + 1)
-    for shift in np.stack(np.meshgrid(*[changes] * 4), axis=-1).reshape(-1, 4):
+    best, margins = 1.0, _margins(task)
+    for changes in product(range(-width, width + 1), repeat=4):
         moved = [
             (*(int(np.clip(right + by, 0, n)) for right, by in zip(rights, change, strict=True)), n)
-            for (*rights, n), change in zip(margins, shift.reshape(2, 2), strict=True)
+            for (*rights, n), change in zip(margins, (changes[:2], changes[2:]), strict=True)
         ]
         reach = mcnemar_range(moved)
         plain = chi2.sf(reach.difference**2 / max(reach.discordant_low, 1), 1)
         best = min(best, reach.p_low, float(plain))
     return best
+
+
+def _margins(task: str, *, exchanged=(), copies: int = 1) -> list[tuple]:
+    """Right answers of the fine-tuned and the from-scratch model, (right_a, right_b, n) a class.
+
+    Negatives come first. The rates of the methods in `exchanged` are exchanged; `copies` models
+    are pooled.
+    """
+    rates, sizes = table4_rates(), set_sizes()[task]
+    margins = []
+    labels = (("specificity", "sensitivity"), ("sensitivity", "specificity"))
+    for n, names in zip(sizes, labels, strict=True):
+        rights = []
+        for method in ("fine_tuned", "from_scratch"):
+            rate = rates.loc[(task, method), names[method in exchanged]]
+            rights.append(nearest_count(rate, copies * n))
+        margins.append((*rights, copies * n))
+    return margins
