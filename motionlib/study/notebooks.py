@@ -62,15 +62,7 @@ class Notebook:
 
 
 def find_notebooks(folder: str | Path) -> list[Notebook]:
-    """Read the numbered notebooks of a folder, in their order.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the folder holds none.
-    ValueError
-        If two notebooks share a number, or one cannot be read.
-    """
+    """Read the numbered notebooks of a folder, in their order; each number may stand once."""
     paths = sorted(Path(folder).glob("[0-9][0-9]_*.ipynb"))
     if not paths:
         raise FileNotFoundError(
@@ -90,13 +82,7 @@ def notebooks_folder() -> Path:
 
 
 def read_notebook(path: str | Path) -> Notebook:
-    """Read one notebook and the parameters that it declares.
-
-    Raises
-    ------
-    ValueError
-        If it is no notebook, or has not exactly one readable cell tagged ``parameters``.
-    """
+    """Read one notebook and the parameters that its one cell tagged ``parameters`` declares."""
     path = Path(path)
     try:
         cells = tuple(json.loads(path.read_text(encoding="utf-8"))["cells"])
@@ -137,20 +123,14 @@ def text(cell: dict) -> str:
 
 
 def coerce(parameter: Parameter, value: Any) -> Any:
-    """Return a value in the parameter's type, or say what was expected.
+    """Return a value in the parameter's type; one of another type is a ValueError.
 
     Whole numbers may stand for floats, and so may texts such as ``1e-4``, which YAML does not take
     for numbers.
-
-    Raises
-    ------
-    ValueError
-        If the value is of another type.
     """
-    kind = TYPES[parameter.kind]
-    if type(value) is kind:
+    if type(value) is TYPES[parameter.kind]:
         return value
-    if kind is float and isinstance(value, int | str) and not isinstance(value, bool):
+    if parameter.kind == "float" and isinstance(value, int | str) and not isinstance(value, bool):
         with suppress(ValueError):
             return float(value)
     raise ValueError(
@@ -198,50 +178,33 @@ def read_study(
 ) -> Study:
     """Read the notebooks and the profile, and check every name and value before anything runs.
 
-    Parameters
-    ----------
-    profile : str
-        Name of a file in ``notebooks/profiles/``, or path of another one.
-    notebooks, runs : Path
-        Folder of the notebooks, folder of all runs.
-    only : str, optional
-        Numbers of notebooks, such as ``"02,03"``.
-    engine : str, optional
-        Where to compute; goes to every notebook that has the parameter ``engine``.
-    settings : sequence of str
-        ``NAME=VALUE`` for every notebook that has it, ``NN.NAME=VALUE`` for one of them.
-
-    Raises
-    ------
-    ValueError, FileNotFoundError
-        If a name is not known, a value has the wrong type, or data that the profile needs is away.
+    `profile` is the name of a file in ``notebooks/profiles/`` or the path of another one; `runs`
+    the folder of all runs; `only` numbers of notebooks (``"02,03"``).  `engine` goes to every
+    notebook that has such a parameter; `settings` are ``NAME=VALUE`` for every notebook that has
+    it, or ``NN.NAME=VALUE`` for one of them.  What is not known, of another type or away is a
+    ValueError or FileNotFoundError.
     """
     known = find_notebooks(notebooks)
     path = profile_path(profile, notebooks)
     declared = read_profile(path, [notebook.stem for notebook in known])
     needs = data_needed(path.stem, declared["needs"])
     names = sorted({name for notebook in known for name in notebook.parameters})
-    for name in declared["all"]:
-        if name not in names:
-            hint = unknown(name, names)
-            raise ValueError(
-                f"profile {path.stem} sets {name} for all, which no notebook has; {hint}"
-            )
+    for name in sorted(set(declared["all"]) - set(names)):
+        hint = unknown(name, names)
+        raise ValueError(f"profile {path.stem} sets {name} for all, which no notebook has; {hint}")
     parameters = {}
     for notebook in known:
         values = {k: v for k, v in declared["all"].items() if k in notebook.parameters}
         values |= declared["of"].get(notebook.stem, {})
-        for name in values:
-            if name not in notebook.parameters:
-                hint = unknown(name, list(notebook.parameters))
-                raise ValueError(
-                    f"profile {path.stem} sets {name}, which {notebook.stem} does not have; {hint}"
-                )
-        parameters[notebook.stem] = {
-            k: coerce(notebook.parameters[k], v) for k, v in values.items()
-        }
+        for name in sorted(set(values) - set(notebook.parameters)):
+            hint = unknown(name, list(notebook.parameters))
+            raise ValueError(
+                f"profile {path.stem} sets {name}, which {notebook.stem} does not have; {hint}"
+            )
+        values = {name: coerce(notebook.parameters[name], v) for name, v in values.items()}
         if "profile" in notebook.parameters:
-            parameters[notebook.stem]["profile"] = path.stem
+            values["profile"] = path.stem
+        parameters[notebook.stem] = values
     for setting in [*settings, *([f"engine={engine}"] if engine is not None else [])]:
         _apply(setting, known, parameters)
     for values in parameters.values():

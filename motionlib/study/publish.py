@@ -1,6 +1,7 @@
-"""A finished run goes in; its tables, figures, predictions and provenance come out to commit.
+"""What of a finished run is published: tables, figures, predictions and provenance.
 
-Scans, checkpoints and caches stay where they are.
+They go to ``results/<profile>/`` of the repository; scans, checkpoints and caches stay where they
+are.  The headline table of one profile is put into the README.
 """
 
 from __future__ import annotations
@@ -35,45 +36,29 @@ WORDS = {
 
 
 def publish(run: Path, results: Path, *, predictions: bool = True) -> list[str]:
-    """Copy what may be committed from a finished run.
+    """Copy what may be committed from a finished run, and return the names of the files.
 
-    Parameters
-    ----------
-    run : Path
-        Folder of the run, ``runs/<profile>``.
-    results : Path
-        Folder that receives it, ``results/<profile>``; its former tables and figures go.
-    predictions : bool, default=True
-        Copy ``predictions.csv`` too, which names scans; leave it out where a licence says so.
-
-    Returns
-    -------
-    list of str
-        Names of the files copied.
-
-    Raises
-    ------
-    ValueError
-        If the run is of a profile that is never published, or is not finished.
+    The former tables and figures in `results` go.  `predictions.csv` names scans: leave it out
+    where a licence says so.  A run of a profile that is never published, of another version of
+    motionlib or not finished is a ValueError.
     """
     if run.name in NEVER:
         raise ValueError(f"results of the profile {run.name} mean nothing; publish another one")
     check_layout(run)
     stamps = [files.read_json(path) for path in sorted((run / "stamps").glob("[0-9]*.json"))]
-    open_ones = [stamp["notebook"] for stamp in stamps if not stamp.get("key")]
-    if not stamps or open_ones:
-        what = f"{', '.join(open_ones)} not finished" if open_ones else "nothing has run"
+    unfinished = [stamp["notebook"] for stamp in stamps if not stamp.get("key")]
+    if not stamps or unfinished:
+        what = f"{', '.join(unfinished)} not finished" if unfinished else "nothing has run"
         raise ValueError(
             f"profile {run.name} is not finished ({what}); run: make study PROFILE={run.name}"
         )
-    copied = []
-    for part in ("tables", "figures"):
-        shutil.rmtree(results / part, ignore_errors=True)
-        for path in sorted((run / part).iterdir()):
-            copied.append(f"{part}/{path.name}")
+    parts = ("tables", "figures")
+    copied = [f"{part}/{path.name}" for part in parts for path in sorted((run / part).iterdir())]
     copied += [name for name in KEPT if (run / name).is_file()]
     if not predictions:
         copied.remove("predictions.csv")
+    for part in parts:
+        shutil.rmtree(results / part, ignore_errors=True)
     for name in copied:
         (results / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(run / name, results / name)
@@ -116,13 +101,7 @@ def headline_lines(folder: Path) -> list[str]:
 
 
 def insert(readme: Path, folder: Path) -> str:
-    """Put the headline table of a published run into a README, between its marks.
-
-    Raises
-    ------
-    ValueError
-        If the marks are not there.
-    """
+    """Put the headline table of a published run into a README, between its marks."""
     text = readme.read_text(encoding="utf-8")
     before, start, rest = text.partition(START)
     _, end, after = rest.partition(END)

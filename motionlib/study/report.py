@@ -46,28 +46,15 @@ FIGURES = {
     "fig_a1": ("Fig. A.1", "How the scans were selected."),
     "fig_a2": ("Fig. A.2", "Examples of real motion, by grade."),
 }
-WIDGETS = "application/vnd.jupyter.widget"
+WIDGET = "application/vnd.jupyter.widget-view+json"
 MATH = re.compile(r"(?<![\\\w$])\$\$?(?=\S)([^$\n]+?)(?<=\S)\$\$?(?![\w$])")
 CODE = re.compile(r"(```.*?```|`[^`\n]*`)", re.DOTALL)
 
 
 def build(folder: str | Path) -> Path:
-    """Build the report of a run from what is there; a table or figure not yet made is left out.
+    """Build ``report/index.html`` of a run folder from what is there, and return its path.
 
-    Parameters
-    ----------
-    folder : path-like
-        ``runs/<profile>``.
-
-    Returns
-    -------
-    Path
-        ``report/index.html``.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the run has no tables folder.
+    A table or figure not yet made is left out; a folder without tables is a FileNotFoundError.
     """
     folder = Path(folder)
     if not (folder / "tables").is_dir():
@@ -76,8 +63,8 @@ def build(folder: str | Path) -> Path:
     for part in ("tables", "figures"):
         shutil.rmtree(report / part, ignore_errors=True)
         shutil.copytree(folder / part, report / part)
-    alts = figure_texts(folder / "figures")
-    titles = write_pages(folder, report, alts)
+    alts = _alternative_texts(folder / "figures")
+    titles = _write_pages(folder, report, alts)
     facts = run.collect_provenance(folder)
     paths = sorted((folder / "tables").glob("*.csv"))
     tables = {path.stem: pd.read_csv(path) for path in paths}
@@ -90,18 +77,18 @@ def build(folder: str | Path) -> Path:
         facts=facts,
         notes=[(key, _large(key, value)) for key, value in run.headline(folder).items()
                if len(str(value)) <= LONGEST_NOTE],
-        **scoreboard(tables),
+        **_scoreboard(tables),
         notebooks=[(stem, title, times.get(stem)) for stem, title in titles.items()],
         tables=_typeset(tables, TABLES),
         figures=[_figure(folder / "figures", name, alts[name]) for name in
                  sorted(alts, key=lambda name: (name not in FIGURES, name))],
         more=_typeset(tables, more),
-        provenance=provenance_table(facts),
+        provenance=_provenance(facts),
     )  # fmt: skip
     return files.write_text(report / "index.html", html)
 
 
-def write_pages(folder: Path, report: Path, alts: dict[str, str]) -> dict[str, str]:
+def _write_pages(folder: Path, report: Path, alts: dict[str, str]) -> dict[str, str]:
     """Write one page per executed notebook, return their titles by stem."""
     paths = [path for path in sorted((folder / "notebooks").glob("[0-9][0-9]_*.ipynb"))
              if not path.name.endswith(".partial.ipynb")]  # fmt: skip
@@ -114,17 +101,17 @@ def write_pages(folder: Path, report: Path, alts: dict[str, str]) -> dict[str, s
     return titles
 
 
-def figure_texts(folder: Path) -> dict[str, str]:
+def _alternative_texts(folder: Path) -> dict[str, str]:
     """Text of each figure for those who cannot see it: the notebook's own, else its title."""
     texts = {}
     for path in sorted(folder.glob("*.png")):
-        own = path.with_suffix(".txt")
+        text = path.with_suffix(".txt")
         _, title = FIGURES.get(path.stem, ("", label(path.stem)))
-        texts[path.stem] = own.read_text("utf-8").strip() if own.is_file() else title
+        texts[path.stem] = text.read_text("utf-8").strip() if text.is_file() else title
     return texts
 
 
-def scoreboard(tables: dict[str, pd.DataFrame]) -> dict:
+def _scoreboard(tables: dict[str, pd.DataFrame]) -> dict:
     """Make what the report opens with, as far as the tables are there."""
     shown: dict = {"answer": "", "in_short": "", "cells": []}
     if "table_4" in tables:
@@ -152,16 +139,8 @@ def answer(whole: pd.DataFrame) -> pd.DataFrame:
 def in_short(board: pd.DataFrame) -> pd.DataFrame:
     """Count, for each table of the paper, the cells measured, met and ranked as printed.
 
-    Parameters
-    ----------
-    board : DataFrame
-        The table ``scoreboard`` of `paper.tables`.
-
-    Returns
-    -------
-    DataFrame
-        A row a table, as text: ``3 of 6`` says how many of how many cells; empty where no cell
-        of the table has an interval or an order.
+    From the table ``scoreboard``: a row a table, where ``3 of 6`` says how many of how many cells;
+    empty where no cell of the table has an interval or an order.
     """
     rows = []
     for name, part in board.groupby("table", sort=False):
@@ -208,7 +187,7 @@ def _large(key: str, value: object) -> str:
     return f"{number(value, 'balanced_accuracy')} %" if accuracy else number(value, key)
 
 
-def provenance_table(facts: dict) -> Markup:
+def _provenance(facts: dict) -> Markup:
     """Versions, computer, seeds and the manifest's checksum, as one table."""
     device, git = facts["device"], facts["git"]
     computer = [device.get("system"), f"{device.get('cores')} cores", device.get("gpu") or "no GPU"]
@@ -228,23 +207,10 @@ def provenance_table(facts: dict) -> Markup:
 def notebook_page(
     path: Path, alts: dict[str, str], *, before: str | None = None, after: str | None = None
 ) -> tuple[str, Markup]:
-    """Turn an executed notebook into a page.
+    """Turn an executed notebook into a page; return its first heading and the page.
 
-    Parameters
-    ----------
-    path : Path
-        The executed notebook.
-    alts : dict
-        Name of a figure (``fig_1``) -> text for those who cannot see it.
-    before, after : str, optional
-        Stems of the neighbouring pages.
-
-    Returns
-    -------
-    title : str
-        First heading of the notebook.
-    html : Markup
-        The page.
+    `alts` are the texts of figures for those who cannot see them, `before` and `after` the stems
+    of the neighbouring pages.
     """
     # imported here: opening nbconvert takes longer than a study that has nothing to run
     import nbformat
@@ -257,8 +223,7 @@ def notebook_page(
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             cell.source = with_formulas(cell.source)
-    describe_images(notebook.cells, alts)
-    drop_widgets(notebook.cells)
+    _mend_outputs(notebook.cells, alts)
     exporter = HTMLExporter(
         template_name="basic",
         raw_template=(files.PACKAGE / "templates" / "cells.html.j2").read_text("utf-8"),
@@ -297,8 +262,8 @@ def formula(tex: str) -> str:
     return f'<img class="math" alt="{alt}" src="data:image/svg+xml;base64,{data}">'
 
 
-def describe_images(cells: list, alts: dict[str, str]) -> None:
-    """Give each picture a text: that of its figure, else the prose above it."""
+def _mend_outputs(cells: list, alts: dict[str, str]) -> None:
+    """Give each picture a text, that of its figure or the prose above it; of widgets keep texts."""
     prose = ""
     for cell in cells:
         if cell.cell_type == "markdown":
@@ -309,20 +274,11 @@ def describe_images(cells: list, alts: dict[str, str]) -> None:
         known = [alts[name] for name in names if name in alts]
         text = known[0] if known else f"Figure of the step: {prose}"
         for output in cell.get("outputs", []):
-            for kind in ("image/png", "image/jpeg"):
-                if kind in output.get("data", {}):
-                    output.setdefault("metadata", {}).setdefault(kind, {})["alt"] = text
-
-
-def drop_widgets(cells: list) -> None:
-    """Replace widgets, which need JupyterLab, by a sentence."""
-    for cell in cells:
-        for output in cell.get("outputs", []):
             data = output.get("data", {})
-            if any(kind.startswith(WIDGETS) for kind in data):
-                for kind in [k for k in data if k.startswith((WIDGETS, "text/"))]:
-                    del data[kind]
-                data["text/plain"] = "Interactive in JupyterLab (make lab)."
+            data.pop(WIDGET, None)  # which needs JupyterLab
+            for kind in ("image/png", "image/jpeg"):
+                if kind in data:
+                    output.setdefault("metadata", {}).setdefault(kind, {})["alt"] = text
 
 
 def mend_tables(html: str) -> str:

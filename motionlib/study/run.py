@@ -13,9 +13,7 @@ import re
 import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from importlib import metadata
@@ -29,9 +27,10 @@ from motionlib.predictions import check_predictions, load_predictions, select
 from motionlib.typeset import show_tables_readably
 
 LAYOUT = 2  # of a run folder; a run of another layout is never read as if it were this one's
-DURATION_COLUMNS = ("notebook", "step", "model", "fold", "n", "seconds", "device")
+DURATION_COLUMNS = ("notebook", "step", "model", "fold", "n", "seconds", "device")  # n steps
 DURATION_KEYS = ["step", "model", "fold", "device"]
-PARTS = ("tables", "figures", "predictions", "provenance", "notes", "durations")
+PARTS = ("cohort", "cache", "models", "tables", "figures", "predictions", "provenance")
+PARTS += ("notes", "durations")
 MAKERS = {  # artefact (pattern) -> number of the notebook that makes it
     "models/warehouse*": "04", "models/*": "02", "table_1": "01", "table_a1": "01",
     "table_a2": "01", "fig_a*": "01", "table_2": "02", "fig_1": "02", "fig_2": "02",
@@ -86,7 +85,7 @@ class Run:
         self._made: list[str] = []
         self._started = datetime.now(UTC).isoformat(timespec="seconds")
         for part in PARTS:
-            self._folder(part)
+            (self.folder / part).mkdir(parents=True, exist_ok=True)
         self._describe()
         if not quiet:
             show_tables_readably()
@@ -95,33 +94,20 @@ class Run:
     def __repr__(self) -> str:
         return f"Run({self.name!r}, profile={self.profile!r}, seed={self.seed})"
 
-    def _folder(self, part: str) -> Path:
-        """Make a sub-folder on first use."""
-        (self.folder / part).mkdir(parents=True, exist_ok=True)
-        return self.folder / part
-
     @property
     def cohort(self) -> Path:
         """Folder of the cohort: ``manifest.tsv``, ``cohort.json`` and the scans it points at."""
-        return self._folder("cohort")
+        return self.folder / "cohort"
 
     @property
     def cache(self) -> Path:
         """Folder of prepared manifests and their ``.npy`` volumes."""
-        return self._folder("cache")
+        return self.folder / "cache"
 
     @property
     def models(self) -> Path:
         """Folder of training runs, one sub-folder each."""
-        return self._folder("models")
-
-    def describe_cohort(self, caption: str, **facts) -> str:
-        """Record in one sentence which cohort the numbers come from, and plain facts about it."""
-        if not caption.strip():
-            raise ValueError("the cohort's caption is empty; expected one sentence")
-        files.write_json(self.cohort / "cohort.json", {"caption": caption.strip(), **facts})
-        self._describe()
-        return caption.strip()
+        return self.folder / "models"
 
     @property
     def cohort_caption(self) -> str:
@@ -216,22 +202,22 @@ class Run:
         """
         inside = Path(what).is_relative_to(self.folder)
         text = Path(what).relative_to(self.folder).as_posix() if inside else str(what)
-        number = re.fullmatch(r"(\d\d)(_\w+)?", text)
-        places = [self.folder / part / text for part in ("", "tables", "figures", "predictions")]
-        places += [
-            place.with_name(place.name + end) for place in places for end in (".csv", ".png")
-        ]
-        if number:
+        if number := re.fullmatch(r"(\d\d)(_\w+)?", text):
             places = sorted((self.folder / "provenance").glob(f"{number[1]}_*.json"))
+        else:
+            parts = ("", "tables", "figures", "predictions")
+            ends = ("", ".csv", ".png")
+            places = [self.folder / part / f"{text}{end}" for end in ends for part in parts]
         for place in places:
             if place.exists():
                 return place
+        # who makes it: who was named, whose number it bears, else as in MAKERS, else notebook 01
         stem = Path(text).stem
-        makers = [m for key, m in MAKERS.items() if any(fnmatchcase(n, key) for n in (stem, text))]
+        known = [m for key, m in MAKERS.items() if fnmatchcase(stem, key) or fnmatchcase(text, key)]
         digits = re.match(r"\d\d", stem)
-        maker = notebook or (digits[0] if digits else (makers or ["01"])[0])
+        maker = notebook or (digits[0] if digits else (known or ["01"])[0])
         option = "" if self.profile == "smoke" else f" PROFILE={self.profile}"
-        raise NotYet(
+        raise FileNotFoundError(
             f"profile {self.profile} has no {text} yet. "
             f"Run {maker} first: make nb NB={maker}{option}"
         )
@@ -243,13 +229,6 @@ class Run:
         value = value.item() if hasattr(value, "item") else value
         files.write_json(path, [*{**notes, key: value}.items()])  # pairs keep their order
 
-    @contextmanager
-    def timed(self, step: str, **keys) -> Iterator[None]:
-        """Measure a step and record its duration; keywords as in `duration`."""
-        start = time.perf_counter()
-        yield
-        self.duration(step, time.perf_counter() - start, **keys)
-
     def duration(
         self,
         step: str,
@@ -257,7 +236,6 @@ class Run:
         *,
         model: str = "",
         fold: int | None = None,
-        n: int = 1,
         device: str = "cpu",
     ) -> None:
         """Record how long a step took; a step recorded again replaces its former row.
@@ -272,13 +250,11 @@ class Run:
             Network or method, where there are several.
         fold : int, optional
             Fold of the cross-validation.
-        n : int, default=1
-            Number of things done in that time (scans, runs, epochs).
         device : str, default="cpu"
             Where it ran.
         """
         path = self.folder / "durations" / f"{self.name}.csv"
-        row = (self.name, step, model, "" if fold is None else fold, n, f"{seconds:.3f}", device)
+        row = (self.name, step, model, "" if fold is None else fold, 1, f"{seconds:.3f}", device)
         table = pd.DataFrame([map(str, row)], columns=DURATION_COLUMNS)
         if path.is_file():
             old = pd.read_csv(path, dtype=str, keep_default_na=False)
@@ -292,11 +268,6 @@ class Run:
         path = self.folder / "durations.csv"
         return pd.read_csv(path) if path.is_file() else pd.DataFrame(columns=DURATION_COLUMNS)
 
-    def provenance(self) -> dict:
-        """Write ``provenance.json`` (versions, git, seeds, manifest, device, durations)."""
-        self._describe()
-        return collect_provenance(self.folder)
-
     def _record(self, path: Path) -> None:
         """Add an artefact to this notebook's provenance."""
         relative = path.relative_to(self.folder).as_posix()
@@ -308,7 +279,8 @@ class Run:
         """Write this notebook's part of the provenance."""
         facts = {"notebook": self.name, "profile": self.profile, "seed": self.seed}
         facts |= {"started": self._started, "makes": sorted(self._made)}
-        facts |= {"manifest_sha256": self.manifest_sha256, **describe()}
+        facts |= {"versions": versions(), "git": git_state(), "device": device()}
+        facts["manifest_sha256"] = self.manifest_sha256
         files.write_json(self.folder / "provenance" / f"{self.name}.json", facts)
 
     def _join(self, part: str) -> None:
@@ -354,25 +326,14 @@ def check_layout(folder: Path) -> None:
         )
 
 
-class NotYet(FileNotFoundError):  # noqa: N818 - nothing went wrong
-    """A file of the run that another notebook makes is not there yet."""
-
-
-def describe() -> dict:
-    """Versions, state of the repository and device, as plain values."""
-    return {"versions": versions(), "git": git_state(), "device": device()}
-
-
 @functools.cache
 def versions() -> dict[str, str]:
     """Versions of Python, motionlib and the packages that numbers depend on; imports none."""
-    found = {"python": platform.python_version()}
+    known = {"python": platform.python_version()}
     for name in ("motionlib", *PACKAGES):
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+        with suppress(metadata.PackageNotFoundError):
+            known[name] = metadata.version(name)
+    return known
 
 
 @functools.cache
@@ -408,13 +369,13 @@ def git_state() -> dict:
 
 def greeting(name: str, profile: str, seed: int, manifest_sha256: str | None) -> list[str]:
     """At most five lines about a run: computer, versions and data, without paths."""
-    machine, found = device(), versions()
+    machine, known = device(), versions()
     gpu = f"GPU {machine['gpu']}" if machine["gpu"] else "no GPU"
     short = ("torch", "torchio", "numpy", "scikit-learn")
     return [
-        f"motionlib {found.get('motionlib', '')} · {name} · profile {profile} · seed {seed}",
-        f"{machine['system']} · {machine['cores']} cores · {gpu} · Python {found['python']}",
-        " · ".join(f"{name} {found.get(name, 'missing')}" for name in short),
+        f"motionlib {known.get('motionlib', '')} · {name} · profile {profile} · seed {seed}",
+        f"{machine['system']} · {machine['cores']} cores · {gpu} · Python {known['python']}",
+        " · ".join(f"{name} {known.get(name, 'missing')}" for name in short),
         f"manifest {manifest_sha256[:12]}" if manifest_sha256 else "no manifest yet",
     ]
 
@@ -444,7 +405,5 @@ def collect_provenance(folder: str | os.PathLike) -> dict:
 
 def headline(folder: str | os.PathLike) -> dict:
     """Headline numbers that the notebooks of a run noted, in their order."""
-    found: dict = {}
-    for path in sorted((Path(folder) / "notes").glob("[0-9]*.json")):
-        found.update(dict(files.read_json(path)))
-    return found
+    paths = sorted((Path(folder) / "notes").glob("[0-9]*.json"))
+    return {key: value for path in paths for key, value in files.read_json(path)}

@@ -16,7 +16,6 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,13 @@ from filelock import FileLock, Timeout
 from motionlib import files
 from motionlib.files import PACKAGE
 from motionlib.study.notebooks import Notebook, Study
-from motionlib.study.run import check_layout, collect_provenance, headline, mark_layout
+from motionlib.study.run import (
+    check_layout,
+    collect_provenance,
+    headline,
+    mark_layout,
+    versions,
+)
 
 PLATFORM = ("cli.py", "commands", "scoring", "study")  # rooms that compute nothing in a notebook
 VERSIONS = ("torch", "torchio", "numpy", "scipy", "pandas", "scikit-learn")
@@ -38,7 +43,7 @@ REASONS = {
     "data": "the data have changed",
     "upstream": "an earlier notebook runs again or has run since",
 }
-START_TIMEOUT_S = 300  # a busy computer needs minutes to start a kernel
+PATIENCE_S = 300  # a busy computer needs minutes to start a kernel or to hear from it
 
 
 @dataclass(frozen=True)
@@ -64,23 +69,9 @@ def run_study(
     dry_run: bool = False,
     report: Callable[[Path], Path] | None = None,
 ) -> Path | None:
-    """Run what must run, then build the report.
+    """Run what must run, then build the report, and return its path.
 
-    Parameters
-    ----------
-    study : Study
-        From `notebooks.read_study`.
-    say : callable
-        Takes one line of text.
-    dry_run : bool, default=False
-        Only tell what would run and why.
-    report : callable, optional
-        Builds the report of a run folder and returns its path.
-
-    Returns
-    -------
-    Path or None
-        The report, where one was asked for.
+    `report` builds the report of a run folder; `dry_run` only tells what would run, and why.
 
     Raises
     ------
@@ -93,43 +84,118 @@ def run_study(
     """
     check_layout(study.folder)
     if dry_run:
-        tell_plan(study, plan(study), say)
+        _tell(study, plan(study), say)
         return None
-    check_writable(study.folder)
     with only_one(study.folder):
         mark_layout(study.folder)
         files.sweep_below(study.folder)
         steps = plan(study)
-        tell_plan(study, steps, say)
+        _tell(study, steps, say)
         todo = [step for step in steps if step.reason]
         for count, step in enumerate(todo, start=1):
-            run_step(study, step, f"[{count}/{len(todo)}]", say)
+            _run_step(study, step, f"[{count}/{len(todo)}]", say)
         for name, value in headline(study.folder).items():
-            say(f"  {name}: {_short(value)}")
+            say(f"  {name}: {value:.4g}" if isinstance(value, float) else f"  {name}: {value}")
         if report is None:
             return None
         index = study.folder / "report" / "index.html"
         return report(study.folder) if todo or not index.is_file() else index
 
 
-def run_step(study: Study, step: Step, count: str, say: Callable[[str], None]) -> None:
-    """Run one notebook between its two stamps."""
-    stem = step.notebook.stem
-    last = f" (last time {duration(step.last_s)})" if step.last_s else ""
-    say(f"{count} {stem} runs{last}")
-    write_stamp(study.folder, step, step.last_s, done=False)
-    environment = {"MOTIONLIB_RUNS": str(study.folder.parent.resolve())}
-    for variable in ("MOTIONLIB_DATA", "MOTIONLIB_REFERENCE"):
-        if os.environ.get(variable):  # kernels work elsewhere: a relative path would mislead them
-            environment[variable] = str(Path(os.environ[variable]).expanduser().resolve())
-    output = study.folder / "notebooks" / f"{stem}.ipynb"
-    seconds = execute(step.notebook, output, step.parameters, environment)
-    write_stamp(study.folder, step, round(seconds, 1), done=True)
-    collect_provenance(study.folder)
-    say(f"{count} {stem} done in {duration(seconds)}")
+def plan(study: Study, *, package: Path | None = None) -> list[Step]:
+    """Decide which notebooks must run, and why."""
+    package = package or PACKAGE
+    shared = {
+        "package": _package_key(package),
+        "manifests": _folder_key(study.notebooks[0].path.parent.parent / "data_manifests"),
+        "versions": files.content_key({n: versions().get(n, "missing") for n in VERSIONS}),
+        "data": files.content_key({n: _data_key(f) for n, f in study.needs.items()}),
+    }
+    steps: list[Step] = []
+    upstream: list[str] = []
+    for notebook in study.notebooks:
+        chosen = not study.only or notebook.number in study.only
+        stamp = _read_stamp(study.folder, notebook)
+        values = study.parameters[notebook.stem]
+        # where a notebook computes does not change what it computes
+        lasting = {name: value for name, value in values.items() if name != "engine"}
+        parts = {"source": notebook.key, "parameters": files.content_key(lasting), **shared}
+        parts["upstream"] = files.content_key(upstream)
+        reason = _why(study.folder, notebook, stamp, parts)
+        step = Step(notebook, values, parts, reason, stamp.get("seconds"))
+        if chosen:
+            steps.append(step)
+        upstream.append(step.key if chosen else stamp.get("key") or "never")
+    return steps
 
 
-def tell_plan(study: Study, steps: list[Step], say: Callable[[str], None]) -> None:
+def _why(folder: Path, notebook: Notebook, stamp: dict, parts: dict[str, str]) -> str | None:
+    """Say why a notebook must run, or None."""
+    if not stamp:
+        return "it has not run yet"
+    if not stamp.get("key"):
+        return "it was stopped before its end"
+    changed = [name for name in REASONS if stamp["parts"].get(name) != parts[name]]
+    if changed:  # that an earlier notebook runs again is told where nothing else has changed
+        changed = [name for name in changed if name != "upstream"] or changed
+        return ", ".join(REASONS[name] for name in changed)
+    made = [f"notebooks/{notebook.stem}.ipynb", *stamp["makes"]]
+    lost = [name for name in made if not (folder / name).is_file()]
+    return f"{lost[0]} is not there" if lost else None
+
+
+def _read_stamp(folder: Path, notebook: Notebook) -> dict:
+    """Read what is known about the last time a notebook ran; empty before the first."""
+    path = folder / "stamps" / f"{notebook.number}.json"
+    stamp = files.read_json(path) if path.is_file() else {}
+    return stamp if stamp.get("notebook") == notebook.stem else {}
+
+
+def _write_stamp(folder: Path, step: Step, seconds: float | None, *, done: bool) -> None:
+    """Record that a notebook has started, or (with its key) that it has finished."""
+    stem, makes = step.notebook.stem, []
+    described = folder / "provenance" / f"{stem}.json"
+    if done and described.is_file():
+        makes = files.read_json(described)["makes"]
+    # as it may be published: of the engine only its kind, no host and no path
+    parameters = {k: v.partition(":")[0] if k == "engine" else v
+                  for k, v in step.parameters.items()}  # fmt: skip
+    stamp = {"notebook": stem, "seconds": seconds, "makes": makes, "parameters": parameters}
+    stamp |= {"parts": step.parts, "key": step.key if done else None}
+    files.write_json(folder / "stamps" / f"{step.notebook.number}.json", stamp)
+
+
+def _package_key(package: Path) -> str:
+    """Key of the source of the rooms that compute; those that only run the study do not count."""
+    rooms = [
+        place.name
+        for place in sorted(package.iterdir())
+        if place.name not in PLATFORM and (place.suffix == ".py" or any(place.rglob("*.py")))
+    ]
+    return files.code_key(*rooms, package=package)
+
+
+def _folder_key(folder: Path) -> str:
+    """Key of all files of a folder and below."""
+    paths = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return files.content_key(
+        {p.relative_to(folder).as_posix(): files.sha256_file(p) for p in paths}
+    )
+
+
+def _data_key(folder: Path, *, depth: int = 1) -> str:
+    """Key of the names in a data folder and one below, and of the tables there: scans are many."""
+    contents = {}
+    for path in sorted(folder.iterdir()):
+        if path.is_dir() and depth:
+            contents[path.name] = _data_key(path, depth=depth - 1)
+        else:
+            table = path.suffix in {".tsv", ".csv", ".json"}
+            contents[path.name] = files.sha256_file(path) if table else ""
+    return files.content_key(contents)
+
+
+def _tell(study: Study, steps: list[Step], say: Callable[[str], None]) -> None:
     """Say for each notebook whether it runs, and why."""
     todo = sum(step.reason is not None for step in steps)
     say(f"profile {study.profile}: {todo} of {len(steps)} notebooks to run")
@@ -139,126 +205,21 @@ def tell_plan(study: Study, steps: list[Step], say: Callable[[str], None]) -> No
         say(f"  {step.notebook.stem}  {state}")
 
 
-def check_writable(folder: Path) -> None:
-    """Make a run's folder, or say that nothing can be written there."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        files.write_text(folder / ".writable", "")
-        (folder / ".writable").unlink(missing_ok=True)
-    except OSError as error:
-        raise ValueError(
-            f"cannot write into the runs folder {folder} ({error.strerror}); "
-            "give --runs a folder that you may write to"
-        ) from None
-
-
-def plan(study: Study, *, package: Path | None = None) -> list[Step]:
-    """Decide which notebooks must run, and why."""
-    package = package or PACKAGE
-    shared = {
-        "package": package_key(package),
-        "manifests": folder_key(study.notebooks[0].path.parent.parent / "data_manifests"),
-        "versions": files.content_key({name: _version(name) for name in VERSIONS}),
-        "data": files.content_key({n: folder_key(f, depth=1) for n, f in study.needs.items()}),
-    }
-    steps: list[Step] = []
-    upstream: list[str] = []
-    for notebook in study.notebooks:
-        chosen = not study.only or notebook.number in study.only
-        stamp = read_stamp(study.folder, notebook)
-        values = study.parameters[notebook.stem]
-        # where a notebook computes does not change what it computes
-        lasting = {name: value for name, value in values.items() if name != "engine"}
-        parts = {"source": notebook.key, "parameters": files.content_key(lasting), **shared}
-        parts["upstream"] = files.content_key(upstream)
-        reason = why(study.folder, notebook, stamp, parts)
-        step = Step(notebook, values, parts, reason, stamp.get("seconds"))
-        if chosen:
-            steps.append(step)
-        upstream.append(step.key if chosen else stamp.get("key") or "never")
-    return steps
-
-
-def why(folder: Path, notebook: Notebook, stamp: dict, parts: dict[str, str]) -> str | None:
-    """Say why a notebook must run, or None."""
-    if not stamp:
-        return "it has not run yet"
-    if not stamp.get("key"):
-        return "it was stopped before its end"
-    changed = [name for name in REASONS if stamp["parts"].get(name) != parts[name]]
-    own = [name for name in changed if name != "upstream"]
-    if changed:
-        return ", ".join(REASONS[name] for name in own or changed)
-    made = [f"notebooks/{notebook.stem}.ipynb", *stamp["makes"]]
-    gone = [name for name in made if not (folder / name).is_file()]
-    return f"{gone[0]} is not there" if gone else None
-
-
-def read_stamp(folder: Path, notebook: Notebook) -> dict:
-    """Read what is known about the last time a notebook ran; empty before the first."""
-    path = folder / "stamps" / f"{notebook.number}.json"
-    stamp = files.read_json(path) if path.is_file() else {}
-    return stamp if stamp.get("notebook") == notebook.stem else {}
-
-
-def write_stamp(folder: Path, step: Step, seconds: float | None, *, done: bool) -> None:
-    """Record that a notebook has started, or (with its key) that it has finished."""
-    makes: list[str] = []
-    described = folder / "provenance" / f"{step.notebook.stem}.json"
-    if done and described.is_file():
-        makes = files.read_json(described)["makes"]
-    stamp = {"notebook": step.notebook.stem, "seconds": seconds, "makes": makes}
-    stamp |= {
-        "parameters": _portable(step.parameters),
-        "parts": step.parts,
-        "key": step.key if done else None,
-    }
-    files.write_json(folder / "stamps" / f"{step.notebook.number}.json", stamp)
-
-
-def package_key(package: Path) -> str:
-    """Key of the source of the rooms that compute; those that only run the study do not count."""
-    rooms = [
-        place.name
-        for place in sorted(package.iterdir())
-        if place.name not in PLATFORM and (place.suffix == ".py" or any(place.rglob("*.py")))
-    ]
-    return files.code_key(*rooms, package=package)  # fmt: skip
-
-
-def folder_key(folder: Path, *, depth: int | None = None) -> str:
-    """Key of a folder's files; with `depth`, of the names down to there and of the tables."""
-    if depth is None:
-        contents = {p.relative_to(folder).as_posix(): files.sha256_file(p)
-                    for p in sorted(folder.rglob("*")) if p.is_file()}  # fmt: skip
-        return files.content_key(contents)
-    names = {}
-    for path in sorted(folder.iterdir()):
-        if path.is_dir() and depth:
-            names[path.name] = folder_key(path, depth=depth - 1)
-        elif path.suffix in {".tsv", ".csv", ".json"}:
-            names[path.name] = files.sha256_file(path)
-        else:
-            names[path.name] = ""
-    return files.content_key(names)
-
-
-def _short(value: object) -> str:
-    """Write a headline number with at most four digits."""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _portable(parameters: dict[str, Any]) -> dict[str, Any]:
-    """Parameters as they may be published: of the engine only its kind, no host and no path."""
-    return {k: v.partition(":")[0] if k == "engine" else v for k, v in parameters.items()}
-
-
-def _version(name: str) -> str:
-    """Version of an installed package, without importing it."""
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return "missing"
+def _run_step(study: Study, step: Step, count: str, say: Callable[[str], None]) -> None:
+    """Run one notebook between its two stamps."""
+    stem = step.notebook.stem
+    last = f" (last time {duration(step.last_s)})" if step.last_s else ""
+    say(f"{count} {stem} runs{last}")
+    _write_stamp(study.folder, step, step.last_s, done=False)
+    environment = {"MOTIONLIB_RUNS": str(study.folder.parent.resolve())}
+    for variable in ("MOTIONLIB_DATA", "MOTIONLIB_REFERENCE"):
+        if os.environ.get(variable):  # kernels work elsewhere: a relative path would mislead them
+            environment[variable] = str(Path(os.environ[variable]).expanduser().resolve())
+    output = study.folder / "notebooks" / f"{stem}.ipynb"
+    seconds = execute(step.notebook, output, step.parameters, environment)
+    _write_stamp(study.folder, step, round(seconds, 1), done=True)
+    collect_provenance(study.folder)
+    say(f"{count} {stem} done in {duration(seconds)}")
 
 
 class NotebookFailed(Exception):  # noqa: N818 - it tells what happened
@@ -268,28 +229,10 @@ class NotebookFailed(Exception):  # noqa: N818 - it tells what happened
 def execute(
     notebook: Notebook, output: Path, parameters: dict[str, Any], environment: dict[str, str]
 ) -> float:
-    """Run all cells of a notebook on a fresh kernel; what they print is printed here too.
+    """Run all cells of a notebook on a fresh kernel and return the seconds that it took.
 
-    Parameters
-    ----------
-    notebook : Notebook
-        The notebook; the kernel's working directory is its folder.
-    output : Path
-        Executed notebook.  Until it is finished it is called ``NAME.partial.ipynb``.
-    parameters : dict
-        Values for the ``parameters`` cell.
-    environment : dict
-        Variables for the kernel beside those of this process.
-
-    Returns
-    -------
-    float
-        Seconds that it took.
-
-    Raises
-    ------
-    NotebookFailed
-        If a cell raises, the kernel dies, or the notebook ends before its last cell.
+    The kernel works in the notebook's folder; what it prints is printed here too.  Until it is
+    finished, the executed notebook is called ``NAME.partial.ipynb``.
     """
     import papermill  # which takes longer to open than a study that has nothing to run
 
@@ -308,12 +251,13 @@ def execute(
                 cwd=notebook.path.parent,
                 progress_bar=bar,
                 stdout_file=sys.stdout,
-                start_timeout=START_TIMEOUT_S,
+                start_timeout=PATIENCE_S,
+                iopub_timeout=PATIENCE_S,
             )
         except papermill.PapermillExecutionError as error:
             cause = f"{error.ename}: {_one_line(error.evalue)}"
             raise NotebookFailed(f"{where(notebook, partial)}: {cause}") from None
-        except RuntimeError as error:
+        except (RuntimeError, TimeoutError) as error:
             died = type(error).__name__ == "DeadKernelError"
             cause = "its kernel died, most often for want of memory" if died else _one_line(error)
             raise NotebookFailed(f"{where(notebook, partial)}: {cause}") from None
@@ -343,12 +287,11 @@ def kernel_environment(folder: Path, extra: dict[str, str]) -> Iterator[None]:
     files.write_json(folder / "kernels" / "python3" / "kernel.json", spec)
     for part in ("runtime", "ipython"):
         (folder / part).mkdir(parents=True, exist_ok=True)
-    package = str(PACKAGE.parent)
     changes = {
-        "JUPYTER_PATH": _joined(str(folder), os.environ.get("JUPYTER_PATH")),
+        "JUPYTER_PATH": _before(folder, "JUPYTER_PATH"),
         "JUPYTER_RUNTIME_DIR": str(folder / "runtime"),
         "IPYTHONDIR": str(folder / "ipython"),
-        "PYTHONPATH": _joined(package, os.environ.get("PYTHONPATH")),
+        "PYTHONPATH": _before(PACKAGE.parent, "PYTHONPATH"),
         "PYTHONHASHSEED": "0",
         "MOTIONLIB_PROGRESS": "text",  # the state of a bar would stay in the executed notebook
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",
@@ -376,9 +319,9 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
-def _joined(first: str, rest: str | None) -> str:
+def _before(folder: Path, variable: str) -> str:
     """Put a folder before a search path."""
-    return os.pathsep.join([first, rest]) if rest else first
+    return os.pathsep.join(filter(None, [str(folder), os.environ.get(variable)]))
 
 
 def _one_line(error: object, most: int = 300) -> str:
@@ -391,21 +334,22 @@ def _one_line(error: object, most: int = 300) -> str:
 def only_one(folder: Path) -> Iterator[None]:
     """Hold the run folder, so that two runners do not write into it at once.
 
-    The operating system gives the lock back when its holder dies, however it dies.
-
-    Raises
-    ------
-    BlockingIOError
-        If another process holds it.
+    The operating system gives the lock back when its holder dies, however it dies.  Another
+    process that holds it is a BlockingIOError, a folder that cannot be written a ValueError.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     lock, holder = FileLock(folder / ".lock"), folder / ".lock-holder"
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout:
         name = holder.read_text("utf-8") if holder.is_file() else "another process"
         raise BlockingIOError(
             f"profile {folder.name} is being run by {name}; wait for it, or give --runs"
+        ) from None
+    except OSError as error:
+        raise ValueError(
+            f"cannot write into the runs folder {folder} ({error.strerror}); "
+            "give --runs a folder that you may write to"
         ) from None
     try:
         files.write_text(holder, f"process {os.getpid()}")
