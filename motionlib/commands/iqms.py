@@ -1,4 +1,4 @@
-"""Scans go in as files, folders or a manifest; a table of fifteen measures per scan comes out."""
+"""Command ``iqms``: MRQy's fifteen image-quality measures of every scan, as a table."""
 
 from __future__ import annotations
 
@@ -44,6 +44,7 @@ def main(args: argparse.Namespace) -> int:
 
     scans = find_scans(args.input)
     rows = measure_files(scans, engine=args.engine, cache=args.cache, compat=not args.corrected)
+    # written without pandas, whose import would take longer than a scan
     lines = ["\t".join(["scan_id", *COLUMNS])]
     for row in rows:
         cells = ["" if row[name] != row[name] else str(row[name]) for name in COLUMNS]

@@ -2,14 +2,11 @@
 
 from itertools import product
 
-import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
 
-from motionlib.figures import iqms
-from motionlib.iqms import measures, robustness, tables
-from motionlib.iqms.foreground import convex_hull, head_mask, otsu_threshold, standardise
+from motionlib.iqms import measures, tables
 from motionlib.iqms.measures import _MERGE, _median_5x5, slice_measures
 
 # float32 volumes: MRQy adds up in float32 (relative error about 1e-7), we in float64
@@ -21,16 +18,6 @@ VOLUMES = (
     "mni152_3mm_unit_float32",
     "mni152_3mm_uint8_slope",
 )
-
-
-@pytest.fixture
-def head(rng) -> np.ndarray:
-    """A noisy ellipsoid with structure, float32, shape (24, 28, 24), air all around."""
-    grid = np.indices((24, 28, 24)) - np.array([11.5, 13.5, 11.5])[:, None, None, None]
-    radius = np.sqrt((grid**2 / np.array([64, 90, 64])[:, None, None, None]).sum(axis=0))
-    clean = np.where(radius < 1, 400 + 200 * np.cos(6 * radius), 0)
-    noise = rng.normal(0, 10, (2, *clean.shape))
-    return np.hypot(clean + noise[0], noise[1]).astype(np.float32)
 
 
 def close(one: dict, other: dict, rel: float) -> list[str]:
@@ -92,34 +79,6 @@ class TestMedian:
 
         image = rng.normal(size=(20, 20)).astype(np.float32)
         assert (_median_5x5(image) == median_filter(image, 5, mode="nearest")).all()
-
-
-class TestForeground:
-    def test_otsu_separates_two_levels(self):
-        assert 10 <= otsu_threshold(np.array([10, 10, 10, 90, 90])) < 90
-
-    def test_a_hull_holds_its_pixels_and_the_segments_between_them(self, rng):
-        mask = rng.random((15, 19)) < 0.05
-        hull = convex_hull(mask)
-        assert hull[mask].all()
-        pixels = np.argwhere(mask)
-        middle = (pixels[:, None] + pixels[None]).reshape(-1, 2)
-        middle = middle[(middle % 2 == 0).all(axis=1)] // 2
-        assert hull[tuple(middle.T)].all()
-
-    def test_a_rectangle_is_its_own_hull(self):
-        mask = np.zeros((31, 41), bool)
-        mask[4:20, 7:40] = True
-        assert (convex_hull(mask) == mask).all()
-
-    def test_an_empty_mask_stays_empty(self):
-        assert not convex_hull(np.zeros((4, 5), bool)).any()
-
-    def test_the_head_mask_ignores_scale_and_zero_padding(self, head):
-        mask = head_mask(head)
-        assert (head_mask(head * np.float32(64)) == mask).all()
-        padded = np.pad(head, 5)
-        assert (head_mask(padded)[5:-5, 5:-5, 5:-5] == mask).all()
 
 
 class TestClosedForms:
@@ -201,13 +160,6 @@ class TestInvariance:
         before, after = tables.image_quality(head), tables.image_quality(head * 100)
         assert {"CV", "EFC", "SNR1"} & set(close(before, after, 0.01))
 
-    def test_the_standardised_head_has_its_median_at_1000_and_10_mm_of_air(self, head):
-        volume, mask, box = standardise(np.pad(head, 20, constant_values=1), np.eye(4))
-        assert np.median(volume[mask]) == pytest.approx(1000, rel=1e-5)
-        inside = np.argwhere(mask)
-        assert (inside.min(axis=0) == 10).all()
-        assert (np.diff(box).ravel() == volume.shape).all()
-
 
 class TestImageQuality:
     def test_it_returns_mrqy_s_fifteen_names(self, head):
@@ -248,61 +200,3 @@ class TestImageQuality:
         assert np.isnan(row["SNR4"])
         assert "SNR4 CNR" in row["reason"]
         assert np.isfinite(row["MEAN"])
-
-
-class TestTable:
-    @pytest.fixture
-    def scans(self, head, tmp_path) -> pd.DataFrame:
-        np.save(tmp_path / "a.npy", head.astype(np.float16))
-        nib.save(nib.Nifti1Image(head.astype(np.int16), np.eye(4)), tmp_path / "b.nii.gz")
-        (tmp_path / "c.nii.gz").write_bytes(b"not an image")
-        np.save(tmp_path / "d.npy", np.zeros((6, 6, 6)))
-        names = ["a.npy", "b.nii.gz", "c.nii.gz", "d.npy", "missing.npy"]
-        paths = [str(tmp_path / name) for name in names]
-        return pd.DataFrame({"scan_id": list("abcde"), "path": paths})
-
-    def test_every_scan_has_a_row_and_every_fault_a_reason(self, scans):
-        table = tables.add_measures(scans)
-        assert table.scan_id.tolist() == list("abcde")
-        assert table.columns.tolist() == [
-            *("scan_id", "path"),
-            *measures.MEASURES,
-            "slices",
-            "slices_used",
-            "reason",
-        ]
-        assert table.reason.str.len().gt(0).tolist() == [False, False, True, True, True]
-        assert table.MEAN.notna().tolist() == [True, True, False, False, False]
-
-    def test_a_second_call_measures_nothing(self, scans, tmp_path, monkeypatch):
-        cache = tmp_path / "cache.json"
-        first = tables.add_measures(scans, cache=cache)
-        monkeypatch.setattr(tables, "_measure_file", lambda item: pytest.fail("measured again"))
-        pd.testing.assert_frame_equal(tables.add_measures(scans, cache=cache), first)
-
-    def test_a_changed_file_is_measured_again(self, scans, tmp_path, head):
-        first = tables.add_measures(scans, cache=tmp_path / "cache.json")
-        np.save(scans.path[0], (2 * head).astype(np.float16))
-        second = tables.add_measures(scans, cache=tmp_path / "cache.json")
-        assert second.MEAN[0] != first.MEAN[0]
-        assert second.MEAN[1] == first.MEAN[1]
-
-    def test_a_scale_slope_makes_float32_as_in_mrqy_s_reader(self, head, tmp_path):
-        image = nib.Nifti1Image(head, np.eye(4))
-        image.set_data_dtype(np.uint8)
-        nib.save(image, tmp_path / "scaled.nii")
-        assert tables.read_stored(tmp_path / "scaled.nii")[0].dtype == np.float32
-
-
-class TestFragility:
-    def test_harmless_changes_move_mrqy_and_leave_the_corrected_measures(self, head):
-        table = robustness.fragility(head, np.eye(4))
-        wild = table[table.change.isin(["intensities × 10", "8 voxels of zeros around"])]
-        largest = wild.percent.abs().groupby(wild.definitions).max()
-        assert largest["MRQy"] > 50
-        assert largest["corrected"] < 1e-3
-
-    def test_figures_are_drawn(self, head):
-        table = robustness.fragility(head, np.eye(4), moved=head[::-1].copy())
-        assert len(iqms.plot_fragility(table).axes) == 3
-        assert len(iqms.show_foreground(measures.measure(head), n_slices=3).axes) == 3

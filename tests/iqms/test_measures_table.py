@@ -1,94 +1,52 @@
-"""The command: what it writes, what it says, and its exit status."""
+"""Tables of measures: a row for every scan, a reason for every fault, nothing measured twice."""
 
 import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
 
-from motionlib.cli import main
-from motionlib.scoring.inputs import find_scans
+from motionlib.iqms import measures, tables
 
 
-@pytest.fixture
-def folder(rng, tmp_path):
-    """Two small heads in a BIDS-like folder, and one image that is no T1w."""
-    grid = np.indices((14, 16, 12)) - np.array([6.5, 7.5, 5.5])[:, None, None, None]
-    inside = (grid**2).sum(axis=0) < 25
-    for name in ("sub-1_T1w", "sub-2_T1w", "sub-1_T2w"):
-        volume = np.where(inside, 300, 20) + rng.normal(0, 5, inside.shape)
-        anat = tmp_path / "bids" / name[:5] / "anat"
-        anat.mkdir(parents=True, exist_ok=True)
-        nib.save(nib.Nifti1Image(volume.astype(np.int16), np.eye(4)), anat / f"{name}.nii.gz")
-    return tmp_path / "bids"
+class TestTable:
+    @pytest.fixture
+    def scans(self, head, tmp_path) -> pd.DataFrame:
+        np.save(tmp_path / "a.npy", head.astype(np.float16))
+        nib.save(nib.Nifti1Image(head.astype(np.int16), np.eye(4)), tmp_path / "b.nii.gz")
+        (tmp_path / "c.nii.gz").write_bytes(b"not an image")
+        np.save(tmp_path / "d.npy", np.zeros((6, 6, 6)))
+        names = ["a.npy", "b.nii.gz", "c.nii.gz", "d.npy", "missing.npy"]
+        paths = [str(tmp_path / name) for name in names]
+        return pd.DataFrame({"scan_id": list("abcde"), "path": paths})
 
+    def test_every_scan_has_a_row_and_every_fault_a_reason(self, scans):
+        table = tables.add_measures(scans)
+        assert table.scan_id.tolist() == list("abcde")
+        assert table.columns.tolist() == [
+            *("scan_id", "path"),
+            *measures.MEASURES,
+            "slices",
+            "slices_used",
+            "reason",
+        ]
+        assert table.reason.str.len().gt(0).tolist() == [False, False, True, True, True]
+        assert table.MEAN.notna().tolist() == [True, True, False, False, False]
 
-def run(*words) -> int:
-    """Exit status of the command line, however it is given."""
-    try:
-        return main([str(word) for word in words])
-    except SystemExit as stop:
-        return int(stop.code)
+    def test_a_second_call_measures_nothing(self, scans, tmp_path, monkeypatch):
+        cache = tmp_path / "cache.json"
+        first = tables.add_measures(scans, cache=cache)
+        monkeypatch.setattr(tables, "_measure_file", lambda item: pytest.fail("measured again"))
+        pd.testing.assert_frame_equal(tables.add_measures(scans, cache=cache), first)
 
+    def test_a_changed_file_is_measured_again(self, scans, tmp_path, head):
+        first = tables.add_measures(scans, cache=tmp_path / "cache.json")
+        np.save(scans.path[0], (2 * head).astype(np.float16))
+        second = tables.add_measures(scans, cache=tmp_path / "cache.json")
+        assert second.MEAN[0] != first.MEAN[0]
+        assert second.MEAN[1] == first.MEAN[1]
 
-def test_a_folder_gives_its_t1w_images(folder, tmp_path):
-    assert run("iqms", folder, "--out", tmp_path / "out.tsv") == 0
-    table = pd.read_csv(tmp_path / "out.tsv", sep="\t")
-    assert table.scan_id.tolist() == ["sub-1_T1w", "sub-2_T1w"]
-    assert table.shape[1] == 19
-    assert table.MEAN.between(150, 320).all()
-
-
-def test_a_manifest_s_paths_are_relative_to_it_and_a_lost_file_is_a_row(folder, tmp_path, capsys):
-    manifest = folder / "manifest.tsv"
-    manifest.write_text("scan_id\tpath\na\tsub-1/anat/sub-1_T1w.nii.gz\nb\tgone.nii.gz\n")
-    assert run("iqms", manifest, "--out", tmp_path / "out.tsv") == 1
-    table = pd.read_csv(tmp_path / "out.tsv", sep="\t").set_index("scan_id")
-    assert np.isfinite(table.MEAN["a"])
-    assert "no file gone.nii.gz" in table.reason["b"]
-    assert "1 of 2 scans measured" in capsys.readouterr().err
-
-
-def test_slices_and_pictures_come_on_demand(folder, tmp_path):
-    image = folder / "sub-1/anat/sub-1_T1w.nii.gz"
-    status = run(
-        "iqms", image, "--out", tmp_path / "out.tsv", "--per-slice", tmp_path / "slices.tsv",
-        "--overlay", tmp_path / "pictures", "--corrected",
-    )  # fmt: skip
-    assert status == 0
-    slices = pd.read_csv(tmp_path / "slices.tsv", sep="\t")
-    assert slices.columns[:3].tolist() == ["scan_id", "slice", "foreground_voxels"]
-    assert [p.name for p in (tmp_path / "pictures").iterdir()] == ["sub-1_T1w_foreground.png"]
-
-
-def test_a_table_of_mriqc_is_imported(tmp_path):
-    source = tmp_path / "group_T1w.tsv"
-    source.write_text("bids_name\textra\tcjv\tefc\tfber\nsub-1\t0\t0.3\t0.5\t9\n")
-    assert run("iqms", source, "--out", tmp_path / "out.tsv") == 0
-    table = pd.read_csv(tmp_path / "out.tsv", sep="\t")
-    assert table.columns.tolist() == ["scan_id", "cjv", "efc", "fber"]
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "word"),
-    [
-        ("gone.nii", None, "no file or folder"),
-        ("notes.txt", "hello", "neither an image"),
-        ("table.tsv", "a\tb\n1\t2\n", "expected a manifest with scan_id and path"),
-    ],
-)
-def test_a_wrong_call_is_one_sentence_and_status_two(tmp_path, capsys, name, text, word):
-    if text is not None:
-        (tmp_path / name).write_text(text)
-    assert run("iqms", tmp_path / name, "--out", tmp_path / "out.tsv") == 2
-    error = capsys.readouterr().err
-    assert word in error
-    assert error.count("\n") == 1
-    assert not (tmp_path / "out.tsv").exists()
-
-
-def test_an_empty_folder_and_equal_names_are_refused(folder, tmp_path):
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(FileNotFoundError, match="no image in folder empty"):
-        find_scans([str(tmp_path / "empty")])
-    with pytest.raises(ValueError, match="scan ids occur twice"):
-        find_scans([str(folder), str(folder)])
+    def test_a_scale_slope_makes_float32_as_in_mrqy_s_reader(self, head, tmp_path):
+        image = nib.Nifti1Image(head, np.eye(4))
+        image.set_data_dtype(np.uint8)
+        nib.save(image, tmp_path / "scaled.nii")
+        assert tables.read_stored(tmp_path / "scaled.nii")[0].dtype == np.float32

@@ -1,0 +1,41 @@
+"""The foreground: Otsu's threshold, convex hulls, one head for a whole volume."""
+
+import numpy as np
+import pytest
+
+from motionlib.iqms.foreground import convex_hull, head_mask, otsu_threshold, standardise
+
+
+class TestForeground:
+    def test_otsu_separates_two_levels(self):
+        assert 10 <= otsu_threshold(np.array([10, 10, 10, 90, 90])) < 90
+
+    def test_a_hull_holds_its_pixels_and_the_segments_between_them(self, rng):
+        mask = rng.random((15, 19)) < 0.05
+        hull = convex_hull(mask)
+        assert hull[mask].all()
+        pixels = np.argwhere(mask)
+        middle = (pixels[:, None] + pixels[None]).reshape(-1, 2)
+        middle = middle[(middle % 2 == 0).all(axis=1)] // 2
+        assert hull[tuple(middle.T)].all()
+
+    def test_a_rectangle_is_its_own_hull(self):
+        mask = np.zeros((31, 41), bool)
+        mask[4:20, 7:40] = True
+        assert (convex_hull(mask) == mask).all()
+
+    def test_an_empty_mask_stays_empty(self):
+        assert not convex_hull(np.zeros((4, 5), bool)).any()
+
+    def test_the_head_mask_ignores_scale_and_zero_padding(self, head):
+        mask = head_mask(head)
+        assert (head_mask(head * np.float32(64)) == mask).all()
+        padded = np.pad(head, 5)
+        assert (head_mask(padded)[5:-5, 5:-5, 5:-5] == mask).all()
+
+    def test_the_standardised_head_has_its_median_at_1000_and_10_mm_of_air(self, head):
+        volume, mask, box = standardise(np.pad(head, 20, constant_values=1), np.eye(4))
+        assert np.median(volume[mask]) == pytest.approx(1000, rel=1e-5)
+        inside = np.argwhere(mask)
+        assert (inside.min(axis=0) == 10).all()
+        assert (np.diff(box).ravel() == volume.shape).all()
