@@ -69,7 +69,7 @@ def main() -> None:
             write_table(rows, args.scores)
     errors = trust.compare_calibrators(held, rows)
     coverage = trust.promised_coverage(rows)
-    whole = trust.calibrated(held, rows).query("fold == -1")
+    whole = trust.calibrated(held, rows, "platt").query("fold == -1")
     print(
         f"scans {len(whole)}, severe {int(whole['y_true'].sum())}, mean {np.mean(whole['score'])}"
     )

@@ -13,11 +13,11 @@ from sklearn.neighbors import KNeighborsClassifier
 from motionlib.compute.engines import default_device
 from motionlib.experiments.cohort import Cohort
 from motionlib.experiments.copies import control_set, read_prepared
+from motionlib.experiments.evaluation import Evaluation, evaluate
 from motionlib.experiments.pretraining import pretrained
 from motionlib.experiments.trainings import trained_folds
 from motionlib.preprocess.images import zscore
 from motionlib.training.checkpoints import load_model
-from motionlib.training.prediction import predict_all
 
 BLOCKS = 8  # a scan is known by the means of 8x8x8 blocks: no detail, and still a fingerprint
 RUNGS = ("clean", "resampled", "motion_2-4", "motion_4-6", "motion_6-8")
@@ -98,18 +98,16 @@ def positive_rate_by_severity(run, cohort: Cohort, simulator: str, networks) -> 
         sensitivity by the severity of the scan; means over folds, as fractions.
     """
     prepared = {rung: read_prepared(cohort, control_set(cohort, rung)) for rung in RUNGS}
-    cells = [
-        (network, rung, folder)
+    evaluations = [
+        Evaluation(rung, "synthetic", folder, scans)
         for network in networks
         for folder in pretrained(run, simulator, "2-4", "paper", network)
-        for rung in RUNGS
+        for rung, scans in prepared.items()
     ]
-    pairs = [(folder, prepared[rung]) for _, rung, folder in cells]
-    scored = predict_all(pairs, device=default_device(), engine=cohort.engine)
-    table = pd.DataFrame(cells, columns=["model", "rung", "folder"])
-    table["called"] = [scores["y_pred"].mean() for scores in scored]
-    means = table.pivot_table("called", "model", "rung", aggfunc="mean", sort=False)
-    return means[list(RUNGS)].rename_axis(columns=None)
+    rows = evaluate(evaluations, engine=cohort.engine)
+    by_fold = rows.groupby(["model", "experiment", "fold"], sort=False)["y_pred"].mean()
+    rates = by_fold.groupby(level=["model", "experiment"], sort=False).mean().unstack(sort=False)
+    return rates[list(RUNGS)].rename_axis(columns=None)
 
 
 def occlude(

@@ -270,12 +270,7 @@ def centre_scans(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Centre every scan that the study uses and keep it as ``{scan_id}.npy`` in a folder.
 
-    Returns
-    -------
-    manifest : DataFrame
-        Without the scans that failed.
-    lost : DataFrame
-        Those, as rows of the flow, with the reason.
+    Returns the manifest without the scans that failed, and those as rows of the flow.
     """
     used = manifest[manifest["role"] != "excluded"]
     items = [
@@ -327,13 +322,9 @@ def assemble(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Bring together the scans of one profile; arguments and errors as of `prepare_cohort`.
 
-    Returns
-    -------
-    manifest : DataFrame
-        One row a scan with an absolute path; ``role`` is ``research``, ``real_motion``,
-        ``warehouse``, ``other_site`` or ``excluded``.
-    flow : DataFrame
-        How many scans came in and left at each step, and why.
+    Returns a manifest with absolute paths, whose ``role`` is ``research``, ``real_motion``,
+    ``warehouse``, ``other_site`` or ``excluded``, and the flow: how many scans came in and left at
+    each step, and why.
     """
     if name not in CAPTIONS:
         raise ValueError(f"cohort is {name!r}; expected one of {', '.join(CAPTIONS)}")
@@ -344,13 +335,7 @@ def assemble(
 
 
 def data_root() -> Path:
-    """Return the folder that MOTIONLIB_DATA names.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the variable is not set or the folder does not exist.
-    """
+    """Return the folder that MOTIONLIB_DATA names; FileNotFoundError if there is none."""
     value = os.environ.get("MOTIONLIB_DATA")
     if not value:
         raise FileNotFoundError(

@@ -109,15 +109,8 @@ def control_set(cohort: Cohort, control: str, *, role: str = "test") -> Path:
 def make_copies(cohort: Cohort, name: str, rows: pd.DataFrame) -> Path:
     """Make variants of clean scans and write them as one prepared manifest, ``{name}.tsv``.
 
-    Parameters
-    ----------
-    cohort : Cohort
-        Whose scans.
-    name : str
-        Name of the prepared manifest.
-    rows : DataFrame
-        Columns of a manifest plus ``variant`` and ``y_true``; ``scan_id`` is the original's.
-        A variant may end in ``#k`` for the k-th independent draw.
+    The rows have the columns of a manifest plus ``variant`` and ``y_true``; ``scan_id`` is the
+    original's. A variant may end in ``#k`` for the k-th independent draw.
     """
     key = content_key(cohort.key, code_key(*CODE), cohort.seed)
     folder, affine = cohort.cache / f"copies-{key}", cohort.grid.matrix.tolist()

@@ -18,16 +18,9 @@ COLUMNS = list(PREDICTION_COLUMNS)
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """Scans that one trained network shall score.
+    """Scans, a prepared manifest, that the network in a folder shall score.
 
-    Attributes
-    ----------
-    experiment, task : str
-        Names of the rows; network and fold are those of the model.
-    folder : Path
-        Of the training.
-    scans : path-like or DataFrame
-        A prepared manifest.
+    The rows bear the names of `experiment` and `task`, and of the model's network and fold.
     """
 
     experiment: str

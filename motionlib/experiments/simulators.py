@@ -1,4 +1,4 @@
-"""One still head goes in; the drawings and small measurements of notebook 2 come out."""
+"""Small measurements of the two simulators: what each choice does to one head, and its cost."""
 
 from __future__ import annotations
 
@@ -12,12 +12,10 @@ from motionlib.motion import sampling, trajectory
 from motionlib.motion.image_based import image_motion, resample_once
 from motionlib.motion.kspace_based import kspace_motion
 from motionlib.motion.recipes import TIMES
+from motionlib.preprocess.grid import study_grid
+from motionlib.preprocess.images import phantom
 
 POSITIONS = (4, 16, 128)  # the paper times these, §V
-
-
-def _difference(copy, head) -> float:
-    return float(np.linalg.norm(copy - head) / np.linalg.norm(head))
 
 
 def compare_choices(head, affine, *, amount: float = 3.0, seed: int = 0) -> pd.DataFrame:
@@ -63,19 +61,6 @@ def compare_choices(head, affine, *, amount: float = 3.0, seed: int = 0) -> pd.D
     return pd.DataFrame(table).T.rename_axis("choice")
 
 
-def _held(poses, n_times: int):
-    """Hold each pose until the next, as a time course of ``n_times`` points."""
-    owner = np.searchsorted(poses.times, np.arange(n_times) / n_times, side="right") - 1
-    return trajectory.Trajectory(
-        np.arange(n_times) / n_times, poses.translation_mm[owner], poses.rotation_deg[owner]
-    )
-
-
-def _sharpness(volume) -> float:
-    """Energy of the voxel-to-voxel differences, relative to all energy."""
-    return float(sum((np.diff(volume, axis=a) ** 2).sum() for a in range(3)) / (volume**2).sum())
-
-
 def single_step_error(head, affine, moment: float, *, step_mm: float = 5.0) -> float:
     """Relative difference that one step at one moment of the scan leaves behind."""
     step = trajectory.Trajectory(
@@ -91,49 +76,55 @@ def time_simulators(run, spacing_mm: float, *, positions=POSITIONS, seed: int = 
     Parameters
     ----------
     run : motionlib.study.run.Run
-        Records the steps ``simulate/image/4`` ... and ``simulate/kspace/200``, and TorchIO's own
-        transform as ``simulate/torchio/4`` for comparison.
+        Records CPU-seconds of the steps ``simulate/image/4`` ... and ``simulate/kspace/200``, and
+        of TorchIO's own transform as ``simulate/torchio/4`` for comparison.
     spacing_mm : float
         Voxel size; 1 mm is the paper's.  More positions than k-space lines are left out.
+    positions : sequence of int
+        Numbers of positions of the image-based simulator.
+    seed : int
+        Of the movements.
     """
-    from motionlib.preprocess.grid import study_grid
-    from motionlib.preprocess.images import phantom
+    import torchio  # takes seconds to open, and nothing else here needs it
 
     grid = study_grid(spacing_mm)
-    volume = phantom(grid.shape)
+    volume, how = phantom(grid.shape), {"affine": grid.matrix, "axis": 1}
     limits = {"translation_mm": (2, 4), "rotation_deg": (2, 4)}
-    for warm in (True, False):
-        for n in (4,) if warm else [n for n in positions if n < grid.shape[1]]:
+    course = sampling.sample_time_course(TIMES, **limits, rng=seed)
+    # the first calls compile and plan, and are not timed
+    image_motion(volume, sampling.sample_segments(4, **limits, rng=seed), **how)
+    kspace_motion(volume, course, **how)
+    for n in positions:
+        if n < grid.shape[1]:
             poses = sampling.sample_segments(n, **limits, rng=seed)
-            with _clock() as clock:
-                image_motion(volume, poses, affine=grid.matrix, axis=1)
-            if not warm:
-                run.duration(f"simulate/image/{n}", clock())
-        course = sampling.sample_time_course(TIMES, **limits, rng=seed)
-        with _clock() as clock:
-            kspace_motion(volume, course, affine=grid.matrix, axis=1)
-        if not warm:
-            run.duration(f"simulate/kspace/{TIMES}", clock())
-    run.duration("simulate/torchio/4", _time_torchio(volume, grid, seed))
-
-
-def _time_torchio(volume, grid, seed: int) -> float:
-    import torchio
-
+            run.duration(f"simulate/image/{n}", _cpu_seconds(image_motion, volume, poses, **how))
+    run.duration(f"simulate/kspace/{TIMES}", _cpu_seconds(kspace_motion, volume, course, **how))
     torch.manual_seed(seed)
     transform = torchio.RandomMotion(degrees=(2, 4), translation=(2, 4), num_transforms=4)
     image = torchio.ScalarImage(tensor=volume, affine=grid.matrix)
-    with _clock() as clock:
-        transform(image)
-    return clock()
+    run.duration("simulate/torchio/4", _cpu_seconds(transform, image))
 
 
-class _clock:  # noqa: N801 (used as a verb: with _clock() as clock)
-    """CPU-seconds of all threads inside a ``with`` block."""
+def _cpu_seconds(function, *values, **options) -> float:
+    """CPU-seconds of all threads that a call takes."""
+    start = time.process_time()
+    function(*values, **options)
+    return time.process_time() - start
 
-    def __enter__(self):
-        self.start, self.stop = time.process_time(), None
-        return lambda: self.stop - self.start
 
-    def __exit__(self, *_):
-        self.stop = time.process_time()
+def _difference(copy, head) -> float:
+    """Norm of the difference from the still head, relative to the head's own."""
+    return float(np.linalg.norm(copy - head) / np.linalg.norm(head))
+
+
+def _held(poses, n_times: int):
+    """Hold each pose until the next, as a time course of ``n_times`` points."""
+    owner = np.searchsorted(poses.times, np.arange(n_times) / n_times, side="right") - 1
+    return trajectory.Trajectory(
+        np.arange(n_times) / n_times, poses.translation_mm[owner], poses.rotation_deg[owner]
+    )
+
+
+def _sharpness(volume) -> float:
+    """Energy of the voxel-to-voxel differences, relative to all energy."""
+    return float(sum((np.diff(volume, axis=a) ** 2).sum() for a in range(3)) / (volume**2).sum())

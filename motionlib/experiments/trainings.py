@@ -51,16 +51,9 @@ class Budget:
 class Training:
     """One fold of a network of the study.
 
-    Attributes
-    ----------
-    experiment : str
-        Name of its rows in ``predictions.csv``; task, network and fold are the specification's.
-    spec : TrainSpec
-        What is trained on what; complete, so that its key names the folder.
-    models : Path
-        Folder of all trainings of the run.
-    source : Path, optional
-        Folder of the pre-trained fold that it goes on from.
+    `experiment` names its rows in ``predictions.csv``; task, network and fold are those of the
+    specification, which is complete, so that its key names the folder among all `models` of the
+    run. A fine-tuning goes on from the folder `source`.
     """
 
     experiment: str
@@ -87,27 +80,8 @@ def plan_trainings(
 ) -> list[Training]:
     """Specify the folds of one network: from fresh weights, or fine-tuned from folds of another.
 
-    Parameters
-    ----------
-    run : motionlib.study.run.Run
-        Where the models go.
-    experiment, task : str
-        Names in ``predictions.csv``.
-    prepared : Path
-        The prepared manifest to train on.
-    budget : Budget
-        Epochs, folds, steps.
-    sources : sequence of Path, optional
-        Folders of the pre-trained folds: fold i goes on from source i.
-    trainable : tuple of str
-        Blocks that move in a fine-tuning; everything else stays frozen.
-    **choices
-        Further fields of `TrainSpec`.
-
-    Returns
-    -------
-    list of Training
-        Fold by fold.
+    Fold i goes on from source i, the folder of a pre-trained fold; `trainable` are the blocks that
+    move in it. `choices` are further fields of `TrainSpec`.
     """
     # bf16 is the fast way on a GPU; on a CPU its gradients are not reproducible
     fields = {
@@ -137,12 +111,7 @@ def train(run, trainings: Sequence[Training], *, engine: str, label: str) -> Non
 
     A training on a GPU occupies one of the workers' GPUs.  Progress is a bar in JupyterLab, else a
     line at most every 15 seconds: of epochs where this process trains, of finished trainings
-    elsewhere.
-
-    Raises
-    ------
-    RuntimeError
-        If any failed; those that finished are kept and the next call goes on with the rest.
+    elsewhere.  RuntimeError if any failed; the next call goes on with the rest.
     """
     _note_folders(run, trainings)
     by_folder = {training.folder: training for training in trainings}  # equal ones are made once
@@ -188,10 +157,7 @@ def trained_folds(
 ) -> list[Path]:
     """Folders of the trained folds of a network, fold by fold.
 
-    Raises
-    ------
-    FileNotFoundError
-        If one of them is not trained yet; says which notebook does it.
+    FileNotFoundError, naming the notebook that trains it, if one of them is not there yet.
     """
     table = pd.read_csv(run.need("models/trainings.csv", notebook=notebook))
     keys = (experiment, task, model)

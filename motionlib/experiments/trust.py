@@ -24,8 +24,6 @@ from motionlib.stats.calibration import (
 from motionlib.stats.conformal import coverage_risk, resplit_coverage
 from motionlib.training.prediction import predict
 
-LEVELS = (0.8, 0.9, 0.95)
-
 
 def validation_scores(run, cohort: Cohort, experiment: str, task: str) -> pd.DataFrame:
     """Score every training scan by the one fold's model that has not trained on it.
@@ -53,36 +51,6 @@ def validation_scores(run, cohort: Cohort, experiment: str, task: str) -> pd.Dat
     return pd.concat(parts, ignore_index=True)
 
 
-def calibrated(validation: pd.DataFrame, tested: pd.DataFrame, kind: str = "platt"):
-    """Map test scores to probabilities by what all validation scans say.
-
-    Parameters
-    ----------
-    validation : DataFrame
-        From `validation_scores`.
-    tested : DataFrame
-        Rows of ``predictions.csv`` of the same experiment and task; those of single folds are
-        mapped, and their mean becomes fold -1, since the map was fitted to single models.
-    kind : str
-        One of `calibrators.KINDS`.
-
-    Returns
-    -------
-    DataFrame
-        The rows with their scores mapped, ``y_pred`` at one half.
-
-    Raises
-    ------
-    ValueError
-        As `calibrators.fit_calibrator`.
-    """
-    fitted = fit_calibrator(kind, validation["y_true"], validation["score"])
-    single = tested[tested["fold"] >= 0]
-    score = fitted(single["score"])
-    single = single.assign(score=score, y_pred=(score >= 0.5).astype(int))
-    return pd.concat([single, average_scores(single)], ignore_index=True)
-
-
 def compare_calibrators(
     validation: pd.DataFrame, tested: pd.DataFrame, *, kinds=KINDS, seed: int = 0
 ) -> pd.DataFrame:
@@ -91,7 +59,7 @@ def compare_calibrators(
     Parameters
     ----------
     validation, tested : DataFrame
-        As for `calibrated`.
+        From `validation_scores`, and rows of ``predictions.csv`` of the same experiment and task.
     kinds : sequence of str
         Of `calibration.KINDS`.
     seed : int, default=0
@@ -120,6 +88,57 @@ def compare_calibrators(
     return pd.DataFrame(rows)
 
 
+def before_and_after(validation: pd.DataFrame, tested: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the folds' mean score as it is and calibrated, for `figures.plot_calibration`.
+
+    Where the map cannot be fitted it is left out; `compare_calibrators` says why.
+    """
+    mean = tested[tested["fold"] == -1].assign(experiment="score as it is")
+    try:
+        mapped = calibrated(validation, tested, "platt").query("fold == -1")
+    except ValueError:
+        return mean.reset_index(drop=True)
+    return pd.concat([mean, mapped.assign(experiment="calibrated (platt)")], ignore_index=True)
+
+
+def promised_coverage(tested: pd.DataFrame, *, n_splits: int = 200, seed: int = 0) -> pd.DataFrame:
+    """Measure what conformal abstention promises, class by class and over all.
+
+    Half of the test patients stand for a site's graded scans, the other half for its next ones;
+    the columns are those of `conformal.resplit_coverage`.
+    """
+    rows = tested[tested["fold"] == -1]
+    scores = (rows["y_true"], rows["score"], rows["participant_id"])
+    tables = [
+        resplit_coverage(*scores, by_class=by_class, n_splits=n_splits, seed=seed)
+        for by_class in (True, False)
+    ]
+    return pd.concat(tables, ignore_index=True)
+
+
+def risk_curve(validation: pd.DataFrame, tested: pd.DataFrame) -> pd.DataFrame:
+    """Errors among the scans that are decided when the most doubtful are left to a person.
+
+    As `conformal.coverage_risk`, of the folds' mean score at the validation's best threshold.
+    """
+    rows = tested[tested["fold"] == -1]
+    cut = best_threshold(validation["y_true"], validation["score"])
+    return coverage_risk(rows["y_true"], rows["score"], threshold=cut)
+
+
+def calibrated(validation: pd.DataFrame, tested: pd.DataFrame, kind: str) -> pd.DataFrame:
+    """Map test scores to probabilities by what all validation scans say, as one of `KINDS` does.
+
+    Rows of single folds are mapped, and their mean becomes fold -1, since the map was fitted to
+    single models. ValueError, as `calibration.fit_calibrator` has it, if it cannot be fitted.
+    """
+    fitted = fit_calibrator(kind, validation["y_true"], validation["score"])
+    single = tested[tested["fold"] >= 0]
+    score = fitted(single["score"])
+    single = single.assign(score=score, y_pred=(score >= 0.5).astype(int))
+    return pd.concat([single, average_scores(single)], ignore_index=True)
+
+
 def _judge(part: pd.DataFrame, cut: float, seed: int) -> dict:
     """One model's test scores: calibration error, Brier score, balanced accuracies."""
     y, s = part["y_true"], part["score"]
@@ -133,47 +152,3 @@ def _judge(part: pd.DataFrame, cut: float, seed: int) -> dict:
         "balanced_accuracy_at_half": at_half["balanced_accuracy"],
         "auc": at_half["auc"],
     }
-
-
-def before_and_after(validation: pd.DataFrame, tested: pd.DataFrame, kinds=("platt",)):
-    """Rows of the folds' mean score as it is and mapped, for `figures.plot_calibration`.
-
-    A map that cannot be fitted is left out; `compare_calibrators` says why.
-    """
-    parts = [tested[tested["fold"] == -1].assign(experiment="score as it is")]
-    for kind in kinds:
-        try:
-            mapped = calibrated(validation, tested, kind)
-        except ValueError:
-            continue
-        parts.append(mapped[mapped["fold"] == -1].assign(experiment=f"calibrated ({kind})"))
-    return pd.concat(parts, ignore_index=True)
-
-
-def promised_coverage(
-    tested: pd.DataFrame, *, levels=LEVELS, n_splits: int = 200, seed: int = 0
-) -> pd.DataFrame:
-    """Measure what conformal abstention promises, class by class and over all.
-
-    Half of the test patients stand for a site's graded scans, the other half for its next ones;
-    the columns are those of `conformal.resplit_coverage`.
-    """
-    rows = tested[tested["fold"] == -1]
-    scores = (rows["y_true"], rows["score"], rows["participant_id"])
-    options = {"levels": levels, "n_splits": n_splits, "seed": seed}
-    tables = [resplit_coverage(*scores, by_class=by_class, **options) for by_class in (True, False)]
-    return pd.concat(tables, ignore_index=True)
-
-
-def risk_curve(validation: pd.DataFrame, tested: pd.DataFrame) -> pd.DataFrame:
-    """Errors among the scans that are decided when the most doubtful are left to a person.
-
-    Returns
-    -------
-    DataFrame
-        As `conformal.coverage_risk`, for the folds' mean score as it is, at the validation's best
-        threshold.
-    """
-    rows = tested[tested["fold"] == -1]
-    cut = best_threshold(validation["y_true"], validation["score"])
-    return coverage_risk(rows["y_true"], rows["score"], threshold=cut)

@@ -69,7 +69,7 @@ class TestCompareCalibrators:
 
 class TestCalibrated:
     def test_mean_of_the_folds_is_the_mean_of_mapped_scores(self, validation, tested):
-        mapped = trust.calibrated(validation, tested)
+        mapped = trust.calibrated(validation, tested, "platt")
         single, whole = mapped[mapped["fold"] >= 0], mapped[mapped["fold"] == -1]
         mean = single.groupby("scan_id")["score"].mean()
         assert whole["score"].to_numpy() == pytest.approx(mean[whole["scan_id"]].to_numpy())
