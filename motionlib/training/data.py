@@ -174,8 +174,7 @@ class VolumeStore:
                     "prepare all on one grid."
                 )
             volumes[i] = volume
-            flat = volumes[i].astype(np.float32)
-            statistics[i] = mean_and_sd(flat)
+            statistics[i] = mean_and_sd(volumes[i].astype(np.float32))
             if not (np.isfinite(statistics[i]).all() and statistics[i, 1] > 0):
                 raise ValueError(
                     f"Scan {name} is constant or not finite as float16 and cannot be z-scored; "
@@ -197,29 +196,24 @@ class VolumeStore:
     def batch(
         self, indices: Sequence[int], device: str = "cpu", epoch: int | None = None
     ) -> torch.Tensor:
-        """Gather z-scored volumes.
+        """Gather the z-scored volumes of some rows: (B, 1, I, J, K), float32, on a device.
 
-        Parameters
-        ----------
-        indices : sequence of int
-            Rows of the table.
-        device : str, default="cpu"
-            Where the batch shall be.
-        epoch : int, optional
-            Of the augmentation; None never augments.
-
-        Returns
-        -------
-        Tensor, shape (B, 1, I, J, K)
-            float32, each volume of mean 0 and standard deviation 1.
+        With an epoch they are augmented first; the same seed, epoch and scan give the same volume,
+        whatever else is in the batch.
         """
         rows = torch.as_tensor(np.asarray(indices), device=self.volumes.device)
         volumes = self.volumes[rows].to(device, non_blocking=True).float()[:, None]
         if epoch is not None and self.augment != "none":
-            seeds = [seed_from(self.seed, "augment", epoch, self.scan_ids[i]) for i in indices]
-            return _zscored(augmented(volumes, self.augment, seeds))
+            return self._augmented(volumes, indices, epoch)
         mean, sd = self.statistics[rows].to(device)[:, :, None, None, None, None].unbind(1)
         return (volumes - mean) / sd
+
+    def _augmented(self, volumes: torch.Tensor, indices: Sequence[int], epoch: int) -> torch.Tensor:
+        """Augment volumes as this store does in an epoch, and z-score them."""
+        if self.augment != "none":
+            seeds = [seed_from(self.seed, "augment", epoch, self.scan_ids[i]) for i in indices]
+            volumes = augmented(volumes, self.augment, seeds)
+        return _zscored(volumes)
 
 
 class FeatureStore:
@@ -278,10 +272,7 @@ class FreshStore(VolumeStore):
     def batch(
         self, indices: Sequence[int], device: str = "cpu", epoch: int | None = None
     ) -> torch.Tensor:
-        """Make the copies of some scans for one epoch; z-scored, shape (B, 1, I, J, K), float32.
-
-        The same seed, epoch and scan give the same copy, whatever else is in the batch.
-        """
+        """As `VolumeStore.batch`, of copies that are made for the epoch."""
         if epoch is None:
             return super().batch(indices, device)
         copies = []
@@ -289,11 +280,7 @@ class FreshStore(VolumeStore):
             rng = np.random.default_rng(seed_from(self.seed, "fresh", epoch, self.scan_ids[i]))
             still = self.stills[self.still_of[i]].to(device, non_blocking=True).float()
             copies.append(make_variant(still, self.affine, self.variants[i], rng))
-        volumes = torch.stack(copies)[:, None].float()
-        if self.augment != "none":
-            seeds = [seed_from(self.seed, "augment", epoch, self.scan_ids[i]) for i in indices]
-            volumes = augmented(volumes, self.augment, seeds)
-        return _zscored(volumes)
+        return self._augmented(torch.stack(copies)[:, None].float(), indices, epoch)
 
 
 def augmented(volumes: torch.Tensor, kind: str, seeds: Sequence[int]) -> torch.Tensor:
