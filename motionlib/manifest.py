@@ -42,7 +42,8 @@ COHORT_NAMES = (
     *("virtual-adni", "virtual-msseg", "virtual-bite", "virtual-warehouse", "ixi-warehouse"),
 )
 ID_PATTERN = r"[A-Za-z0-9][A-Za-z0-9_.+-]*"
-ESCAPE_PATTERN = r"^[/\\~]|^[A-Za-z]:|(?:^|[/\\])\.\.(?:[/\\]|$)"
+ABSOLUTE_PATTERN = r"^[/\\~]|^[A-Za-z]:"
+CLIMB_PATTERN = r"(?:^|[/\\])\.\.(?:[/\\]|$)"
 ID_WORDS = "has other characters than ASCII letters, digits and _ . + -"
 # What a cell must be, where it is not empty, and what is said of it if it is not.
 PATTERNS = {
@@ -127,6 +128,11 @@ def read_text(path: str | os.PathLike) -> pd.DataFrame:
         If there is no such file.
     """
     path = Path(path)
+    if path.is_dir():
+        raise FileNotFoundError(
+            f"{path} is a folder; expected a manifest, which `motionlib manifest COHORT {path} "
+            "--out FILE.tsv` makes of it."
+        )
     if not path.is_file():
         raise FileNotFoundError(
             f"No manifest at {path}; make one with `motionlib manifest COHORT ROOT --out {path}`."
@@ -164,7 +170,11 @@ def complete(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def validate(
-    table: pd.DataFrame, *, root: str | os.PathLike | None = None, check_files: bool = False
+    table: pd.DataFrame,
+    *,
+    root: str | os.PathLike | None = None,
+    check_files: bool = False,
+    anywhere: bool = False,
 ) -> pd.DataFrame:
     """Check a manifest and return it typed.
 
@@ -176,6 +186,8 @@ def validate(
         Folder the paths are relative to; needed to check files.
     check_files : bool, default=False
         Also look for every image, and compare checksums where the table has them.
+    anywhere : bool, default=False
+        Allow absolute paths, which a table for one's own use may have.
 
     Returns
     -------
@@ -194,7 +206,7 @@ def validate(
     if check_files and root is None:
         raise ValueError("Checking files needs root, the folder that the paths start from.")
     faults = _Faults()
-    table = _checked(table, faults)
+    table = _checked(table, faults, anywhere=anywhere)
     if check_files:
         _check_files(table, root, faults)
     faults.refuse()
@@ -204,15 +216,16 @@ def validate(
 def usable_rows(path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Rows of a manifest that a person wrote, those refused marked; one fault for each of these.
 
-    Few columns are enough: ``scan_id participant_id path``. Faults that concern more than a row
-    refuse the table.
+    Few columns are enough: ``scan_id participant_id path``; paths may be absolute here. Faults that
+    concern more than a row refuse the table.
     """
     text = read_text(path)
     if missing := [name for name in ROW_COLUMNS if name not in text]:
         raise ValueError(f"{path.name} has no column {', '.join(missing)}; a manifest has them.")
     text = _with_all_columns(text)
     found = _Faults()
-    table = _checked(text.assign(cohort=text["cohort"].fillna("bids")), found)
+    text["cohort"] = text["cohort"].fillna("bids")
+    table = _checked(text, found, anywhere=True)
     faults = found.table()
     # of several rows with one id or one path the first is usable
     first_of_many = ~table["scan_id"].duplicated() & ~table["path"].duplicated()
@@ -324,7 +337,7 @@ def _typed(table: pd.DataFrame, faults: _Faults) -> pd.DataFrame:
     return typed
 
 
-def _checked(table: pd.DataFrame, faults: _Faults) -> pd.DataFrame:
+def _checked(table: pd.DataFrame, faults: _Faults, *, anywhere: bool = False) -> pd.DataFrame:
     """Apply every rule to a table; its rows typed, index 0..n-1."""
     table = table.reset_index(drop=True)
     table = _typed(table.assign(**{c: None for c in OPTIONAL if c not in table}), faults)
@@ -348,7 +361,8 @@ def _checked(table: pd.DataFrame, faults: _Faults) -> pd.DataFrame:
             bad = column.notna() & ~column.between(low, high)
             faults.add(table, bad, name, words + f" is outside {low} to {high}")
     if "path" in table:
-        leaves = table["path"].str.contains(ESCAPE_PATTERN)
+        pattern = CLIMB_PATTERN if anywhere else f"{ABSOLUTE_PATTERN}|{CLIMB_PATTERN}"
+        leaves = table["path"].str.contains(pattern)
         faults.add(table, leaves, "path", table["path"] + " leaves the manifest's folder")
     # 2. a scan, and an image, once (in prepared manifests once a variant)
     for name in ("scan_id", "path"):

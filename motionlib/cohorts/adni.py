@@ -9,10 +9,11 @@ from pathlib import Path
 import pandas as pd
 
 from motionlib.cohorts import sources
-from motionlib.cohorts.bids import sidecar_facts
+from motionlib.cohorts.bids import add_sidecar_facts
 from motionlib.cohorts.selection import ScanFilter, Selection
+from motionlib.preprocess.finder import bids_images, stem
 
-CONVERSION = ("subject_id", "viscode", "series_id", "image_id", "field_strength")
+CONVERSION = ("viscode", "series_id", "image_id", "field_strength")
 MOTION = re.compile(r"\b(motion|mov(e|ed|es|ing|ements?)|ghost\w*|rings?|ringing|blur\w*)\b", re.I)
 NEGATION = re.compile(r"\b(no|not|without|free of|absence of|nil|w/o)\b[^.;]*", re.I)
 # IPMOTION 1, 2, 3 is mild, moderate, severe; the paper's grade 2 is "difficult to distinguish"
@@ -70,20 +71,20 @@ def read(
     _join_scores(scans, root)
     _join_comments(scans, root)
     _choose(scans)
-    table = scans.table.join(sources.demographics(root / base), on="participant_id")
-    facts = pd.DataFrame([sidecar_facts(root, p) for p in table["path"]], index=table.index)
-    scans.table = table.assign(
-        cohort="adni",
-        manufacturer=facts.get("manufacturer"),
-        motion_grade=table["ipmotion"].astype(int).map(GRADES) if len(table) else None,
-    )[list(KEPT)]
+    sources.add_people(scans, root / base)
+    add_sidecar_facts(scans, root, names=("manufacturer",))
+    grades = scans.table["ipmotion"].astype(int).map(GRADES)
+    scans.table = scans.table.assign(cohort="adni", motion_grade=grades)[list(KEPT)]
     return scans.select(root)
 
 
 def session_of(viscode: str) -> str:
-    """Session label of a visit code: bl is ses-M000, m06 is ses-M006; others are kept to fail."""
-    months = 0 if viscode == "bl" else re.sub(r"^m(\d+)$", r"\1", viscode)
-    return f"ses-M{int(months):03d}" if str(months).isdigit() else f"ses-{viscode}"
+    """Session label of a visit code: bl is ses-M000, m06 is ses-M006; others are kept to fail.
+
+    The scan of the screening visit (sc, scmri) is the baseline's, as Clinica has it.
+    """
+    months = "0" if viscode in ("bl", "sc", "scmri") else viscode.removeprefix("m")
+    return f"ses-M{int(months):03d}" if months.isdecimal() else f"ses-{viscode}"
 
 
 def says_motion(comment: str) -> bool:
@@ -93,23 +94,34 @@ def says_motion(comment: str) -> bool:
 
 def _candidates(root: Path, base: str) -> pd.DataFrame:
     """Rows of the conversion table and images of the BIDS folder, joined by scan."""
-    path = sources.find_table(root, r"t1_paths\.tsv", r"ADNI_BIDS\.(csv|tsv)")
-    table = sources.read_table(path, CONVERSION)
-    subject = "sub-ADNI" + table["subject_id"].str.replace("_", "", regex=False)
-    session = table["viscode"].fillna("").str.lower().map(session_of)
-    table["participant_id"] = subject.fillna("sub-unknown")
-    table["scan_id"] = table["participant_id"] + "_" + session + "_T1w"
-    table["rid"] = pd.to_numeric(table["subject_id"].str[-4:], errors="coerce").astype("Int64")
-    table["day"] = _day(table["scan_date"]) if "scan_date" in table else pd.NA
-    images = list(sources.t1w_images(root / base))
+    images = bids_images(root / base)[0]
     on_disk = pd.DataFrame(
         {
-            "scan_id": [sources.stem(image) for _, _, image in images],
+            # older conversions wrote ses-M00 for ses-M000
+            "scan_id": [
+                re.sub(r"_ses-M(\d+)_", lambda m: f"_ses-M{int(m[1]):03d}_", stem(image))
+                for _, _, image in images
+            ],
             "path": [f"{base}/{image}" if base else image for _, _, image in images],
             "on_disk_id": [subject for subject, _, _ in images],
         },
         dtype="string",
     )
+    path = sources.find_table(root, r"t1_paths\.tsv", r"ADNI_BIDS\.(csv|tsv)")
+    table = sources.read_table(path, CONVERSION)
+    if "subject_id" in table:
+        table["rid"] = pd.to_numeric(table["subject_id"].str[-4:], errors="coerce").astype("Int64")
+        table["participant_id"] = "sub-ADNI" + table["subject_id"].str.replace("_", "", regex=False)
+    elif "rid" in table:  # the number at the end of a participant's name
+        table["rid"] = sources.numbers(table["rid"]).astype("Int64")
+        names = {int(n[-4:]): n for n in on_disk["on_disk_id"] if n[-4:].isdecimal()}
+        table["participant_id"] = table["rid"].map(names).astype("string")
+    else:
+        raise ValueError(f"{path.name} has no column subject_id, nor rid.")
+    table["participant_id"] = table["participant_id"].fillna("sub-unknown")
+    session = table["viscode"].fillna("").str.lower().map(session_of)
+    table["scan_id"] = table["participant_id"] + "_" + session + "_T1w"
+    table["day"] = _day(table["scan_date"]) if "scan_date" in table else pd.NA
     both = table.merge(on_disk, on="scan_id", how="outer")
     both["participant_id"] = both["participant_id"].fillna(both["on_disk_id"])
     folder = both["scan_id"].str.replace(r"^(sub-\w+?)_(ses-[^_]+)_.*", r"\1/\2/anat/", regex=True)

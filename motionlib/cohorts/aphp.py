@@ -9,6 +9,7 @@ import pandas as pd
 
 from motionlib.cohorts import sources
 from motionlib.cohorts.selection import ScanFilter, Selection
+from motionlib.preprocess.finder import stem
 
 GRADES = {f"{prefix}{grade}": grade for prefix in ("", "mov") for grade in (0, 1, 2)}
 ALIASES = {
@@ -87,7 +88,7 @@ def _rows(root: Path, name: str | None) -> pd.DataFrame:
     rows["participant_id"] = rows["participant_id"].fillna(
         rows["path"].str.extract(r"(sub-[A-Za-z0-9]+)")[0]
     )
-    rows["scan_id"] = rows["path"].fillna("unnamed").map(sources.stem).astype("string")
+    rows["scan_id"] = rows["path"].fillna("unnamed").map(stem).astype("string")
     for column in ("straight_reject", "contrast_agent"):
         rows[column] = sources.flags(rows[column], f"{paths[0].name}, column {column},")
     for column in ("rater_1", "rater_2"):
@@ -96,7 +97,7 @@ def _rows(root: Path, name: str | None) -> pd.DataFrame:
     highest = rows[["rater_1", "rater_2"]].max(axis=1, skipna=False).astype("Int64")
     rows["consensus"] = highest.fillna(sources.codes(given["mov"], GRADES)) if has_mov else highest
     for column in ("age", "field_strength"):
-        rows[column] = pd.to_numeric(given[column], errors="coerce") if column in given else None
+        rows[column] = sources.numbers(given[column]) if column in given else None
     sex = given["sex"].str.lower().map(sources.SEXES) if "sex" in given else None
     maker = given.get("manufacturer")
     return rows.assign(cohort="aphp", sex=sex, manufacturer=maker).drop_duplicates()

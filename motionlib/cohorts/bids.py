@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from motionlib.cohorts import sources
 from motionlib.cohorts.selection import ScanFilter, Selection
+from motionlib.manifest import RANGES
+from motionlib.preprocess.finder import bids_images, stem, told
 
+FACTS = ("field_strength", "manufacturer", "contrast_agent")
 KNOWN = ("ds000011", "ds002748")
-FACTS = {"field_strength": "MagneticFieldStrength", "manufacturer": "Manufacturer"}
 
 
 def read(
@@ -41,45 +43,86 @@ def read(
     -------
     Selection
         ``scan_id`` is the file's name without its suffix. Field strength, manufacturer and
-        contrast agent come from the sidecars, inherited from the folder's ``T1w.json``.
+        contrast agent come from the sidecars, inherited from the folders above.
     """
     root = sources.need_folder(root)
-    rows = [
-        {"participant_id": subject, "scan_id": sources.stem(path), "path": f"{part}{path}"}
-        for part in parts
-        for subject, _, path in sources.t1w_images(root / part)
-    ]
+    rows, aside = [], []
+    for part in parts:
+        images, left = bids_images(root / part)
+        rows += [(subject, stem(path), f"{part}{path}") for subject, _, path in images]
+        aside += left
     table = pd.DataFrame(rows, columns=["participant_id", "scan_id", "path"], dtype="string")
     if table.empty:
         raise FileNotFoundError(f"{root} holds no sub-*/[ses-*/]anat/*_T1w.nii.gz.")
     scans = ScanFilter(table, "T1w images in the folder", "sub-*/[ses-*/]anat/*_T1w.nii[.gz]")
+    if aside:
+        scans.note("not of the data set", f"left aside: {told(aside)}")
     sources.drop_unusable(scans, root, check_files=check_files)
-    people = pd.concat([sources.demographics(root / part) for part in parts])
-    table = scans.table.join(people[~people.index.duplicated()], on="participant_id")
-    facts = [sidecar_facts(root, path) for path in table["path"]]
-    table = table.join(pd.DataFrame(facts, index=table.index))
-    scans.table = table.assign(cohort=cohort or _cohort_name(root))
+    sources.add_people(scans, root, parts)
+    add_sidecar_facts(scans, root)
+    scans.table = scans.table.assign(cohort=cohort or _cohort_name(root))
     return scans.select(root)
 
 
-def sidecar_facts(root: Path, path: str) -> dict:
-    """Scanner and contrast agent from an image's JSON sidecar."""
-    said = {}
-    for place in (root / "T1w.json", root / (path.removesuffix(".gz")[: -len(".nii")] + ".json")):
-        if place.is_file():
-            try:
-                said |= json.loads(place.read_text(encoding="utf-8"))
-            except (json.JSONDecodeError, UnicodeDecodeError) as error:
-                raise ValueError(f"{place.name} is no JSON: {error}.") from error
-    facts = {name: said.get(key) for name, key in FACTS.items()}
-    given = said.get("ContrastBolusIngredient")
-    entity = re.search(r"_ce-(\w+?)_", path)
-    facts["contrast_agent"] = 1 if given not in (None, "", "NONE", "none") or entity else None
+def add_sidecar_facts(scans: ScanFilter, root: Path, names: Sequence[str] = FACTS) -> None:
+    """Join what the sidecars tell of scanner and contrast agent; the flow names broken ones."""
+    contents: dict[Path, dict] = {}
+    listings: dict[Path, list[str]] = {}
+    faults: list[str] = []
+    rows = []
+    for path in scans.table["path"]:
+        facts: dict = {}
+        for sidecar in _sidecars(root, path, listings):
+            if sidecar not in contents:
+                contents[sidecar] = _read_sidecar(sidecar, faults)
+            facts |= contents[sidecar]
+        if re.search(r"_ce-\w+?_", path):
+            facts["contrast_agent"] = 1
+        rows.append(facts)
+    table = pd.DataFrame([[row.get(name) for name in names] for row in rows], columns=list(names))
+    scans.table = scans.table.join(table.set_axis(scans.table.index))
+    if faults:
+        scans.note("sidecars", f"not understood, so not known: {told(faults)}")
+
+
+def _sidecars(root: Path, path: str, listings: dict) -> Iterator[Path]:
+    """Sidecars of an image from the root down to its own: BIDS's rule of inheritance."""
+    entities = set(stem(path).split("_"))
+    folders = [root, *(root / part for part in reversed(Path(path).parents) if part.name)]
+    for folder in folders:
+        if folder not in listings:
+            listings[folder] = [n for n in os.listdir(folder) if n.endswith("T1w.json")]
+        names = listings[folder]
+        told_of = [n for n in names if set(n.removesuffix(".json").split("_")) <= entities]
+        yield from (folder / name for name in sorted(told_of, key=len))
+
+
+def _read_sidecar(path: Path, faults: list[str]) -> dict:
+    """Read what one sidecar tells; a fault of it is added to the list."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        if not isinstance(content, dict):
+            raise ValueError("it holds no names and values")
+    except (OSError, ValueError) as error:
+        faults.append(f"{path.name} is no JSON sidecar ({error})")
+        return {}
+    facts = {}
+    tesla, maker = content.get("MagneticFieldStrength"), content.get("Manufacturer")
+    low, high = RANGES["field_strength"]
+    if isinstance(tesla, int | float) and low <= tesla <= high:
+        facts["field_strength"] = float(tesla)
+    elif tesla is not None:
+        faults.append(f"{path.name}: MagneticFieldStrength is {tesla!r}")
+    if isinstance(maker, str):
+        facts["manufacturer"] = maker
+    if "ContrastBolusIngredient" in content:
+        given = content["ContrastBolusIngredient"] not in (None, "", "NONE", "none")
+        facts["contrast_agent"] = 1 if given else None
     return facts
 
 
 def _cohort_name(root: Path) -> str:
     """Name the cohort by the accession number in the description, if the manifest knows it."""
     description = root / "dataset_description.json"
-    said = description.read_text(encoding="utf-8") if description.is_file() else ""
-    return next((name for name in KNOWN if name in said), "bids")
+    text = description.read_text("utf-8", errors="replace") if description.is_file() else ""
+    return next((name for name in KNOWN if name in text), "bids")

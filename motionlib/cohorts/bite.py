@@ -54,8 +54,8 @@ def read(root: str | os.PathLike, *, check_files: bool = True) -> Selection:
         pd.DataFrame(rows), "images of group 3", "13 patients, before and after surgery"
     )
     sources.drop_unusable(scans, root, check_files=check_files)
-    table = scans.table.join(sources.demographics(root), on="participant_id")
-    scans.table = table.assign(
+    sources.add_people(scans, root)
+    scans.table = scans.table.assign(
         cohort="bite", contrast_agent=1, manufacturer="GE", field_strength=1.5
     )
     return scans.select(root)

@@ -8,7 +8,7 @@ import pandas as pd
 
 from motionlib.cohorts import sources
 from motionlib.cohorts.selection import ScanFilter, Selection
-from motionlib.preprocess.caps import CROPPED
+from motionlib.preprocess.finder import caps_images
 
 
 def read(
@@ -35,23 +35,8 @@ def read(
     root = sources.need_folder(root)
     if not (root / "subjects").is_dir():
         raise FileNotFoundError(f"{root} has no folder subjects; expected a CAPS folder.")
-    rows = []
-    for subject, session, path in sources.t1w_images(root / "subjects", below="t1_linear"):
-        whole = sources.stem(path)
-        image = whole.split("_space-")[0]
-        rows.append(
-            {
-                "participant_id": subject,
-                "scan_id": f"{image}_T1w",
-                "path": f"subjects/{path}",
-                "is_crop": "_desc-Crop_" in path,
-                "is_caps": CROPPED.fullmatch(path.rsplit("/", 1)[-1]) is not None
-                or "_space-MNI152NLin2009cSym" in path,
-                "session": session,
-            }
-        )
-    names = ["participant_id", "scan_id", "path", "is_crop", "is_caps", "session"]
-    table = pd.DataFrame(rows, columns=names)
+    names = ["participant_id", "scan_id", "path", "is_crop", "is_caps"]
+    table = pd.DataFrame(caps_images(root), columns=names)
     if table.empty:
         raise FileNotFoundError(f"{root} holds no subjects/sub-*/ses-*/t1_linear/*_T1w.nii.gz.")
     scans = ScanFilter(table, "t1-linear images in the folder", "subjects/sub-*/ses-*/t1_linear")
@@ -60,8 +45,6 @@ def read(
     spare = has_crop & ~scans.table["is_crop"].astype(bool)
     scans.drop("cropped image first", spare, "is the uncropped copy of a cropped image")
     sources.drop_unusable(scans, root, check_files=check_files)
-    table = scans.table.join(sources.demographics(root), on="participant_id")
-    scans.table = table.drop(columns=["is_crop", "is_caps", "session"]).assign(
-        cohort=cohort or "caps"
-    )
+    sources.add_people(scans, root)
+    scans.table = scans.table.drop(columns=["is_crop", "is_caps"]).assign(cohort=cohort or "caps")
     return scans.select(root)

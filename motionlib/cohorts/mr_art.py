@@ -8,6 +8,7 @@ import pandas as pd
 
 from motionlib.cohorts import sources
 from motionlib.cohorts.selection import ScanFilter, Selection
+from motionlib.preprocess.finder import bids_images, stem
 
 GRADES = {"1": 0, "2": 1, "3": 2}  # score 1 / 2 / 3 is the paper's mov0 / mov1 / mov2
 
@@ -44,7 +45,7 @@ def read(
     scores["motion_grade"] = sources.codes(scores["score"], GRADES)
     scores = scores.drop_duplicates(["scan_id", "motion_grade"])
     on_disk = pd.DataFrame(
-        [(sources.stem(image), image) for _, _, image in sources.t1w_images(root)],
+        [(stem(image), image) for _, _, image in bids_images(root)[0]],
         columns=["scan_id", "path"],
         dtype="string",
     )
@@ -67,8 +68,8 @@ def read(
         sources.drop_unusable(scans, root, check_files=check_files)
     else:
         scans.note("images", "not asked for: the tables alone are used")
-    table = scans.table.join(sources.demographics(root), on="participant_id")
-    scans.table = table.assign(
+    sources.add_people(scans, root)
+    scans.table = scans.table.assign(
         cohort="mr-art",
         manufacturer="Siemens",
         field_strength=3.0,

@@ -47,8 +47,8 @@ def read(root: str | os.PathLike, *, check_files: bool = True) -> Selection:
     none = scans.table["path"].isna()
     scans.drop("3D T1w with gadolinium", none, "has no Raw_Data/3DT1GADO.nii.gz")
     sources.drop_unusable(scans, root, check_files=check_files)
-    table = scans.table.join(sources.demographics(root), on="participant_id")
-    scans.table = table.drop(columns="preprocessed").assign(cohort="msseg", contrast_agent=1)
+    sources.add_people(scans, root)
+    scans.table = scans.table.drop(columns="preprocessed").assign(cohort="msseg", contrast_agent=1)
     return scans.select(root)
 
 

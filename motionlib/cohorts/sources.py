@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -12,9 +13,9 @@ import pandas as pd
 from motionlib import files
 from motionlib.cohorts.selection import ScanFilter
 from motionlib.manifest import ID_PATTERN
+from motionlib.preprocess.finder import told
 from motionlib.preprocess.images import read_image
 
-IMAGE_SUFFIXES = (".nii.gz", ".nii")
 MISSING = ["", "n/a", "N/A", "NA", "nan", "-4"]  # ADNI writes -4 for "not done"
 FLAGS = {"1": 1, "yes": 1, "true": 1, "0": 0, "no": 0, "false": 0}
 SEXES = {"m": "M", "male": "M", "1": "M", "f": "F", "female": "F", "2": "F"}
@@ -69,8 +70,18 @@ def codes(column: pd.Series, meanings: Mapping[str, int]) -> pd.Series:
 
     pandas writes whole numbers with a fraction where a column has gaps.
     """
-    plain = column.str.lower().str.replace(r"^(\d+)[.,]0+$", r"\1", regex=True)
-    return plain.map(meanings).astype("Int64")
+    return _plain_code(column).map(meanings).astype("Int64")
+
+
+def _plain_code(column: pd.Series) -> pd.Series:
+    """Lower case, whole numbers without a fraction."""
+    return column.str.lower().str.replace(r"^(\d+)[.,]0+$", r"\1", regex=True)
+
+
+def numbers(column: pd.Series) -> pd.Series:
+    """Read numbers, float64: a decimal comma too, and 89+, which is 89, a lower limit."""
+    plain = column.astype("string").str.replace(r"^(\d+),(\d+)$", r"\1.\2", regex=True)
+    return pd.to_numeric(plain.str.removesuffix("+"), errors="coerce").astype("float64")
 
 
 def flags(column: pd.Series, where: str) -> pd.Series:
@@ -85,14 +96,29 @@ def flags(column: pd.Series, where: str) -> pd.Series:
     return values
 
 
-def demographics(root: Path) -> pd.DataFrame:
-    """Read age and sex from a ``participants.tsv``.
+def add_people(scans: ScanFilter, root: Path, parts: Sequence[str] = ("",)) -> None:
+    """Join age and sex from the ``participants.tsv`` of `root` (or of its `parts`) to the scans.
 
-    Returns
-    -------
-    pandas.DataFrame
-        Index ``participant_id`` (``sub-...``), columns ``age`` (float) and ``sex`` (F, M or NA);
-        empty where there is no such file. Contradictory rows of a participant are NA.
+    Participants are the same whose names differ in case, in leading zeros or by ``sub-`` alone, if
+    that names one of each; the flow says which rows found no scan.
+    """
+    people = pd.concat([demographics(root / part) for part in parts])
+    people = people[~people.index.duplicated()]
+    wanted = set(scans.table["participant_id"])
+    of_scans = _by_plain_name(wanted - set(people.index))
+    of_table = _by_plain_name(set(people.index) - wanted)
+    same = {of_table[name]: of_scans[name] for name in of_table.keys() & of_scans.keys()}
+    people = people.rename(index=same)
+    scans.table = scans.table.join(people, on="participant_id")
+    unused = sorted(set(people.index) - wanted)
+    if unused:
+        scans.note("demographics", f"rows of participants.tsv without a scan: {told(unused)}")
+
+
+def demographics(root: Path) -> pd.DataFrame:
+    """Age (float) and sex (F, M or NA) of ``participants.tsv``, by ``participant_id`` (``sub-X``).
+
+    Empty where there is no such file; contradictory rows of a participant are NA.
     """
     path = root / "participants.tsv"
     if not path.is_file():
@@ -106,54 +132,26 @@ def demographics(root: Path) -> pd.DataFrame:
 def tidy_people(ids: pd.Series, age, sex) -> pd.DataFrame:
     """One row per participant; zero ages and contradictory rows become missing."""
     people = pd.DataFrame({"participant_id": ids.astype("string")})
-    number = pd.to_numeric(age, errors="coerce") if age is not None else float("nan")
-    people["age"] = pd.Series(number, index=people.index, dtype="float64")
+    people["age"] = float("nan") if age is None else numbers(age)
     people["age"] = people["age"].where(people["age"].between(1, 120))
-    said = sex.astype("string").str.lower() if sex is not None else pd.NA
-    people["sex"] = pd.Series(said, index=people.index, dtype="string").map(SEXES).astype("string")
+    words = pd.Series(pd.NA if sex is None else sex, index=people.index, dtype="string")
+    people["sex"] = _plain_code(words).map(SEXES).astype("string")
     people = people.dropna(subset="participant_id").drop_duplicates()
     torn = people["participant_id"].duplicated(keep=False)
-    one = people.drop_duplicates("participant_id").set_index("participant_id")
+    each = people.drop_duplicates("participant_id").set_index("participant_id")
     several = people[torn].groupby("participant_id").agg(["nunique", "first"])
     for name in ("age", "sex"):
         clear = several[(name, "nunique")] == 1
-        one[name] = one[name].mask(one.index.isin(several.index))
-        one.loc[several.index[clear], name] = several.loc[clear, (name, "first")]
-    return one
+        each[name] = each[name].mask(each.index.isin(several.index))
+        each.loc[several.index[clear], name] = several.loc[clear, (name, "first")]
+    return each
 
 
-def t1w_images(root: Path, *, below: str = "") -> Iterator[tuple[str, str, str]]:
-    """Walk a BIDS folder.
-
-    Yields
-    ------
-    participant, session : str
-        ``sub-...`` and ``ses-...`` (empty where there are no sessions).
-    path : str
-        Relative to `root`, of each ``*_T1w.nii[.gz]`` in ``anat`` (or the folder `below`).
-    """
-    folder = below or "anat"
-    for subject in _folders(root, "sub-"):
-        sessions = _folders(root / subject, "ses-")
-        for session in sessions or [""]:
-            place = root / subject / session / folder
-            if not place.is_dir():
-                continue
-            for name in sorted(entry.name for entry in os.scandir(place)):
-                if name.endswith(tuple(f"_T1w{suffix}" for suffix in IMAGE_SUFFIXES)):
-                    yield subject, session, (place / name).relative_to(root).as_posix()
-
-
-def _folders(root: Path, prefix: str) -> list[str]:
-    """Names of the folders that begin with a prefix, sorted."""
-    with os.scandir(root) as entries:
-        return sorted(e.name for e in entries if e.name.startswith(prefix) and e.is_dir())
-
-
-def stem(path: str) -> str:
-    """File name without its image suffix."""
-    name = path.rsplit("/", 1)[-1]
-    return next((name[: -len(s)] for s in IMAGE_SUFFIXES if name.endswith(s)), name)
+def _by_plain_name(names: set[str]) -> dict[str, str]:
+    """Names of participants by what people agree on; those that then are not alone are left out."""
+    plain = {name: name.lower().removeprefix("sub-").lstrip("0") for name in names}
+    counts = Counter(plain.values())
+    return {short: name for name, short in plain.items() if counts[short] == 1}
 
 
 def drop_unusable(scans: ScanFilter, root: Path, *, check_files: bool = True) -> None:

@@ -40,9 +40,11 @@ def main(args: argparse.Namespace) -> int:
         print(f"{len(table)} scans, {table.shape[1] - 1} measures of MRIQC", file=sys.stderr)
         return 0
     from motionlib.iqms.tables import COLUMNS, measure_files
-    from motionlib.scoring.inputs import find_scans
+    from motionlib.preprocess.finder import IMAGE_SUFFIXES, find_scans
 
-    scans = find_scans(args.input)
+    suffixes = (*IMAGE_SUFFIXES, ".npy")
+    report = lambda line: print(line, file=sys.stderr)  # noqa: E731
+    scans = find_scans(args.input, suffixes=suffixes, report=report)
     rows = measure_files(scans, engine=args.engine, cache=args.cache, compat=not args.corrected)
     # written without pandas, whose import would take longer than a scan
     lines = ["\t".join(["scan_id", *COLUMNS])]

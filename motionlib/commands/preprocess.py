@@ -8,7 +8,12 @@ import sys
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("manifest", help="table of scans (TSV)")
+    parser.add_argument(
+        "input",
+        nargs="+",
+        metavar="INPUT",
+        help="manifest (.tsv), or images, BIDS, CAPS or plain folders, listed in scans.tsv of DIR",
+    )
     parser.add_argument("--out", required=True, help="CAPS folder to write to")
     parser.add_argument("--backend", choices=("simpleitk", "ants"), default="simpleitk")
     parser.add_argument("--template", help="template in MNI152 space, for instance Clinica's")
@@ -26,11 +31,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Preprocess and print what became of every scan that failed."""
     from motionlib.preprocess.caps import preprocess_manifest
+    from motionlib.preprocess.finder import write_scan_table
 
     if args.shard and args.engine != "inline":
         raise ValueError("--shard and --engine exclude each other; give one of them.")
     outcome = preprocess_manifest(
-        args.manifest,
+        write_scan_table(args.input, args.out, report=lambda line: print(line, file=sys.stderr)),
         args.out,
         backend=args.backend,
         template=args.template,

@@ -33,9 +33,9 @@ def main(args: argparse.Namespace) -> int:
     """Score every scan; 0 if all have a probability, 1 if some have none (the reasons are told)."""
     if args.report and args.no_report:
         raise ValueError("--report and --no-report exclude each other; give one of them")
-    from motionlib.scoring.inputs import IMAGES, find_scans
+    from motionlib.preprocess.finder import find_scans
 
-    scans = find_scans(args.input, suffixes=IMAGES)
+    scans = find_scans(args.input, report=lambda line: print(line, file=sys.stderr))
     from motionlib.scoring.model import default_model
     from motionlib.scoring.score import score_scans
 

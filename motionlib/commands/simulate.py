@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``motionlib simulate``."""
-    parser.add_argument("input", metavar="IN", help="3-D NIfTI image, or manifest (.tsv)")
-    parser.add_argument("output", metavar="OUT", help="corrupted image, or folder for a manifest's")
+    parser.add_argument("input", metavar="IN", help="3-D NIfTI image, manifest (.tsv), or folder")
+    parser.add_argument("output", metavar="OUT", help="corrupted image, or a folder for many")
     parser.add_argument("--method", choices=("image", "kspace"), default="image")
     for option, unit in (("--translation-mm", "mm"), ("--rotation-deg", "degrees")):
         parser.add_argument(
@@ -70,20 +71,25 @@ def main(args: argparse.Namespace) -> int:
         part=args.part,
         trajectory=args.trajectory,
     )
-    if not args.input.endswith(".tsv"):
+    if not args.input.endswith(".tsv") and not Path(args.input).is_dir():
         if args.shard or args.engine != "inline":
             raise ValueError("--shard and --engine are for a manifest (.tsv); IN is one image.")
         corrupt_file(args.input, args.output, motion)
         return 0
     if args.shard and args.engine != "inline":
         raise ValueError("--shard and --engine exclude each other; give one of them.")
+    from motionlib.preprocess.finder import write_scan_table
+
+    def report(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
     outcome = corrupt_manifest(
-        args.input,
+        write_scan_table([args.input], args.output, report=report),
         args.output,
         motion,
         engine=args.engine,
         shard=args.shard,
-        progress=lambda line: print(line, file=sys.stderr, flush=True),
+        progress=report,
     )
     for row in outcome[outcome["status"] == "failed"].itertuples():
         print(f"{row.scan_id}: {row.reason}", file=sys.stderr)

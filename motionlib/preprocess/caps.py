@@ -29,6 +29,7 @@ from motionlib.manifest import (
     locate,
     usable_rows,
 )
+from motionlib.preprocess.finder import SPACE
 from motionlib.preprocess.grid import resample_to_grid, study_grid
 from motionlib.preprocess.head import array3
 from motionlib.preprocess.images import read_array, save_volume
@@ -37,12 +38,7 @@ from motionlib.preprocess.registration import load_target, write_transform
 
 VERSION = 3  # raise it when the same scan would come out differently
 DESCRIPTION = {"Name": "t1-linear", "CAPSVersion": "1.0.0", "DatasetType": "derivative"}
-SPACE = "space-MNI152NLin2009cSym"
 RESOLUTION = "res-1x1x1"
-CROPPED = re.compile(
-    r"(?P<image>sub-[A-Za-z0-9]+_ses-[A-Za-z0-9]+)_" + SPACE + r"(?P<crop>_desc-Crop)?"
-    r"_res-1x1x1_T1w\.nii(\.gz)?"
-)
 SHARES = (0.35, 0.5, 0.65)  # of each axis
 
 

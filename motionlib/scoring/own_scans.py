@@ -41,7 +41,7 @@ def read_graded(path: str | os.PathLike, task: str) -> pd.DataFrame:
         )
     if "cohort" not in table:
         table["cohort"] = "bids"
-    table = validate(complete(table))
+    table = validate(complete(table), anywhere=True)
     if table["motion_grade"].isna().all():
         raise ValueError(f"{path.name} has no motion_grade in any row; expected 0, 1 or 2")
     table = table[~(table["straight_reject"] == 1).fillna(False).to_numpy(bool)]

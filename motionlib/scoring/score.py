@@ -47,7 +47,7 @@ def score_scans(
     Parameters
     ----------
     scans : list of (str, str)
-        Id and path, from `inputs.find_scans`.
+        Id and path, from `preprocess.finder.find_scans`.
     model : path-like
         Model folder.
     out : path-like

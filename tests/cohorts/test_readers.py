@@ -176,11 +176,23 @@ class TestAdni:
         assert not says_motion("removed during string")
 
     def test_visit_codes_become_sessions(self):
-        assert [session_of(code) for code in ("bl", "m06", "m120")] == [
-            "ses-M000",
-            "ses-M006",
-            "ses-M120",
-        ]
+        codes = ("bl", "m06", "m120", "sc", "scmri", "nv")
+        sessions = ["ses-M000", "ses-M006", "ses-M120", "ses-M000", "ses-M000", "ses-nv"]
+        assert [session_of(code) for code in codes] == sessions
+
+    def test_older_names_of_sessions_and_a_table_by_rid_select_the_same(self, place):
+        root = adni_folder(place)
+        expected = read_cohort("adni", root).manifest.drop(columns="path")
+        for folder in sorted((root / "BIDS").glob("*/ses-M0*")):
+            older = folder.rename(str(folder).replace("ses-M0", "ses-M"))
+            for path in older.glob("anat/*"):
+                path.rename(str(path).replace("_ses-M0", "_ses-M"))
+        paths = root / "conversion_info/v0/t1_paths.tsv"
+        table = pd.read_csv(paths, sep="\t")
+        table["RID"] = table.pop("Subject_ID").str[-4:].astype(float)
+        table.to_csv(paths, sep="\t", index=False)
+        found = read_cohort("adni", root).manifest.drop(columns="path")
+        pd.testing.assert_frame_equal(found, expected)
 
 
 class TestMsseg:
@@ -456,11 +468,53 @@ class TestBids:
         assert "ASCII" in reasons(selection)["sub-é_T1w"]
         assert_flow_adds_up(selection)
 
-    def test_a_broken_sidecar_is_named(self, place):
-        place("sub-01/anat/sub-01_T1w.nii.gz")
-        place("sub-01/anat/sub-01_T1w.json", "{")
-        with pytest.raises(ValueError, match="no JSON"):
-            read_cohort("bids", place.root)
+    @pytest.mark.parametrize(
+        "content",
+        [
+            b"{",
+            b"[3]",
+            '{"Manufacturer": "é"}'.encode("latin-1"),
+            b'{"MagneticFieldStrength": "3T"}',
+            b'{"MagneticFieldStrength": 30000}',
+        ],
+    )
+    def test_a_broken_sidecar_costs_its_facts_and_not_the_cohort(self, place, content):
+        for number in (1, 2):
+            place(f"sub-0{number}/anat/sub-0{number}_T1w.nii.gz")
+        place("sub-01/anat/sub-01_T1w.json", "").write_bytes(content)
+        place("sub-02/anat/sub-02_T1w.json", "").write_bytes(b'\xef\xbb\xbf{"Manufacturer": "GE"}')
+        manifest, flow = read_cohort("bids", place.root)
+        assert list(manifest["manufacturer"].astype(object).fillna("")) == ["", "GE"]
+        assert manifest["field_strength"].isna().all()
+        assert "sub-01_T1w.json" in flow["reason"].str.cat()
+
+    def test_sidecars_are_inherited_from_root_subject_and_session(self, place):
+        for scan in ("sub-01/ses-1/anat/sub-01_ses-1", "sub-01/ses-2/anat/sub-01_ses-2"):
+            place(f"{scan}_acq-x_T1w.nii.gz")
+        place("acq-x_T1w.json", '{"MagneticFieldStrength": 3, "Manufacturer": "GE"}')
+        place("acq-y_T1w.json", '{"Manufacturer": "Toshiba"}')
+        place("sub-01/sub-01_T1w.json", '{"Manufacturer": "Philips"}')
+        place("sub-01/ses-2/sub-01_ses-2_T1w.json", '{"MagneticFieldStrength": 1.5}')
+        manifest, _ = read_cohort("bids", place.root)
+        assert list(manifest["manufacturer"]) == ["Philips", "Philips"]
+        assert list(manifest["field_strength"]) == [3.0, 1.5]
+
+    def test_people_are_found_under_the_names_that_tables_give_them(self, place):
+        for name in ("sub-001", "sub-Abc", "sub-02", "sub-2", "sub-4", "sub-5"):
+            place(f"{name}/anat/{name}_T1w.nii.gz")
+        rows = ["1\t30,5", "ABC\t89+", "2\t50", "sub-4\t41", "99\t60"]
+        place("participants.tsv", "\n".join(["participant_id\tage", *rows]) + "\n")
+        manifest, flow = read_cohort("bids", place.root)
+        ages = manifest.set_index("participant_id")["age"].dropna().to_dict()
+        assert ages == {"sub-001": 30.5, "sub-Abc": 89.0, "sub-4": 41.0}
+        assert "without a scan: 2, 99" in flow["reason"].str.cat()
+
+    def test_a_quotation_mark_gives_nobody_anothers_age(self, place):
+        for name in ("sub-1", "sub-2", "sub-3"):
+            place(f"{name}/anat/{name}_T1w.nii.gz")
+        rows = ['sub-1\t30\t"moved', "sub-2\t40\t", 'sub-3\t50\tnod"']
+        place("participants.tsv", "\n".join(["participant_id\tage\tnote", *rows]) + "\n")
+        assert list(read_cohort("bids", place.root).manifest["age"]) == [30, 40, 50]
 
     @pytest.mark.parametrize(
         ("folder", "cohort", "n"), [("ds000011", "ds000011", 6), ("ds002748-1p5mm", "ds002748", 40)]

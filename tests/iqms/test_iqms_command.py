@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from motionlib.cli import main
-from motionlib.scoring.inputs import find_scans
+from motionlib.preprocess.finder import find_scans
 
 
 @pytest.fixture

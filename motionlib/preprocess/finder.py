@@ -1,0 +1,215 @@
+"""Which files are scans: the one module that finds them, in BIDS, CAPS and plain folders.
+
+A BIDS folder is walked by its own rules: images of ``sub-*/[ses-*/]anat`` whose suffix is T1w,
+without what ``.bidsignore`` names. ``sourcedata``, ``derivatives``, ``code``, ``.git``, the ``._``
+files of macOS and masks named after a scan are thereby no scans. What was left aside is told.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable
+from fnmatch import fnmatch
+from pathlib import Path
+
+from motionlib.files import write_table
+
+IMAGE_SUFFIXES = (".nii.gz", ".nii")
+SPACE = "space-MNI152NLin2009cSym"  # of t1-linear
+NO_SCANS = ("sourcedata", "derivatives", "code")  # folders of BIDS beside its scans
+
+
+def find_scans(
+    words: list[str],
+    *,
+    suffixes: tuple[str, ...] = IMAGE_SUFFIXES,
+    report: Callable[[str], None] = lambda line: None,
+) -> list[tuple[str, str]]:
+    """List the scans that the words of a call stand for.
+
+    Parameters
+    ----------
+    words : list of str
+        Images; folders; manifests (``.tsv``). Of a CAPS folder each scan's cropped image is taken,
+        of a BIDS folder its T1w images, of another its images named ``*_T1w``, or all where there
+        are none.
+    suffixes : tuple of str
+        Endings of an image's name.
+    report : callable, optional
+        Called with a line about what was left aside.
+
+    Returns
+    -------
+    list of (str, str)
+        Id and path. The id is the manifest's, or the file's name without its suffix; where a
+        plain folder holds one name several times, the folders between are part of the ids.
+
+    Raises
+    ------
+    FileNotFoundError
+        If an input does not exist, or no image is found.
+    ValueError
+        If two scans have one id, or a table is no manifest.
+    """
+    rows = []
+    for word in words:
+        path = Path(word)
+        if path.is_dir():
+            scans, aside = _folder_rows(path, suffixes)
+            rows += scans
+            if aside:
+                report(f"{path.name}: left aside {told(aside)}")
+        elif not path.is_file() and not path.is_symlink():
+            raise FileNotFoundError(f"no file or folder {word}: expected an image or a manifest")
+        elif path.suffix == ".tsv":
+            rows += _manifest_rows(path)
+        elif path.name.endswith(suffixes):
+            rows.append((stem(path.name, suffixes), str(path)))
+        else:
+            raise ValueError(
+                f"{path.name} is neither an image ({', '.join(suffixes)}) nor a table (.tsv): "
+                "expected one of them"
+            )
+    counts = Counter(scan_id for scan_id, _ in rows)
+    twice = [scan_id for scan_id, count in counts.items() if count > 1]
+    if twice:
+        raise ValueError(
+            f"{len(twice)} scan ids occur twice, the first is {twice[0]}: expected one file per "
+            "id, use a manifest"
+        )
+    return rows
+
+
+def bids_images(root: Path, *, folder: str = "anat") -> tuple[list[tuple[str, str, str]], list]:
+    """Walk a folder of subjects: its T1w images, and what was left aside.
+
+    Images are (``sub-...``, ``ses-...`` or empty, path relative to `root`), of that `folder` in
+    every subject and session. Left aside are folders of `NO_SCANS`, and files that look like T1w
+    images.
+    """
+    ignored = _bidsignore(root)
+    names = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
+    images, aside = [], [f"{name}/" for name in names if name in NO_SCANS]
+    for subject in (name for name in names if name.startswith("sub-")):
+        inside = sorted(entry.name for entry in os.scandir(root / subject) if entry.is_dir())
+        for session in ["", *(name for name in inside if name.startswith("ses-"))]:
+            place = root / subject / session / folder
+            for name in sorted(os.listdir(place)) if place.is_dir() else ():
+                path = (place / name).relative_to(root).as_posix()
+                if _is_t1w(name) and not any(_matches(path, rule) for rule in ignored):
+                    images.append((subject, session, path))
+                elif "T1w" in name and name.endswith(IMAGE_SUFFIXES):
+                    aside.append(path)
+    return images, aside
+
+
+def caps_images(root: Path) -> list[dict]:
+    """Walk a CAPS folder: t1-linear images as ``participant_id scan_id path is_crop is_caps``."""
+    rows = []
+    for subject, _, path in bids_images(root / "subjects", folder="t1_linear")[0]:
+        # older Clinica wrote sub-1_ses-M00_T1w_space-..., later sub-1_ses-M000_space-...
+        scan = stem(path).split("_space-")[0].removesuffix("_T1w")
+        row = {"participant_id": subject, "scan_id": f"{scan}_T1w", "path": f"subjects/{path}"}
+        rows.append(row | {"is_crop": "_desc-Crop_" in path, "is_caps": f"_{SPACE}_" in path})
+    return rows
+
+
+def stem(path: str, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> str:
+    """File name without its image suffix."""
+    name = path.rsplit("/", 1)[-1]
+    endings = sorted(suffixes, key=len, reverse=True)
+    return next((name[: -len(s)] for s in endings if name.endswith(s)), name)
+
+
+def told(names: list[str]) -> str:
+    """Tell some names in words: the first three, and how many more there are."""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
+
+
+def _is_t1w(name: str) -> bool:
+    """Whether a file is named as a T1-weighted image; hidden ones are none."""
+    return stem(name).endswith("_T1w") and stem(name) != name and not name.startswith(".")
+
+
+def _bidsignore(root: Path) -> list[str]:
+    """Patterns of ``.bidsignore``, without slashes about them."""
+    path = root / ".bidsignore"
+    lines = path.read_text("utf-8", errors="replace").splitlines() if path.is_file() else []
+    rules = [line.strip().removeprefix("**/").strip("/") for line in lines]
+    return [rule for rule in rules if rule and not rule.startswith("#")]
+
+
+def _matches(path: str, rule: str) -> bool:
+    """Whether a pattern names a file, or a folder above it, as git's patterns do."""
+    return any(fnmatch(f"/{path}/", form) for form in (f"*/{rule}/*", f"*/{rule}/"))
+
+
+def _folder_rows(folder: Path, suffixes) -> tuple[list[tuple[str, str]], list[str]]:
+    """Ids and paths of a folder's scans, and what was left aside."""
+    if any((folder / "subjects").glob("sub-*/ses-*/t1_linear")):
+        # cropped images last, so that of every scan they stay
+        rows = sorted(caps_images(folder), key=lambda row: row["is_crop"])
+        paths = {row["scan_id"]: row["path"] for row in rows if row["is_caps"]}
+        left = sorted({row["path"] for row in rows} - set(paths.values()))
+        return [(scan, str(folder / paths[scan])) for scan in sorted(paths)], left
+    images, aside = bids_images(folder)
+    if images:
+        return [(stem(path), str(folder / path)) for _, _, path in images], aside
+    paths = []
+    for place, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        paths += [Path(place, name) for name in sorted(names) if not name.startswith(".")]
+    paths = sorted(path for path in paths if path.name.endswith(suffixes))
+    if not paths:
+        raise FileNotFoundError(
+            f"no image in folder {folder.name}: expected files ending in {', '.join(suffixes)}"
+        )
+    named = [path for path in paths if stem(path.name, suffixes).endswith("_T1w")]
+    chosen = named or [path for path in paths if "_T1w" in path.name] or paths
+    outside = [p for p in chosen if not set(NO_SCANS) & set(p.relative_to(folder).parts)]
+    chosen = outside or chosen
+    ids = [stem(path.name, suffixes) for path in chosen]
+    if len(set(ids)) < len(ids):
+        places = [path.relative_to(folder) for path in chosen]
+        ids = ["_".join((*p.parts[:-1], stem(p.name, suffixes))) for p in places]
+    left = sorted(path.relative_to(folder).as_posix() for path in set(paths) - set(chosen))
+    return [(scan_id, str(path)) for scan_id, path in zip(ids, chosen, strict=True)], left
+
+
+def _manifest_rows(path: Path) -> list[tuple[str, str]]:
+    """Scan ids and paths of a manifest; paths are relative to it, or to MOTIONLIB_DATA."""
+    from motionlib.manifest import (  # with pandas, which one file needs not wait for
+        locate,
+        read_text,
+    )
+
+    table = read_text(path)
+    missing = [name for name in ("scan_id", "path") if name not in table]
+    if missing or table.empty:
+        raise ValueError(
+            f"{path.name} has {len(table)} rows and columns {', '.join(table.columns[:6])}: "
+            "expected a manifest with scan_id and path, or MRIQC's group_T1w.tsv"
+        )
+    if table["scan_id"].isna().any():
+        raise ValueError(
+            f"{path.name} has {int(table['scan_id'].isna().sum())} rows without scan_id: "
+            "expected a name for every scan"
+        )
+    places = [str(locate(given, path.parent)) for given in table["path"].fillna("")]
+    return list(zip(table["scan_id"].astype(str), places, strict=True))
+
+
+def write_scan_table(words: list[str], out: str, *, report=lambda line: None) -> Path:
+    """Turn the words of a call into a manifest: the one it names, or ``scans.tsv`` in `out`."""
+    import pandas as pd  # see `_manifest_rows`
+
+    if len(words) == 1 and words[0].endswith(".tsv"):
+        return Path(words[0])
+    scans = find_scans(words, report=report)
+    rows = pd.DataFrame(scans, columns=["scan_id", "path"])
+    rows["path"] = [str(Path(path).absolute()) for path in rows["path"]]
+    rows["participant_id"] = rows["scan_id"].str.extract(r"(sub-[A-Za-z0-9]+)")[0]
+    rows["participant_id"] = rows["participant_id"].fillna(rows["scan_id"])
+    return write_table(rows, Path(out) / "scans.tsv")
