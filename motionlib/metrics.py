@@ -1,4 +1,4 @@
-"""Labels and scores go in; balanced accuracy, specificity, sensitivity, AUC and ROC come out.
+"""Metrics of a detector: balanced accuracy, specificity, sensitivity, area under the ROC curve.
 
 Positive means motion. Every metric is a fraction.
 """

@@ -1,7 +1,7 @@
-"""One row per scan and model goes in; checked, selected and joined rows come out.
+"""Rows of ``predictions.csv``: one row per scan and model, checked, averaged and paired.
 
-``predictions.csv`` is the narrow waist of the study: networks, forests and raters write the same
-columns, and every table, curve and test is computed from them alone.
+This file is the narrow waist of the study: networks, forests and raters write the same columns, and
+every table, curve and test is computed from them alone.
 """
 
 from __future__ import annotations
@@ -79,13 +79,6 @@ def select(
     return rows.loc[keep].reset_index(drop=True)
 
 
-def first_few(items, limit: int = 3) -> str:
-    """Name the first offenders: ``a, b, c and 4 more``."""
-    items = [str(item) for item in items]
-    more = f" and {len(items) - limit} more" if len(items) > limit else ""
-    return ", ".join(items[:limit]) + more
-
-
 def check_labels(y_true, score=None, *, both_classes: bool = True):
     """Refuse labels and scores that no metric can be computed from.
 
@@ -114,7 +107,7 @@ def check_labels(y_true, score=None, *, both_classes: bool = True):
     bad = np.flatnonzero(~np.isin(y_true, (0.0, 1.0)))
     if bad.size:
         raise ValueError(
-            f"Found labels other than 0 and 1 at positions {first_few(bad)} "
+            f"Found labels other than 0 and 1 at positions {_first_few(bad)} "
             f"(first value {y_true[bad[0]]:g}): map the grades to a task first."
         )
     if both_classes and (y_true == y_true[0]).all():
@@ -134,7 +127,7 @@ def check_labels(y_true, score=None, *, both_classes: bool = True):
     bad = np.flatnonzero(~((score >= 0) & (score <= 1)))
     if bad.size:
         raise ValueError(
-            f"Found scores outside [0, 1] at positions {first_few(bad)} (first value "
+            f"Found scores outside [0, 1] at positions {_first_few(bad)} (first value "
             f"{score[bad[0]]:g}): give probabilities, not logits."
         )
     return y_true, score
@@ -206,13 +199,13 @@ def pair_predictions(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
         twice = table["scan_id"][table["scan_id"].duplicated()]
         if len(twice):
             raise ValueError(
-                f"Found duplicate scans in the {name} model's predictions ({first_few(twice)}), "
+                f"Found duplicate scans in the {name} model's predictions ({_first_few(twice)}), "
                 "expected one row a scan: average the folds with combine_folds first."
             )
     apart = sorted(set(first["scan_id"]) ^ set(second["scan_id"]))
     if apart:
         raise ValueError(
-            f"Found {len(apart)} scans predicted by one model only ({first_few(apart)}), expected "
+            f"Found {len(apart)} scans predicted by one model only ({_first_few(apart)}), expected "
             "the same scans for both: a paired test needs paired predictions."
         )
     columns = ["scan_id", "participant_id", "y_true", "score", "y_pred"]
@@ -224,7 +217,14 @@ def pair_predictions(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
     clash = both["y_true"] != both["truth_b"]
     if clash.any():
         raise ValueError(
-            f"Found two labels for the same scan ({first_few(both.loc[clash, 'scan_id'])}), "
+            f"Found two labels for the same scan ({_first_few(both.loc[clash, 'scan_id'])}), "
             "expected one truth: check that both models were judged on the same task."
         )
     return both[["scan_id", "participant_id", "y_true", "score_a", "score_b", "pred_a", "pred_b"]]
+
+
+def _first_few(items, limit: int = 3) -> str:
+    """Name the first offenders: ``a, b, c and 4 more``."""
+    items = [str(item) for item in items]
+    more = f" and {len(items) - limit} more" if len(items) > limit else ""
+    return ", ".join(items[:limit]) + more

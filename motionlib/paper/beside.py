@@ -1,4 +1,4 @@
-"""Our values go in; the paper's rows with ``paper | ours | difference`` come out.
+"""The paper's rows with ``paper | ours | difference``.
 
 Every published row stays, whatever was measured: an empty cell has a reason, and is never zero.
 """
@@ -57,12 +57,13 @@ def same_order(paper, ours) -> pd.Series:
     paper = np.asarray(paper, dtype=float)
     ours = np.asarray(ours, dtype=float)
     known = np.isfinite(paper) & np.isfinite(ours)
-    answers = pd.array([pd.NA] * len(paper), dtype="boolean")
+    agrees = pd.array([pd.NA] * len(paper), dtype="boolean")
     if known.sum() > 1:
-        a = np.sign(np.subtract.outer(paper[known], paper[known]))
-        b = np.sign(np.subtract.outer(ours[known], ours[known]))
-        answers[known] = ~((a != 0) & (a != b)).any(axis=1)
-    return pd.Series(answers)
+        # order of every pair of rows: 1, 0 or -1
+        printed = np.sign(np.subtract.outer(paper[known], paper[known]))
+        measured = np.sign(np.subtract.outer(ours[known], ours[known]))
+        agrees[known] = ~((printed != 0) & (printed != measured)).any(axis=1)
+    return pd.Series(agrees)
 
 
 def beside_paper(ours: pd.DataFrame, table: str) -> pd.DataFrame:
@@ -118,8 +119,8 @@ def beside_paper(ours: pd.DataFrame, table: str) -> pd.DataFrame:
     result["same_order"] = pd.array([pd.NA] * len(result), dtype="boolean")
     for _, place in result.groupby(groups).groups.items():
         part = result.loc[place]
-        answers = same_order(part[f"{first}_paper"], part[f"{first}_ours"])
-        result.loc[place, "same_order"] = answers.to_numpy()
+        agrees = same_order(part[f"{first}_paper"], part[f"{first}_ours"])
+        result.loc[place, "same_order"] = agrees.to_numpy()
     return result
 
 
@@ -149,7 +150,7 @@ def _add_metric(result: pd.DataFrame, matched: pd.DataFrame, metric: str) -> pd.
         columns[f"{metric}_sd_paper"] = matched[f"{metric}_sd"]
     for part in PARTS:
         name = f"{metric}_{part}"
-        found = matched.get(f"{name}_o", matched.get(name))
-        if found is not None:
-            columns[name] = pd.to_numeric(found)
+        values = matched.get(f"{name}_o", matched.get(name))
+        if values is not None:
+            columns[name] = pd.to_numeric(values)
     return pd.concat([result, pd.DataFrame(columns)], axis=1)

@@ -1,4 +1,4 @@
-"""What a run measured goes in; agreement of the raters and paired tests come out as tables."""
+"""Tables of comparisons: raters with each other, models in pairs, printed cells with ours."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from motionlib.metrics import METRICS
 from motionlib.paper.beside import KEYS, METRICS_OF, same_order
 from motionlib.paper.run_summary import RATERS, RunSummary
 from motionlib.paper.transcription import ARCHITECTURES, TASKS, in_text, published
@@ -26,10 +25,6 @@ PAIRS = [
     ("fine_tuned", "forest_research"),
     ("fine_tuned_recommended", "fine_tuned"),
 ]
-PRINTED = {
-    ("mov01vs2", "fine_tuned", "from_scratch"): "McNemar p proposed vs scratch mov01vs2",
-    ("mov0vs1", "fine_tuned", "from_scratch"): "McNemar p proposed vs scratch mov0vs1",
-}
 COLUMNS = ["table", "row", "metric", "paper", "ours", "low", "high", "difference", "n"]
 COLUMNS += ["same_order", "cohort", "reason"]
 GRADE_COUNTS = {"consensus mov0": 0, "consensus mov1": 1, "consensus mov2": 2}
@@ -50,73 +45,61 @@ def agreement(run: RunSummary) -> pd.DataFrame:
     "against the other rater" have no printed counterpart: they are what the consensus hides.
     """
     scans = run.graded
-    cohort = " + ".join(sorted(scans["cohort"].unique()))
     rows = []
     for weights in ("linear", "quadratic"):
-        paper = in_text("weighted Cohen kappa between annotators")
-        row: dict = {"quantity": f"weighted kappa, {weights}", "paper": paper}
-        if len(scans):
-            found = weighted_kappa(
-                *(scans[name] for name in RATERS),
-                weights=weights,
-                groups=scans["participant_id"],
-                n_boot=run.n_boot,
-                seed=run.seed,
-            )
-            row |= {"ours": found.estimate, "low": found.low, "high": found.high}
-            row |= {
-                "n": found.n,
-                "cohort": cohort,
-                "reason": "the paper does not state the weights",
-            }
-        else:
-            row["reason"] = "no scans graded by two raters in this run"
-        rows.append(row)
+        row: dict = {"quantity": f"weighted kappa, {weights}"}
+        row["paper"] = in_text("weighted Cohen kappa between annotators")
+        if scans.empty:
+            rows.append(row | {"reason": "no scans graded by two raters in this run"})
+            continue
+        kappa = weighted_kappa(
+            *(scans[name] for name in RATERS),
+            weights=weights,
+            groups=scans["participant_id"],
+            n_boot=run.n_boot,
+            seed=run.seed,
+        )
+        row |= {"ours": kappa.estimate, "low": kappa.low, "high": kappa.high, "n": kappa.n}
+        row["cohort"] = " + ".join(sorted(scans["cohort"].unique()))
+        rows.append(row | {"reason": "the paper does not state the weights"})
     printed_ba = published("table_4").query("method == 'annotators'").set_index("task")
     for task in TASKS:
-        found = run.summary("warehouse/annotators", task=task)
         row = {"quantity": "balanced accuracy against the consensus", "task": task}
         row["paper"] = printed_ba.loc[task, "balanced_accuracy"]
-        rows.append(row | _ba(found, "no rows warehouse/annotators in this run"))
+        summary = run.summary("warehouse/annotators", task=task)
+        if summary is None:
+            rows.append(row | {"reason": "no rows warehouse/annotators in this run"})
+            continue
+        parts = {"ours": "mean", "low": "low", "high": "high"}
+        row |= {name: summary[f"balanced_accuracy_{part}"] for name, part in parts.items()}
+        rows.append(row | {name: summary[name] for name in ("n", "cohort")})
     for task in TASKS:
         row = {"quantity": "balanced accuracy against the other rater", "task": task}
-        rows.append(row | _ba(_left_out(run, scans, task), "no such test scans in this run"))
+        rows.append(row | _left_out(run, task))
     table = pd.DataFrame(rows)
     table = table.assign(difference=table.get("ours", np.nan) - table["paper"])
     return table.reindex(columns=AGREEMENT_COLUMNS)
 
 
-def _ba(found: dict | None, reason: str) -> dict:
-    """Cells of a balanced accuracy, or why there are none."""
-    if found is None:
-        return {"reason": reason}
-    cells = {"ours": "mean", "low": "low", "high": "high"}
-    row = {name: found[f"balanced_accuracy_{part}"] for name, part in cells.items()}
-    return row | {"n": found["n"], "cohort": found["cohort"]}
-
-
-def _left_out(run: RunSummary, scans: pd.DataFrame, task: str) -> dict | None:
-    """Judge each rater by the other on the test scans, mean of the two."""
-    scans = scans[scans["role"].eq("test").fillna(False)]
+def _left_out(run: RunSummary, task: str) -> dict:
+    """Cells of each rater judged by the other on the test scans, mean of the two."""
+    scans = run.graded[run.graded["role"].eq("test").fillna(False)]
     parts = []
     for rater, other in (RATERS, RATERS[::-1]):
         truth = grade_to_task(scans[other], task)
         part = scans[truth.notna()]
-        called = rater_calls(part[rater], task)
         truth = truth.dropna().astype(int)
         if truth.nunique() < 2:
-            return None
-        parts.append(
-            part.assign(
-                model=rater, fold=-1, y_true=truth, score=called.astype(float), y_pred=called
-            )
-        )
+            return {"reason": "no such test scans in this run"}
+        called = rater_calls(part[rater], task)
+        decisions = {"y_true": truth, "score": called.astype(float), "y_pred": called}
+        parts.append(part.assign(model=rater, fold=-1, **decisions))
     rows = pd.concat(parts)
     intervals = summary_intervals(rows, n_boot=run.n_boot, seed=run.seed)
-    found = {f"{name}_mean": intervals[name].estimate for name in METRICS}
-    found |= {f"{name}_low": intervals[name].low for name in METRICS}
-    found |= {f"{name}_high": intervals[name].high for name in METRICS}
-    return found | {"n": rows["scan_id"].nunique(), "cohort": " + ".join(rows["cohort"].unique())}
+    accuracy = intervals["balanced_accuracy"]
+    cells = {"ours": accuracy.estimate, "low": accuracy.low, "high": accuracy.high}
+    cohort = " + ".join(rows["cohort"].unique())
+    return cells | {"n": rows["scan_id"].nunique(), "cohort": cohort}
 
 
 def mcnemar_table(run: RunSummary) -> pd.DataFrame:
@@ -140,9 +123,9 @@ def mcnemar_table(run: RunSummary) -> pd.DataFrame:
         part = []
         for first, second in PAIRS:
             sides = [run.one_a_scan(f"warehouse/{name}", task=task) for name in (first, second)]
-            name = PRINTED.get((task, first, second))
-            row = {"task": task, "first": first, "second": second}
-            row["p_paper"] = in_text(name) if name else np.nan
+            row = {"task": task, "first": first, "second": second, "p_paper": np.nan}
+            if (first, second) == ("fine_tuned", "from_scratch"):  # the pair that the paper tests
+                row["p_paper"] = in_text(f"McNemar p proposed vs scratch {task}")
             part.append(row | _compare(run, *sides))
         rows += _with_holm(part)
     part = []
@@ -163,7 +146,7 @@ def mcnemar_table(run: RunSummary) -> pd.DataFrame:
 
 
 def _compare(run: RunSummary, first: pd.DataFrame, second: pd.DataFrame) -> dict:
-    """Every paired number of two models, or why there is none."""
+    """Every paired number of two models on the same scans, or why there is none."""
     if first.empty or second.empty:
         return {"reason": "one of the two was not run"}
     both = pair_predictions(first, second)
@@ -177,9 +160,9 @@ def _compare(run: RunSummary, first: pd.DataFrame, second: pd.DataFrame) -> dict
     row["cohort"] = run.cohort_of(both)
     if both["y_true"].nunique() < 2:
         return row | {"reason": "one class only: no balanced accuracy, no AUC"}
-    found = bootstrap_difference(first, second, n_boot=run.n_boot, seed=run.seed)
-    row |= {"ba_difference": found.estimate, "ba_difference_low": found.low}
-    row["ba_difference_high"] = found.high
+    accuracies = bootstrap_difference(first, second, n_boot=run.n_boot, seed=run.seed)
+    row |= {"ba_difference": accuracies.estimate, "ba_difference_low": accuracies.low}
+    row["ba_difference_high"] = accuracies.high
     if min(both["y_true"].sum(), (1 - both["y_true"]).sum()) < 2:
         return row | {"reason": "fewer than two scans of a class: no DeLong"}
     areas = delong(both["y_true"], both["score_a"], both["score_b"], both["participant_id"])

@@ -1,4 +1,4 @@
-"""The folder of a run goes in; its predictions, scans and durations, and their summaries, come out.
+"""What a run has measured: its predictions, scans and durations, and their summaries.
 
 Only ``predictions.csv``, ``splits.csv`` (or ``cohort/manifest.tsv``) and ``durations.csv`` are
 read, so that every table can be made again from them, anywhere, without the scans.
@@ -27,7 +27,7 @@ IDS = ("scan_id", "participant_id", "source_participant_id", "cohort", "role", "
 
 
 class RunSummary:
-    """What a run has measured so far.
+    """Summary of what a run has measured so far.
 
     Parameters
     ----------
@@ -98,12 +98,12 @@ class RunSummary:
 
     def rows(self, experiment: str, *, task: str | None = None, model: str | None = None):
         """Rows of one experiment; a single model among several is chosen by `model`."""
-        found = self.predictions[self.predictions["experiment"] == experiment]
+        rows = self.predictions[self.predictions["experiment"] == experiment]
         if task is not None:
-            found = found[found["task"] == task]
+            rows = rows[rows["task"] == task]
         if model is not None:
-            found = found[found["model"] == model]
-        return found
+            rows = rows[rows["model"] == model]
+        return rows
 
     def cohort_of(self, rows: pd.DataFrame) -> str:
         """Name the cohorts of some rows, joined by plus signs."""
@@ -136,12 +136,12 @@ class RunSummary:
         if rows.empty:
             return None
         one_class = rows["y_true"].nunique() < 2
-        found = fold_summary(rows, allow_one_class=one_class)
+        summary = fold_summary(rows, allow_one_class=one_class)
         intervals = summary_intervals(rows, n_boot=self.n_boot, seed=self.seed)
         for name in METRICS:
-            found[f"{name}_low"] = intervals[name].low
-            found[f"{name}_high"] = intervals[name].high
-        return found | {"cohort": self.cohort_of(rows)}
+            summary[f"{name}_low"] = intervals[name].low
+            summary[f"{name}_high"] = intervals[name].high
+        return summary | {"cohort": self.cohort_of(rows)}
 
     def best_fold(self, experiment: str, *, model: str | None = None) -> int | None:
         """Fold whose model has the highest balanced accuracy on its own validation scans."""

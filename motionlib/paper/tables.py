@@ -1,7 +1,7 @@
-"""The folder of a run goes in; every table of the paper beside ours comes out, without torch.
+"""The paper's tables with our values beside the printed ones.
 
-A table is a pure function of ``predictions.csv``, ``splits.csv`` and ``durations.csv``: nothing is
-typed, and a cell that a run cannot fill is empty and carries its reason.
+A table is a pure function of a run's ``predictions.csv``, ``splits.csv`` and ``durations.csv``:
+nothing is typed, and a cell that a run cannot fill is empty and carries its reason.
 """
 
 from __future__ import annotations
@@ -25,10 +25,8 @@ STANDS_FOR = {
     "MSSEG": ("msseg", "virtual-msseg"),
     "MNI BITE": ("bite", "virtual-bite"),
 }
-SETS = ("training", "validation", "testing")
 RECIPES = ("paper", "recommended")
 OWN_METHODS = ("fine_tuned_recommended", "research_only_recommended", "fine_tuned_kspace")
-FOREST = ("forest_research", "forest_clinical")
 
 
 def table_1(run: RunSummary) -> pd.DataFrame:
@@ -42,12 +40,12 @@ def table_1(run: RunSummary) -> pd.DataFrame:
     scans = run.scans[~run.scans["role"].isin(["real_motion"])]
     rejected = scans["role"].eq("excluded").fillna(False) & ~is_warehouse(scans["cohort"])
     scans = scans[~rejected]
-    found = {}
+    ours = {}
     for name, part in scans.groupby(_database(scans["cohort"]), sort=False):
         patients = part.drop_duplicates("source_participant_id")
         age = pd.to_numeric(patients.get("age"))
         sex = patients["sex"].dropna().str.upper().str[0]
-        found[name] = {
+        ours[name] = {
             "n_patients": len(patients),
             "n_images": len(part),
             "age_mean": age.mean(),
@@ -62,8 +60,8 @@ def table_1(run: RunSummary) -> pd.DataFrame:
     rows = []
     for name in published("table_1")["database"]:
         reason = {"reason": f"no such scans in this run, which has {others}"}
-        rows.append({"database": name} | found.pop(name, reason))
-    rows += [{"database": name} | row for name, row in found.items()]
+        rows.append({"database": name} | ours.pop(name, reason))
+    rows += [{"database": name} | row for name, row in ours.items()]
     return beside_paper(pd.DataFrame(rows), "table_1")
 
 
@@ -88,14 +86,12 @@ def table_2(run: RunSummary) -> pd.DataFrame:
         for simulator, severity in keys.itertuples(index=False):
             experiment = f"pretrain/{simulator}/{severity}/{recipe}"
             row = {"simulator": simulator, "severity": severity, "recipe": recipe}
-            found = run.summary(experiment, task="synthetic", model="Conv5FC3")
-            if found is None and recipe != "paper":
-                continue
-            row |= _missing(experiment) if found is None else found
-            if found is not None:
-                row |= _cross_validation(run, experiment) | _resampled(run, experiment)
-                row |= _real_motion(run, experiment)
-            rows.append(row)
+            summary = run.summary(experiment, task="synthetic", model="Conv5FC3")
+            if summary is not None:
+                row |= summary | _cross_validation(run, experiment) | _resampled(run, experiment)
+                rows.append(row | _real_motion(run, experiment))
+            elif recipe == "paper":
+                rows.append(row | _missing(experiment))
     return beside_paper(pd.DataFrame(rows), "table_2")
 
 
@@ -110,10 +106,9 @@ def table_3(run: RunSummary) -> pd.DataFrame:
     rows = []
     for model in published("table_3")["model"]:
         experiment = "pretrain/kspace/2-4/paper"
-        found = run.summary(experiment, task="synthetic", model=model)
-        row = {"model": model} | (_missing(f"{experiment} by {model}") if found is None else found)
-        row["training_minutes"] = _training_minutes(run, "kspace", model)
-        rows.append(row)
+        summary = run.summary(experiment, task="synthetic", model=model)
+        row = {"model": model} | (summary or _missing(f"{experiment} by {model}"))
+        rows.append(row | {"training_minutes": _training_minutes(run, "kspace", model)})
     return beside_paper(pd.DataFrame(rows), "table_3")
 
 
@@ -128,15 +123,15 @@ def table_4(run: RunSummary) -> pd.DataFrame:
     rows = []
     keys = published("table_4")[["task", "method"]]
     for task, method in keys.itertuples(index=False):
-        found = run.summary(f"warehouse/{method}", task=task)
+        summary = run.summary(f"warehouse/{method}", task=task)
         row = {"task": task, "method": method}
-        row |= _missing(f"warehouse/{method} {task}") if found is None else found
+        row |= summary or _missing(f"warehouse/{method} {task}")
         rows.append(_without_auc(row) if method == "annotators" else row)
     for task in keys["task"].unique():
         for method in OWN_METHODS:
-            found = run.summary(f"warehouse/{method}", task=task)
-            if found is not None:
-                rows.append({"task": task, "method": method} | found)
+            summary = run.summary(f"warehouse/{method}", task=task)
+            if summary is not None:
+                rows.append({"task": task, "method": method} | summary)
     return beside_paper(pd.DataFrame(rows), "table_4")
 
 
@@ -215,9 +210,9 @@ def table_a3(run: RunSummary) -> pd.DataFrame:
     rows = []
     for model in published("table_a3")["model"]:
         experiment = "pretrain/image/2-4/paper"
-        found = run.summary(experiment, task="synthetic", model=model)
-        row = {"model": model} | (_missing(f"{experiment} by {model}") if found is None else found)
-        if found is not None:
+        summary = run.summary(experiment, task="synthetic", model=model)
+        row = {"model": model} | (summary or _missing(f"{experiment} by {model}"))
+        if summary is not None:
             folds = per_fold(run.rows(experiment, task="synthetic", model=model)).set_index("fold")
             best = run.best_fold(experiment, model=model)
             best = int(folds.index.min()) if best is None else best
@@ -239,9 +234,8 @@ def table_a4(run: RunSummary) -> pd.DataFrame:
     rows = []
     for task in published("table_a4")["task"]:
         experiment = "warehouse/fine_tuned_kspace"
-        found = run.summary(experiment, task=task)
         row = {"task": task, "method": "fine_tuned_kspace"}
-        rows.append(row | (_missing(f"{experiment} {task}") if found is None else found))
+        rows.append(row | (run.summary(experiment, task=task) or _missing(f"{experiment} {task}")))
     experiments = run.predictions["experiment"]
     studied = list(dict.fromkeys(experiments[experiments.str.startswith("freeze/")]))
     for experiment in studied:
@@ -312,8 +306,6 @@ _MAKERS = {
     "agreement": agreement,
     "mcnemar": mcnemar_table,
 }
-
-
 TABLES = (*_MAKERS, "scoreboard", "paper_audit")
 
 
@@ -494,18 +486,18 @@ def _real_motion(run: RunSummary, experiment: str) -> dict:
     best = int(rows["fold"].min()) if best is None else best
     chosen = rows[rows["fold"] == best]
     moved, still = chosen[chosen["y_true"] == 1], chosen[chosen["y_true"] == 0]
-    found: dict = {"real_motion_n": len(chosen), "real_motion_fold": best}
+    cells: dict = {"real_motion_n": len(chosen), "real_motion_fold": best}
     if len(moved):
         rate = run.called(moved)
-        found |= {"real_motion_accuracy_ours": rate.estimate, "real_motion_accuracy_low": rate.low}
-        found["real_motion_accuracy_high"] = rate.high
-        found["real_motion_accuracy_mean"] = rows.loc[rows["y_true"] == 1, "y_pred"].mean()
+        cells |= {"real_motion_accuracy_ours": rate.estimate, "real_motion_accuracy_low": rate.low}
+        cells["real_motion_accuracy_high"] = rate.high
+        cells["real_motion_accuracy_mean"] = rows.loc[rows["y_true"] == 1, "y_pred"].mean()
     if len(still):
         rate = run.called(still)
-        found["real_motion_specificity"] = 1 - rate.estimate
-        found["real_motion_specificity_low"] = 1 - rate.high
-        found["real_motion_specificity_high"] = 1 - rate.low
-    return found
+        cells["real_motion_specificity"] = 1 - rate.estimate
+        cells["real_motion_specificity_low"] = 1 - rate.high
+        cells["real_motion_specificity_high"] = 1 - rate.low
+    return cells
 
 
 def _training_minutes(run: RunSummary, simulator: str, model: str) -> float:

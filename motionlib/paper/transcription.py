@@ -1,4 +1,4 @@
-"""The name of a published table goes in; its rows, exactly as printed or with our keys, come out.
+"""The published tables and numbers, exactly as printed or with the study's keys.
 
 The printed values live in ``data_manifests/paper/`` and are never corrected; blank stays blank.
 """
