@@ -1,4 +1,4 @@
-"""Words from the command line go in; an exit status and one sentence per fault come out.
+"""The command ``motionlib``: one subcommand a file, an exit status, one sentence per fault.
 
 Each command lives in ``motionlib.commands``; only the chosen one is imported.
 """
@@ -42,8 +42,8 @@ class Parser(argparse.ArgumentParser):
 
 def available() -> list[str]:
     """Names of the commands that are installed, in the order of the help page."""
-    found = {module.name for module in pkgutil.iter_modules(commands.__path__)}
-    return [name for name in SUMMARIES if name in found]
+    installed = {module.name for module in pkgutil.iter_modules(commands.__path__)}
+    return [name for name in SUMMARIES if name in installed]
 
 
 def build_parser(chosen: str | None = None) -> argparse.ArgumentParser:
@@ -53,14 +53,14 @@ def build_parser(chosen: str | None = None) -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
     for name in available():
         summary = SUMMARIES[name]
-        one = subparsers.add_parser(
+        command = subparsers.add_parser(
             name,
             help=summary,
             description=f"{summary[0].upper()}{summary[1:]}.",
             allow_abbrev=False,
         )
         if name == chosen:
-            import_module(f"motionlib.commands.{name}").add_arguments(one)
+            import_module(f"motionlib.commands.{name}").add_arguments(command)
     return parser
 
 
@@ -84,8 +84,8 @@ def main(argv: list[str] | None = None) -> int:
         args, rest = parser.parse_known_args(words)
         if rest:
             help_page = " ".join(filter(None, ["motionlib", args.command, "--help"]))
-            said = f"unrecognised arguments: {' '.join(rest)}; see {help_page}"
-            return _say(chosen, said, WRONG_CALL)
+            fault = f"unrecognised arguments: {' '.join(rest)}; see {help_page}"
+            return _say(chosen, fault, WRONG_CALL)
         if args.command is None:
             parser.print_help()
             return WRONG_CALL

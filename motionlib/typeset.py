@@ -139,11 +139,8 @@ def to_latex(table: pd.DataFrame, *, caption: str = "", label: str = "") -> str:
     text = _draw(table, title=caption, plain=True).as_latex()
     name = f"\\label{{{label}}}" if label else ""
     # a caption with a number, which a label can refer to
-    text = re.sub(
-        r"\\caption\*\{\s*\{\\large (.*?)\}\s*\}",
-        lambda found: f"\\caption{{{found[1]}}}{name}",
-        text,
-    )
+    title = re.compile(r"\\caption\*\{\s*\{\\large (.*?)\}\s*\}")
+    text = title.sub(lambda match: f"\\caption{{{match[1]}}}{name}", text)
     return text.replace(MINUS, "$-$")
 
 
@@ -184,8 +181,7 @@ def to_notebook(table: pd.DataFrame) -> str:
 def _draw(table: pd.DataFrame, *, title="", note="", words: bool = True, plain=False) -> GT:
     """Lay out a table: headings above measures, texts left, numbers right, blanks marked.
 
-    With `words` the columns of a measure are gathered and named; `plain` leaves out headings of
-    rows and styles, which LaTeX has no use for.
+    `words`: gather the columns of a measure and name them; `plain`: no styles, as for LaTeX.
     """
     notes = [note] if note else []
     if words:

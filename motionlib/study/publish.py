@@ -100,7 +100,7 @@ def headline_lines(folder: Path) -> list[str]:
     return lines
 
 
-def insert(readme: Path, folder: Path) -> str:
+def insert(readme: Path, folder: Path) -> None:
     """Put the headline table of a published run into a README, between its marks."""
     text = readme.read_text(encoding="utf-8")
     before, start, rest = text.partition(START)
@@ -108,15 +108,7 @@ def insert(readme: Path, folder: Path) -> str:
     if not (start and end):
         raise ValueError(f"{readme.name} lacks {START} and {END}; put them where the table goes")
     body = "\n".join(headline_lines(folder))
-    text = f"{before}{START}\n{body}\n{END}{after}"
-    files.write_text(readme, text)
-    return text
-
-
-def is_current(readme: Path, folder: Path) -> bool:
-    """Say whether a README shows the headline of a published run, to the digit."""
-    between = readme.read_text(encoding="utf-8").partition(START)[2].partition(END)[0]
-    return between.strip().splitlines() == headline_lines(folder)
+    files.write_text(readme, f"{before}{START}\n{body}\n{END}{after}")
 
 
 if __name__ == "__main__":

@@ -59,6 +59,12 @@ class Run:
     quiet : bool, default=False
         Leave out the lines that describe computer, versions and manifest; leave tables alone.
 
+    Attributes
+    ----------
+    folder : Path
+        ``runs/<profile>``; in it `cohort` (``manifest.tsv``, ``cohort.json`` and the scans it
+        points at), `cache` (prepared manifests and their volumes) and `models` (trainings).
+
     Raises
     ------
     ValueError
@@ -81,7 +87,8 @@ class Run:
             raise ValueError(f"profile is {profile!r}; expected one plain word, such as 'smoke'")
         self.name, self.profile, self.seed = name, profile, int(seed)
         self.folder = runs_root(runs) / profile
-        mark_layout(self.folder)
+        self.cohort, self.cache, self.models = (self.folder / part for part in PARTS[:3])
+        check_layout(self.folder, mark=True)
         self._made: list[str] = []
         self._started = datetime.now(UTC).isoformat(timespec="seconds")
         for part in PARTS:
@@ -90,24 +97,6 @@ class Run:
         if not quiet:
             show_tables_readably()
             print("\n".join(greeting(name, profile, self.seed, self.manifest_sha256)))
-
-    def __repr__(self) -> str:
-        return f"Run({self.name!r}, profile={self.profile!r}, seed={self.seed})"
-
-    @property
-    def cohort(self) -> Path:
-        """Folder of the cohort: ``manifest.tsv``, ``cohort.json`` and the scans it points at."""
-        return self.folder / "cohort"
-
-    @property
-    def cache(self) -> Path:
-        """Folder of prepared manifests and their ``.npy`` volumes."""
-        return self.folder / "cache"
-
-    @property
-    def models(self) -> Path:
-        """Folder of training runs, one sub-folder each."""
-        return self.folder / "models"
 
     @property
     def cohort_caption(self) -> str:
@@ -238,20 +227,10 @@ class Run:
         fold: int | None = None,
         device: str = "cpu",
     ) -> None:
-        """Record how long a step took; a step recorded again replaces its former row.
+        """Record how long a step took in seconds; a step recorded again replaces its former row.
 
-        Parameters
-        ----------
-        step : str
-            What was done, such as ``"train"`` or ``"simulate"``.
-        seconds : float
-            Wall-clock time.
-        model : str, default=""
-            Network or method, where there are several.
-        fold : int, optional
-            Fold of the cross-validation.
-        device : str, default="cpu"
-            Where it ran.
+        `step` says what was done (``"train"``), `model` by which network or method, `fold` on which
+        fold of the cross-validation, `device` where.
         """
         path = self.folder / "durations" / f"{self.name}.csv"
         row = (self.name, step, model, "" if fold is None else fold, 1, f"{seconds:.3f}", device)
@@ -297,33 +276,25 @@ def _plain(name: str) -> str:
     return name
 
 
-def mark_layout(folder: Path) -> None:
-    """Mark a run folder as laid out by this version of motionlib; see `check_layout`."""
-    check_layout(folder)
-    if not (folder / "layout.json").is_file():
-        files.write_json(folder / "layout.json", {"layout": LAYOUT})
+def check_layout(folder: Path, *, mark: bool = False) -> None:
+    """Refuse a run folder that another version of motionlib has made: a ValueError.
 
-
-def check_layout(folder: Path) -> None:
-    """Refuse a run folder that another version of motionlib has made.
-
-    Raises
-    ------
-    ValueError
-        Says what to do.
+    With `mark` the folder is marked as laid out by this one.
     """
-    mark = folder / "layout.json"
-    if mark.is_file():
-        known = files.read_json(mark)["layout"] == LAYOUT
+    record = folder / "layout.json"
+    if record.is_file():
+        known = files.read_json(record)["layout"] == LAYOUT
     else:  # before layouts were marked
-        patterns = ("[0-9]*.json", "[0-9]*.csv", "cohort.json")
         parts = ("stamps", "provenance", "predictions", "cohort")
+        patterns = ("[0-9]*.json", "[0-9]*.csv", "cohort.json")
         known = not any(any((folder / p).glob(pattern)) for p in parts for pattern in patterns)
     if not known:
         raise ValueError(
             f"run {folder.name} was made by another version of motionlib, whose files this one "
             "does not read; delete its folder, or name another one with --runs"
         )
+    if mark and not record.is_file():
+        files.write_json(record, {"layout": LAYOUT})
 
 
 @functools.cache

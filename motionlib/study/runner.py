@@ -28,7 +28,6 @@ from motionlib.study.run import (
     check_layout,
     collect_provenance,
     headline,
-    mark_layout,
     versions,
 )
 
@@ -87,7 +86,7 @@ def run_study(
         _tell(study, plan(study), say)
         return None
     with only_one(study.folder):
-        mark_layout(study.folder)
+        check_layout(study.folder, mark=True)
         files.sweep_below(study.folder)
         steps = plan(study)
         _tell(study, steps, say)

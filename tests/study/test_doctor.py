@@ -11,7 +11,7 @@ from motionlib import files
 from motionlib.cli import main
 from motionlib.study import doctor
 from motionlib.study.publish import publish
-from motionlib.study.run import mark_layout
+from motionlib.study.run import check_layout
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def findings(monkeypatch, tmp_path):
     monkeypatch.setenv("MOTIONLIB_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("MOTIONLIB_REFERENCE", str(tmp_path / "away"))
     monkeypatch.setenv("MOTIONLIB_RUNS", str(tmp_path / "runs"))
-    mark_layout(tmp_path / "runs/demo")
+    check_layout(tmp_path / "runs/demo", mark=True)
     files.write_json(tmp_path / "runs/old/stamps/01.json", {"key": "abc"})
     files.write_json(tmp_path / "runs/demo/stamps/01.json", {"key": "abc"})
     files.write_json(tmp_path / "runs/demo/stamps/02.json", {"key": None})
@@ -72,7 +72,7 @@ class TestPublish:
     @pytest.fixture
     def run(self, tmp_path):
         run = tmp_path / "runs" / "real"
-        mark_layout(run)
+        check_layout(run, mark=True)
         for name in ("tables/table_2.csv", "figures/fig_1.png", "predictions.csv"):
             files.write_text(run / name, "a\n")
         files.write_text(run / "cohort" / "scan.npy", "never to be copied")
