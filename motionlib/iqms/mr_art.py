@@ -7,6 +7,8 @@ motion is judged once more among the head-motion scans alone.
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import pandas as pd
 
@@ -57,21 +59,23 @@ def predict_mr_art(
     parts = []
     for task in TASK_GRADES:
         scans = select_task(table, task)
-        data = (scans[names].to_numpy(float), scans["y_true"].to_numpy())
-        data += (scans["participant_id"].to_numpy(),)
-        items = [(*data, model, int(seed), n_iter) for model in models for seed in seeds]
-        rows = raise_failures(submit(_predict, items, engine=engine, label=f"mr-art {task}"))
-        rows = [(model, seed, part) for (*_, model, seed, _), part in zip(items, rows, strict=True)]
-        for model, seed, part in [*rows, ("protocol", -1, protocol_alone(scans, task))]:
-            part = scans[["scan_id", "participant_id"]].join(part)
-            experiment = f"ratings/mr-art/{model}"
-            part = named_predictions(part, experiment=experiment, task=task, model=model)
-            parts.append(part.assign(seed=seed))
+        pairs = list(product(models, map(int, seeds)))
+        items = [(scans, names, model, seed, n_iter) for model, seed in pairs]
+        scored = raise_failures(submit(_predict, items, engine=engine, label=f"mr-art {task}"))
+        scored = dict(zip(pairs, scored, strict=True))
+        scored["protocol", -1] = protocol_alone(scans, task)
+        for (model, seed), rows in scored.items():
+            keys = {"experiment": f"ratings/mr-art/{model}", "task": task, "model": model}
+            rows = scans[["scan_id", "participant_id"]].join(rows)
+            parts.append(named_predictions(rows, **keys).assign(seed=seed))
     return pd.concat(parts, ignore_index=True)
 
 
 def _predict(item: tuple) -> pd.DataFrame:
-    X, y, groups, model, seed, n_iter = item
+    """Predict all scans of a task by one model with the folds of one seed."""
+    scans, names, model, seed, n_iter = item
+    X, y = scans[names].to_numpy(float), scans["y_true"].to_numpy()
+    groups = scans["participant_id"].to_numpy()
     return cross_validated(X, y, groups, model, seed=seed, n_iter=n_iter)
 
 
