@@ -12,10 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import wraps
 from typing import Any
 
-import numba
 import numpy as np
 import torch
 
+from motionlib.compute.compiled import compiled
 from motionlib.motion.trajectory import rotation_matrices
 
 SMALL_VOXELS = 1_000_000  # below, waking further threads costs more than they save
@@ -135,15 +135,7 @@ def _pull_torch(
     return out if minus is None else out.sub_(minus)
 
 
-def _compile(function: Any) -> Any:
-    """Compile with a cache on disk; without one where no folder can be written."""
-    try:
-        return numba.njit(nogil=True, cache=True)(function)
-    except RuntimeError:  # numba found no writable cache folder
-        return numba.njit(nogil=True)(function)
-
-
-@_compile
+@compiled(nogil=True)
 def _edge(source, shape, x, y, z, fill):  # pragma: no cover - compiled
     """Trilinear value at one point with ITK's border rule."""
     nx, ny, nz = shape
@@ -163,7 +155,7 @@ def _edge(source, shape, x, y, z, fill):  # pragma: no cover - compiled
     return value
 
 
-@_compile
+@compiled(nogil=True)
 def _inside(start, step, low, high, top):  # pragma: no cover - compiled
     """Narrow the range low..high of k to where ``0 <= start + k step < top``.
 
@@ -181,7 +173,7 @@ def _inside(start, step, low, high, top):  # pragma: no cover - compiled
     return low, max(low, high)
 
 
-@_compile
+@compiled(nogil=True)
 def _held(start, step, low, high, top):  # pragma: no cover - compiled
     """Shorten the range until the fixed-point index start + k step is in 0..top at both ends.
 
@@ -195,7 +187,7 @@ def _held(start, step, low, high, top):  # pragma: no cover - compiled
     return low, high
 
 
-@_compile
+@compiled(nogil=True)
 def _rows(source, base, shape, out_shape, matrix, fill, out, start, stop):  # pragma: no cover
     """Trilinear pull of the slabs start..stop; minus `base` if it has voxels.
 

@@ -13,8 +13,9 @@ from importlib.util import find_spec
 
 import numpy as np
 import torch
-from numba import njit
 from torch import nn
+
+from motionlib.compute.compiled import compiled
 
 FEW_CHANNELS = 16  # a program of the GPU's first block holds 8 voxels of each
 NOWHERE = 255  # the maximum was a padding zero, or not positive
@@ -136,7 +137,7 @@ def _pooled(x, weight, bias, mean, variance, eps):
     return out.permute(0, 4, 1, 2, 3), where, picked
 
 
-@njit(cache=True)
+@compiled()
 def _moments(x):
     """Mean and biased variance of each channel of (B, I, J, K, C), in double precision."""
     channels = x.shape[4]
@@ -152,7 +153,7 @@ def _moments(x):
     return one + first, np.maximum(two / rows.shape[0] - one * one, 0.0)
 
 
-@njit(cache=True)
+@compiled()
 def _pool(x, scale, shift, out, where, picked):
     """Fill `out`, `where` and `picked` (B, i, j, k, C) from `x` (B, I, J, K, C)."""
     _, ni, nj, nk, channels = x.shape
@@ -180,7 +181,7 @@ def _pool(x, scale, shift, out, where, picked):
                                 raw[c] = here[c]
 
 
-@njit(cache=True)
+@compiled()
 def _sums(gradient, where, picked, mean, inverse):
     """Sum over each channel the gradient, and of the gradient times the normalised input."""
     channels = gradient.shape[4]
@@ -195,7 +196,7 @@ def _sums(gradient, where, picked, mean, inverse):
     return one, two
 
 
-@njit(cache=True)
+@compiled()
 def _spread(x, gradient, where, scale, slope, base, out):
     """Fill `out` (B, I, J, K, C) with the gradient of the convolution's output."""
     _, ni, nj, nk, channels = x.shape

@@ -80,11 +80,11 @@ def _fault(requirement: Requirement) -> str:
 
 
 def devices() -> list[Finding]:
-    """Processor, memory and GPU as PyTorch sees them."""
+    """Processor, memory, place of compiled code, and GPU as PyTorch sees them."""
     machine = run.device()
     memory = f", {machine['memory_gib']} GiB" if machine["memory_gib"] else ""
     detail = f"{machine['system']}, {machine['cores']} cores{memory}"
-    rows = [Finding("devices", "cpu", GOOD, detail)]
+    rows = [Finding("devices", "cpu", GOOD, detail), _compiled_code()]
     try:
         import torch  # seconds, which no other command of this room spends
     except ImportError:
@@ -162,3 +162,15 @@ def runs() -> list[Finding]:
             state, detail = ABSENT, str(error)
         rows.append(Finding("study", f"run {folder.name}", state, detail))
     return rows
+
+
+def _compiled_code() -> Finding:
+    """Whether compiled functions outlive their process, by compiling one."""
+    try:
+        from motionlib.compute.compiled import keeps_code  # numba may be what is missing
+    except ImportError:
+        return Finding("devices", "compiled code", BAD, "numba is not installed; run: make setup")
+    if keeps_code():
+        return Finding("devices", "compiled code", GOOD, "kept on disk")
+    why = "in memory, each process anew: name a folder to write to in NUMBA_CACHE_DIR"
+    return Finding("devices", "compiled code", ABSENT, why)

@@ -48,6 +48,13 @@ class TestExamine:
     def test_the_engines_that_need_no_cluster_are_there(self, findings):
         assert findings["engines", "inline"].state == findings["engines", "local"].state == "ok"
 
+    def test_code_that_cannot_be_kept_on_disk_is_told(self, findings, monkeypatch):
+        assert findings["devices", "compiled code"].state == doctor.GOOD
+        monkeypatch.setattr("numba.core.caching.CacheImpl._locator_classes", [])
+        told = {finding.name: finding for finding in doctor.devices()}["compiled code"]
+        assert told.state == doctor.ABSENT
+        assert "NUMBA_CACHE_DIR" in told.detail
+
     def test_nothing_names_the_computer_its_user_or_a_path(self, findings, tmp_path):
         text = " ".join(f"{one.name} {one.detail}" for one in findings.values())
         assert str(tmp_path) not in text

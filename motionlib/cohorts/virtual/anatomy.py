@@ -9,11 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-from numba import njit
 from scipy.ndimage import map_coordinates, spline_filter1d
 
 from motionlib.cohorts.virtual.atlas import CHANNELS, build_atlas
 from motionlib.cohorts.virtual.signal import TISSUES
+from motionlib.compute.compiled import compiled
 
 NODE_MM = 8.0  # of the deformation once interpolated
 PATCH_MM = 4.0  # of the patient's own maps: folding, lesions, tumour
@@ -76,7 +76,7 @@ def draw_anatomy(
     )
 
 
-@njit(cache=True, fastmath=True, error_model="numpy")
+@compiled(fastmath=True, error_model="numpy")
 def sample_maps(
     shape, matrix, offset, nodes, low, node_mm, maps, maps_low, maps_mm, patches, patch_mm
 ):
@@ -299,7 +299,7 @@ def _add_tumour(patches, atlas, rng) -> None:
         patches[(*box, channel)] = np.maximum(patches[(*box, channel)], level)
 
 
-@njit(cache=True, fastmath=True, error_model="numpy", inline="always")
+@compiled(fastmath=True, error_model="numpy", inline="always")
 def _cell(n, x, y, z):
     """Clip a position in voxels; its lower corner and the eight weights."""
     x = min(max(x, 0.0), n[0] - 1.001)
@@ -312,7 +312,7 @@ def _cell(n, x, y, z):
     return i, j, k, low, (u * b * c, u * b * w, u * v * c, u * v * w)
 
 
-@njit(cache=True, fastmath=True, error_model="numpy", inline="always")
+@compiled(fastmath=True, error_model="numpy", inline="always")
 def _blend(maps, i, j, k, p, q, c):
     """Trilinear value of channel `c` in the cell (i, j, k)."""
     return (
