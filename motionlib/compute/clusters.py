@@ -1,11 +1,12 @@
-"""The name of an engine goes in; a Dask client of it comes out, with the cluster if it is ours."""
+"""Dask clients of the engines: processes of this machine, a running scheduler, jobs of SLURM."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-from distributed import WorkerPlugin
+import yaml
+from distributed import Client, LocalCluster, WorkerPlugin
 
 SLURM_NEEDS = {"workers", "cores", "memory", "walltime"}
 SLURM_KNOWS = {
@@ -17,28 +18,10 @@ SLURM_KNOWS = {
 def connect(kind: str, engine: str, resources: dict[str, float] | None) -> tuple:
     """Start the processes or jobs that an engine names, or find a scheduler that runs.
 
-    Parameters
-    ----------
-    kind : {"local", "tcp", "slurm"}
-        Family of the engine.
-    engine : str
-        As for `motionlib.compute.engines.submit`.
-    resources : dict, optional
-        What one task occupies, for instance ``{"GPU": 1}``.
-
-    Returns
-    -------
-    client : distributed.Client
-    cluster : distributed.LocalCluster, dask_jobqueue.SLURMCluster or None
-        None where the scheduler is somebody else's.
-
-    Raises
-    ------
-    ValueError
-        If no worker of a running scheduler offers the resources.
+    `kind` is ``local``, ``tcp`` or ``slurm``; `engine` and `resources` are those of
+    `engines.submit`. Returns the client, and its cluster unless that is somebody else's.
+    Raises `ValueError` if no worker of a running scheduler offers the resources.
     """
-    from distributed import Client, LocalCluster
-
     cluster = None
     if kind == "local":
         count = int(engine.partition(":")[2] or os.cpu_count() or 1)
@@ -71,10 +54,7 @@ def connect(kind: str, engine: str, resources: dict[str, float] | None) -> tuple
 class OwnGpu(WorkerPlugin):
     """Hide every GPU but one from a worker, by the worker's number.
 
-    Parameters
-    ----------
-    gpus : list of str
-        What ``CUDA_VISIBLE_DEVICES`` may name; more workers than GPUs share them in turn.
+    `gpus` are what ``CUDA_VISIBLE_DEVICES`` may name; more workers than GPUs share them in turn.
     """
 
     name = "own-gpu"
@@ -91,32 +71,23 @@ class OwnGpu(WorkerPlugin):
 
 def visible_gpus() -> list[str]:
     """Names of the GPUs that this process may use."""
-    import torch
+    import torch  # which this room does without elsewhere
 
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is not None:
-        return [one.strip() for one in named.split(",") if one.strip()]
+        return [name.strip() for name in named.split(",") if name.strip()]
     return [str(i) for i in range(torch.cuda.device_count())]
 
 
-def slurm_cluster(file: str | os.PathLike, **overrides):
-    """Make (not start) the SLURM cluster that a profile file describes.
+def slurm_cluster(file: str | os.PathLike) -> tuple:
+    """Make (not start) the SLURM cluster that a profile file describes, and the jobs to ask for.
 
-    Parameters
-    ----------
-    file : path-like
-        YAML with `workers` (jobs to ask for), `cores`, `memory`, `walltime`, and optionally
-        `queue`, `account`, `gpus` (0 or 1 a job), `interface`, `python`, `prologue` (list of shell
-        lines), `directives` (list of extra ``#SBATCH`` options), `log_directory`,
-        `local_directory`, `lifetime` (shorter than the walltime, so that workers hand over), `host`
-        (address of this scheduler). Without a GPU a job runs one worker a core.
-
-    Returns
-    -------
-    cluster : dask_jobqueue.SLURMCluster
-        Its `job_script()` is what will be submitted.
-    workers : int
-        Jobs to ask for.
+    The YAML file has `workers` (jobs to ask for), `cores`, `memory`, `walltime`, and optionally
+    `queue`, `account`, `gpus` (0 or 1 a job), `interface`, `python`, `prologue` (list of shell
+    lines), `directives` (list of extra ``#SBATCH`` options), `log_directory`, `local_directory`,
+    `lifetime` (shorter than the walltime, so that workers hand over), `host` (address of this
+    scheduler). Without a GPU a job runs one worker a core. The cluster's `job_script()` is what
+    will be submitted.
 
     Raises
     ------
@@ -125,12 +96,10 @@ def slurm_cluster(file: str | os.PathLike, **overrides):
     ValueError
         If a key is unknown or missing, or dask-jobqueue is not installed.
     """
-    import yaml
-
     path = Path(file)
     if not path.is_file():
         raise FileNotFoundError(f"SLURM profile {file} is not there; give slurm:FILE.yaml.")
-    profile = {**(yaml.safe_load(path.read_text(encoding="utf-8")) or {}), **overrides}
+    profile = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     unknown = sorted(set(profile) - SLURM_NEEDS - SLURM_KNOWS)
     missing = sorted(SLURM_NEEDS - set(profile))
     if unknown or missing:
@@ -139,7 +108,7 @@ def slurm_cluster(file: str | os.PathLike, **overrides):
             f"are {sorted(SLURM_NEEDS | SLURM_KNOWS)}."
         )
     try:
-        from dask_jobqueue import SLURMCluster
+        from dask_jobqueue import SLURMCluster  # an extra
     except ImportError as error:
         raise ValueError(
             "Engine slurm needs dask-jobqueue; install motionlib with its [hpc] extra."
@@ -147,6 +116,7 @@ def slurm_cluster(file: str | os.PathLike, **overrides):
     gpus, cores = int(profile.get("gpus", 0)), int(profile["cores"])
     if gpus > 1:
         raise ValueError(f"A job asks for {gpus} GPUs; ask for one a job and for more workers.")
+    # what Dask's worker command, SLURM and the scheduler are told
     extra = ["--resources", f"GPU={gpus}"] if gpus else []
     if "lifetime" in profile:
         extra += ["--lifetime", str(profile["lifetime"]), "--lifetime-stagger", "5m"]

@@ -1,4 +1,13 @@
-"""A function and its items go in; results in the same order come out, from any engine."""
+"""A function over many items: in this process, on its cores, or on a Dask or SLURM cluster.
+
+Results come back in the order of the items whatever the engine, and an item whose function raised,
+or whose worker was lost, gives a `Failure` in its place::
+
+    results = submit(make_copy, scans, engine="local:4", label="copies")
+    raise_failures(results)
+
+`distributed` and torch are imported where they are used: this room opens without them.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +26,7 @@ from typing import Any
 
 ENGINES = "inline, local[:N], tcp://host:port or slurm:FILE.yaml"
 RETRIES = 2  # a task whose worker died is tried again this often
-_clients: dict[tuple, Any] = {}
+_clients: dict[tuple, Any] = {}  # engine and resources -> (client, its cluster or None)
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # malloc.h
 KEEP_BYTES = 2**30
 REPORT_EVERY_S = 5.0  # headless logs stay readable
@@ -88,31 +97,10 @@ def submit(
     if batch < 1:
         raise ValueError(f"batch is {batch}; a task needs at least one item.")
     kind = family(engine)
-    meter = Meter(label or getattr(function, "__name__", "work"), len(items), progress)
+    meter = _Meter(label or getattr(function, "__name__", "work"), len(items), progress)
     if kind == "inline":
-        return [_counted(meter, _guarded(function, item)) for item in items]
+        return [meter.count(_guarded(function, item)) for item in items]
     return _over_dask(function, items, _client(engine, resources), resources, batch, meter)
-
-
-def shard(items: Sequence, which: str) -> list:
-    """Pick every N-th item from the I-th on (I from 0): what one job of a plain array does.
-
-    Parameters
-    ----------
-    items : sequence
-        All items, in the same order in every job.
-    which : str
-        ``"I/N"``, for instance ``"0/8"``.
-
-    Returns
-    -------
-    list
-        This job's items.
-    """
-    first, _, count = which.partition("/")
-    if not (first.isdigit() and count.isdigit() and int(first) < int(count)):
-        raise ValueError(f"Shard {which!r} is not of the form I/N with 0 <= I < N, such as 0/8.")
-    return list(items)[int(first) :: int(count)]
 
 
 def raise_failures(results: list) -> list:
@@ -175,6 +163,45 @@ def family(engine: str) -> str:
     return engine.partition(":")[0]
 
 
+def default_device() -> str:
+    """Device that ``MOTIONLIB_DEVICE`` names, else ``cpu``."""
+    return os.environ.get("MOTIONLIB_DEVICE", "cpu")
+
+
+# Outcomes: one row a scan for commands that do all of a manifest, or a shard of it.
+
+
+def shard(items: Sequence, which: str) -> list:
+    """Pick every N-th item from the I-th on (I from 0), `which` being ``"I/N"``.
+
+    That is what one job of a plain array does; all jobs need the items in the same order.
+    """
+    first, _, count = which.partition("/")
+    if not (first.isdigit() and count.isdigit() and int(first) < int(count)):
+        raise ValueError(f"Shard {which!r} is not of the form I/N with 0 <= I < N, such as 0/8.")
+    return list(items)[int(first) :: int(count)]
+
+
+def outcome_name(which: str | None = None) -> str:
+    """Name of the table of outcomes; a shard's is ``outcome_I-of-N.tsv``."""
+    return f"outcome_{which.replace('/', '-of-')}.tsv" if which else "outcome.tsv"
+
+
+def outcome_row(result) -> dict:
+    """Make an outcome row; a task that raised, or lost its worker, becomes a failed row."""
+    if isinstance(result, Failure):
+        return failed_row(result.item["scan_id"], result.error)
+    return result
+
+
+def failed_row(scan_id: str, reason: str) -> dict:
+    """Make the outcome row of a scan that could not be done."""
+    return {"scan_id": scan_id, "status": "failed", "reason": reason, "path": ""}
+
+
+# How items reach their function.
+
+
 def _client(engine: str, resources: dict[str, float] | None):
     """Connect to the engine once a process and resource; later calls find it running."""
     from motionlib.compute.clusters import connect
@@ -203,14 +230,13 @@ def _over_dask(function, items, client, resources, batch, meter) -> list:
     place = {future: i for i, future in enumerate(futures)}
     results: list = [None] * len(parts)
     waiting = as_completed(futures, loop=client.loop, raise_errors=False)
-    futures.clear()
+    futures.clear()  # who holds a future keeps its result on the worker
     for finished in waiting.batches():
-        for future, found in zip(finished, _gather(client, finished), strict=True):
+        for future, batched in zip(finished, _gather(client, finished), strict=True):
             i = place.pop(future)
-            lost = isinstance(found, str)
-            results[i] = [Failure(item, found) for item in parts[i]] if lost else found
-            for result in results[i]:
-                _counted(meter, result)
+            if isinstance(batched, str):
+                batched = [Failure(item, batched) for item in parts[i]]
+            results[i] = [meter.count(result) for result in batched]
     return [result for part in results for result in part]
 
 
@@ -220,12 +246,12 @@ def _gather(client, futures) -> list:
     A result that is still held when its worker dies is computed again.
     """
     try:
-        found = client.gather(futures)
+        results = client.gather(futures)
     except Exception:
-        found = [_result_or_reason(future) for future in futures]
+        results = [_result_or_reason(future) for future in futures]
     for future in futures:
         future.release()
-    return found
+    return results
 
 
 def _result_or_reason(future) -> list | str:
@@ -234,11 +260,6 @@ def _result_or_reason(future) -> list | str:
         return future.result()
     except Exception as error:  # the worker or the scheduler died: still a value
         return _one_line(error)
-
-
-def _one_line(error: Exception) -> str:
-    """Type and message of an exception."""
-    return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
 def _guarded_batch(task: tuple) -> list:
@@ -256,19 +277,17 @@ def _guarded(function: Callable, item: Any) -> Any:
         return Failure(item, _one_line(error), traceback.format_exc())
 
 
-def _counted(meter: Meter, result: Any) -> Any:
-    """Note one result and hand it on."""
-    return meter.count(result, failed=isinstance(result, Failure))
+def _one_line(error: Exception) -> str:
+    """Type and message of an exception."""
+    return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
 @cache
 def keep_memory() -> bool:
-    """Tell glibc to keep freed memory up to 1 GiB; elsewhere nothing is done.
+    """Tell glibc to keep freed memory up to 1 GiB, and say whether it took the setting.
 
-    Returns
-    -------
-    bool
-        Whether the setting was taken.
+    By default it gives large arrays back at once, and the next one of the same size pays for
+    every page again. Elsewhere than with glibc nothing is done.
     """
     if not sys.platform.startswith("linux"):
         return False
@@ -279,53 +298,57 @@ def keep_memory() -> bool:
     return all(libc.mallopt(name, value) == 1 for name, value in settings)
 
 
-def in_lab() -> bool:
-    """Tell whether this is a kernel that a Jupyter server opened for somebody who looks at it.
-
-    Such a server names the notebook to its kernels; papermill and nbconvert do not, and
-    `execute.kernel_environment` asks for text.
-    """
-    asked = os.environ.get("MOTIONLIB_PROGRESS") != "text" and "JPY_SESSION_NAME" in os.environ
-    return asked and "ipykernel" in sys.modules
+# Progress: a bar in a notebook that somebody has open, lines of text elsewhere.
 
 
 @contextmanager
 def progress_of(label: str, total: int) -> Iterator[Callable[[str], None]]:
-    """Report on some tasks: a bar where there is a frontend for it, else `text_progress`.
+    """Report on `total` tasks: a bar where there is a frontend for it, else `text_progress`.
 
-    Parameters
-    ----------
-    label : str
-        Name of the work.
-    total : int
-        Number of tasks.
-
-    Yields
-    ------
-    callable
-        Takes every line; give it to `compute.submit` and to the tasks of this process.
+    What it yields takes every line; give it to `submit` and to the tasks of this process.
     """
     if not in_lab():
         yield text_progress()
         return
-    bar = Bar(label, total)
+    bar = _Bar(label, total)
     try:
         yield bar
     finally:
         bar.close()
 
 
-class Bar:
-    """A bar of tqdm that counts finished tasks and shows the latest line.
+def in_lab() -> bool:
+    """Tell whether this is a kernel that a Jupyter server opened for somebody who looks at it.
 
-    Parameters
-    ----------
-    label, total
-        As in `progress_of`.
+    Such a server names the notebook to its kernels; papermill and nbconvert do not, and a kernel
+    of the command ``study`` is asked for text.
     """
+    asked = os.environ.get("MOTIONLIB_PROGRESS") != "text" and "JPY_SESSION_NAME" in os.environ
+    return asked and "ipykernel" in sys.modules
+
+
+def text_progress(
+    every_s: float = 15.0,
+    say: Callable[[str], None] = print,
+    clock: Callable[[], float] = time.monotonic,
+) -> Callable[[str], None]:
+    """Make a reporter that says a line at most every so many seconds, the first after as many."""
+    last = clock()
+
+    def report(line: str) -> None:
+        nonlocal last
+        if clock() - last >= every_s:
+            last = clock()
+            say(line)
+
+    return report
+
+
+class _Bar:
+    """A bar of tqdm that counts finished tasks and shows the latest line."""
 
     def __init__(self, label: str, total: int):
-        from tqdm.auto import tqdm
+        from tqdm.auto import tqdm  # only in a notebook
 
         self.bar = tqdm(total=total, desc=label)
 
@@ -342,59 +365,19 @@ class Bar:
         self.bar.close()
 
 
-def text_progress(
-    every_s: float = 15.0,
-    say: Callable[[str], None] = print,
-    clock: Callable[[], float] = time.monotonic,
-) -> Callable[[str], None]:
-    """Make a reporter that says a line at most every so many seconds, the first after as many.
-
-    Parameters
-    ----------
-    every_s : float, default=15
-        Seconds between two lines; what takes less stays silent.
-    say : callable
-        Takes a line that is due.
-    clock : callable
-        Seconds that pass.
-
-    Returns
-    -------
-    callable
-        Takes every line.
-    """
-    last = clock()
-
-    def report(line: str) -> None:
-        nonlocal last
-        if clock() - last >= every_s:
-            last = clock()
-            say(line)
-
-    return report
-
-
-class Meter:
-    """Count results and report progress, as text with an estimate or on a bar.
-
-    Parameters
-    ----------
-    label, total
-        As in `progress_of`.
-    report : callable, optional
-        Takes a line.
-    """
+class _Meter:
+    """Count results and report progress, as text with an estimate or on a bar."""
 
     def __init__(self, label: str, total: int, report: Callable[[str], None] | None):
         self.label, self.total, self.report = label, total, report
         self.done = self.failed = 0
         self.start = self.last = time.monotonic()
 
-    def count(self, result: Any, *, failed: bool = False) -> Any:
+    def count(self, result: Any) -> Any:
         """Note one result and hand it on."""
         self.done += 1
-        self.failed += failed
-        if isinstance(self.report, Bar):
+        self.failed += isinstance(result, Failure)
+        if isinstance(self.report, _Bar):
             self.report.reach(self.done)
             return result
         now = time.monotonic()
@@ -405,20 +388,3 @@ class Meter:
             lost = f", {self.failed} failed" if self.failed else ""
             self.report(f"{self.label}: {self.done}/{self.total}{lost}, about {left_s:.0f} s left")
         return result
-
-
-def default_device() -> str:
-    """Device that ``MOTIONLIB_DEVICE`` names, else ``cpu``."""
-    return os.environ.get("MOTIONLIB_DEVICE", "cpu")
-
-
-def outcome_row(result) -> dict:
-    """Make an outcome row; a task that raised, or lost its worker, becomes a failed row."""
-    if isinstance(result, Failure):
-        return failed_row(result.item["scan_id"], result.error)
-    return result
-
-
-def failed_row(scan_id: str, reason: str) -> dict:
-    """Make the outcome row of a scan that could not be done."""
-    return {"scan_id": scan_id, "status": "failed", "reason": reason, "path": ""}

@@ -17,7 +17,7 @@ import torch
 
 from motionlib import compute
 from motionlib.compute import engines
-from motionlib.compute.engines import failed_row, outcome_row
+from motionlib.compute.engines import failed_row, outcome_name, outcome_row
 from motionlib.files import (
     atomic,
     content_key,
@@ -166,10 +166,9 @@ def corrupt_manifest(
     rows = [outcome_row(result) for result in results]
     rows += [failed_row(row["scan_id"], row["fault"]) for row in refused.to_dict("records")]
     outcome = pd.DataFrame(rows, columns=["scan_id", "status", "path", "reason"])
+    write_table(outcome, out / outcome_name(shard))
     if shard:
-        write_table(outcome, out / f"outcome_{shard.replace('/', '-of-')}.tsv")
         return outcome
-    write_table(outcome, out / "outcome.tsv")
     sweep(out / f"{item['scan_id']}{end}" for item in items for end in (".nii.gz", ".json"))
     there = outcome[outcome["status"] != "failed"].set_index("scan_id")["path"]
     if len(there):

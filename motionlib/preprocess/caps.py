@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from motionlib import compute
 from motionlib.compute import engines
-from motionlib.compute.engines import failed_row, outcome_row
+from motionlib.compute.engines import failed_row, outcome_name, outcome_row
 from motionlib.files import (
     atomic,
     content_key,
@@ -108,10 +108,8 @@ def preprocess_manifest(
     rows += [failed_row(r["scan_id"], r["fault"]) for r in refused.to_dict("records")]
     outcome = pd.DataFrame(rows)
     write_json(out / "dataset_description.json", DESCRIPTION)
-    if shard:
-        write_table(outcome, out / f"outcome_{shard.replace('/', '-of-')}.tsv")
-    else:
-        write_table(outcome, out / "outcome.tsv")
+    write_table(outcome, out / outcome_name(shard))
+    if not shard:
         sweep(out / name for item in items for name in _written(item))
         _write_manifests(table, outcome, manifest, out, cache)
     return outcome
