@@ -36,15 +36,17 @@ class _Replay(IntensityTransform):
     """Apply one trajectory, or one per image name, with fixed options."""
 
     simulate: Callable[..., torch.Tensor]
+    between_poses: str  # the default of `interpolation`
     defaults: ClassVar[dict[str, Any]]
 
     def __init__(
-        self, times: Poses, translation_mm: Poses, rotation_deg: Poses, interpolation: str, kwargs
-    ) -> None:
+        self, times: Poses, translation_mm: Poses, rotation_deg: Poses, *,
+        interpolation: str | None = None, **kwargs: Any,
+    ) -> None:  # fmt: skip
         self.options = {name: kwargs.pop(name, value) for name, value in self.defaults.items()}
         super().__init__(**kwargs)
         self.times, self.translation_mm, self.rotation_deg = times, translation_mm, rotation_deg
-        self.interpolation = interpolation
+        self.interpolation = interpolation or self.between_poses
         for name, value in self.options.items():  # TorchIO's history reads attributes
             setattr(self, name, value)
         self.args_names = [*POSE_NAMES, "interpolation", *self.options]
@@ -103,7 +105,7 @@ class ImageMotion(_Replay):
         Fractions of the scan, shape (T,).
     translation_mm, rotation_deg : list, or mapping from image name to list
         Shape (T, 3), RAS axes, mm and degrees.
-    interpolation : {"hold", "linear"}
+    interpolation : {"hold", "linear"}, default="hold"
         What happens between poses.
     **kwargs
         ``axis`` (default 1), ``center``, ``direction``, ``output`` and ``keep_center`` as in
@@ -111,13 +113,8 @@ class ImageMotion(_Replay):
     """
 
     simulate = staticmethod(image_motion)
+    between_poses = "hold"
     defaults = IMAGE_OPTIONS
-
-    def __init__(
-        self, times: Poses, translation_mm: Poses, rotation_deg: Poses, *,
-        interpolation: str = "hold", **kwargs: Any,
-    ) -> None:  # fmt: skip
-        super().__init__(times, translation_mm, rotation_deg, interpolation, kwargs)
 
 
 class RandomImageMotion(_Draw):
@@ -200,7 +197,7 @@ class KSpaceMotion(_Replay):
         Fractions of the scan, shape (T,).
     translation_mm, rotation_deg : list, or mapping from image name to list
         Shape (T, 3), RAS axes, mm and degrees.
-    interpolation : {"hold", "linear"}
+    interpolation : {"hold", "linear"}, default="linear"
         What happens between poses.
     **kwargs
         ``axis`` (default 1), ``eps``, ``pad_vox``, ``center``, ``direction`` and ``output`` as in
@@ -208,13 +205,8 @@ class KSpaceMotion(_Replay):
     """
 
     simulate = staticmethod(kspace_motion)
+    between_poses = "linear"
     defaults = KSPACE_OPTIONS
-
-    def __init__(
-        self, times: Poses, translation_mm: Poses, rotation_deg: Poses, *,
-        interpolation: str = "linear", **kwargs: Any,
-    ) -> None:  # fmt: skip
-        super().__init__(times, translation_mm, rotation_deg, interpolation, kwargs)
 
 
 class RandomKSpaceMotion(_Draw):

@@ -97,8 +97,8 @@ class _NormPool(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient):
         x, weight, mean, variance, where, picked = ctx.saved_tensors
-        mean, variance = mean.double().numpy(), variance.double().numpy()
-        inverse = 1 / np.sqrt(variance + ctx.eps)
+        mean = mean.double().numpy()
+        inverse = 1 / np.sqrt(variance.double().numpy() + ctx.eps)
         gradient = _last(gradient)
         summed, projected = _sums(gradient.numpy(), where.numpy(), picked.numpy(), mean, inverse)
         x_gradient = None
@@ -162,8 +162,7 @@ def _pool(x, scale, shift, out, where, picked):
         for i in range(out.shape[1]):
             for j in range(out.shape[2]):
                 for k in range(out.shape[3]):
-                    best, place = out[b, i, j, k], where[b, i, j, k]
-                    raw = picked[b, i, j, k]
+                    best, place, raw = out[b, i, j, k], where[b, i, j, k], picked[b, i, j, k]
                     for c in range(channels):
                         best[c] = 0
                         place[c] = NOWHERE

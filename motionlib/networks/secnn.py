@@ -1,15 +1,10 @@
 """SECNN: ResNet3D's blocks with squeeze-and-excitation, gates that weight the channels.
 
-Shape trace at the paper's grid::
+The grids are ResNet3D's. At the paper's size::
 
-    input                                                              (B, 1, 169, 208, 179)
-    block1  residual block with ReLU and channel gates, max-pool 3/2   (B, 8, 84, 103, 89)
-    block2                                                             (B, 16, 41, 51, 44)
-    block3                                                             (B, 32, 20, 25, 21)
-    block4                                                             (B, 64, 9, 12, 10)
-    block5                                                             (B, 128, 4, 5, 4)
-    fc1     Flatten, Dropout(0.5), Linear(10240, 256), ReLU            (B, 256)
-    fc2     Linear(256, 2)                                             (B, 2)
+    block1-5  residual block with ReLU and channel gates, max-pool 3 stride 2
+    fc1       Flatten, Dropout(0.5), Linear(10240, 256), ReLU
+    fc2       Linear(256, 2)
 
 3,523,049 parameters, of which 900,839 in the blocks.
 
