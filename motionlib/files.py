@@ -26,76 +26,30 @@ END_BYTES = 2**20
 
 
 def sha256_file(path: str | os.PathLike) -> str:
-    """Checksum of a file's bytes.
-
-    Parameters
-    ----------
-    path : path-like
-        The file to read.
-
-    Returns
-    -------
-    str
-        64 hexadecimal digits.
-    """
+    """Checksum of a file's bytes, 64 hexadecimal digits."""
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def content_key(*parts: Any, digits: int = 12) -> str:
-    """Short name of some plain values: equal values give equal keys on every machine.
+    """Short name of plain values: equal values give equal keys on every machine.
 
-    Parameters
-    ----------
-    *parts
-        Values that JSON can hold; dictionaries may come in any order.
-    digits : int, default=12
-        Length of the key.
-
-    Returns
-    -------
-    str
-        Hexadecimal digits.
+    The values are such as JSON can hold; dictionaries may come in any order.
     """
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:digits]
 
 
 def seed_from(*parts: Any) -> int:
-    """Seed derived from plain values, so that results do not depend on order or workers.
-
-    Parameters
-    ----------
-    *parts
-        For instance the master seed and a scan's id.
-
-    Returns
-    -------
-    int
-        Between 0 and 2**63 - 1.
-    """
+    """Seed from plain values (the master seed, a scan's id), whatever the order of the work."""
     return int(content_key(*parts, digits=16), 16) >> 1
 
 
 def code_key(*rooms: str, package: Path = PACKAGE) -> str:
     """Hash the sources of some rooms, so that changed code never meets what older code made.
 
-    Parameters
-    ----------
-    *rooms : str
-        Folders of the package, with all below them, or files of it: ``"cohorts"``, ``"splits.py"``.
-    package : Path
-        Where the package lies.
-
-    Returns
-    -------
-    str
-        12 hexadecimal digits.
-
-    Raises
-    ------
-    ValueError
-        If a room does not exist: its changes would go unnoticed.
+    A room is a folder of the package, with all below it, or a file: ``"cohorts"``, ``"splits.py"``.
+    One that does not exist is a `ValueError`: its changes would go unnoticed.
     """
     sources = []
     for room in rooms:
@@ -111,15 +65,7 @@ def code_key(*rooms: str, package: Path = PACKAGE) -> str:
 def atomic(path: str | os.PathLike) -> Iterator[Path]:
     """Write aside, flush to disk, then rename: the file is there whole or not at all.
 
-    Parameters
-    ----------
-    path : path-like
-        The final name; its folder is made if needed.
-
-    Yields
-    ------
-    Path
-        A temporary name in the same folder, with the same suffixes.
+    Yields a temporary name in the same folder, which is made if needed, with the same suffixes.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -138,16 +84,7 @@ def sweep(paths: Iterable[str | os.PathLike]) -> int:
     """Remove what `atomic` left aside of some files when the process writing them was killed.
 
     What a process that runs is writing stays; so does, for a day, what another computer wrote.
-
-    Parameters
-    ----------
-    paths : iterable of path-like
-        Final names of the files.
-
-    Returns
-    -------
-    int
-        Number of files removed.
+    Returns the number of files removed.
     """
     names: dict[Path, set[str]] = {}
     for path in map(Path, paths):
@@ -199,20 +136,8 @@ def _host() -> str:
 
 
 def gzipped(content: bytes) -> bytes:
-    """Compress, with the same bytes every time.
+    """Compress, with the same bytes every time: a gzip member without a time.
 
-    Parameters
-    ----------
-    content : bytes
-        For instance a NIfTI image.
-
-    Returns
-    -------
-    bytes
-        A gzip member without a time.
-
-    Notes
-    -----
     By zlib, though isal is fifteen times as fast: isal 1.9.1 now and then packs the same content
     into other bytes, at its levels 1 and 2 (seen in few of 370 fresh processes).
     """
@@ -301,17 +226,7 @@ def read_table(
 def write_table(table, path: str | os.PathLike) -> Path:
     """Write a DataFrame atomically, as CSV or (suffix ``.tsv``) tab-separated without quoting.
 
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        Written without its index; missing values become empty cells.
-    path : path-like
-        Ends in ``.csv`` or ``.tsv``.
-
-    Returns
-    -------
-    Path
-        The path written.
+    Its index is left out; missing values become empty cells.
     """
     options = {"sep": ","}
     if str(path).endswith(".tsv"):  # has no quoting: a cell may hold neither tab nor line break
@@ -377,12 +292,6 @@ def shipped(name: str) -> Path:
 
 
 def runs_root(runs: str | os.PathLike | None = None) -> Path:
-    """Folder of all runs: the argument, else ``MOTIONLIB_RUNS``, else ``runs/`` of the repository.
-
-    Parameters
-    ----------
-    runs : path-like, optional
-        Overrides the environment variable.
-    """
+    """Folder of all runs: the argument, ``MOTIONLIB_RUNS``, or ``runs/`` of the repository."""
     chosen = runs or os.environ.get("MOTIONLIB_RUNS")
     return Path(chosen).expanduser().resolve() if chosen else repository() / "runs"

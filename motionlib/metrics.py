@@ -100,20 +100,10 @@ def classification_metrics(
 
 
 def per_fold(predictions: pd.DataFrame, *, allow_one_class: bool = False) -> pd.DataFrame:
-    """Judge each fold's model, one row a model and fold.
+    """Judge each fold's model, one row a model and fold: the keys of `classification_metrics`.
 
-    Parameters
-    ----------
-    predictions : DataFrame
-        Rows of one experiment, task and model. Ensembles (fold -1) are left out when there
-        are single models beside them.
-    allow_one_class : bool, default=False
-        Passed on to `classification_metrics`.
-
-    Returns
-    -------
-    DataFrame
-        ``model fold`` and the keys of `classification_metrics`.
+    `predictions` are rows of one experiment, task and model. Ensembles (fold -1) are left out when
+    there are single models beside them.
     """
     single = predictions[predictions["fold"] >= 0]
     rows = single if len(single) else predictions

@@ -80,26 +80,10 @@ def select(
 
 
 def check_labels(y_true, score=None, *, both_classes: bool = True):
-    """Refuse labels and scores that no metric can be computed from.
+    """Refuse labels and scores that no metric can be computed from, naming the first bad positions.
 
-    Parameters
-    ----------
-    y_true : array-like, shape (n,)
-        0 or 1 (motion).
-    score : array-like, shape (n,), optional
-        Probability of motion, within [0, 1].
-    both_classes : bool, default=True
-        Whether a set with a single class is refused.
-
-    Returns
-    -------
-    tuple of ndarray
-        `y_true` as int64 and `score` as float64 (None if not given).
-
-    Raises
-    ------
-    ValueError
-        Names the first offending positions.
+    `y_true` holds 0 or 1 (motion), `score` probabilities, both of shape (n,). Returns them as int64
+    and float64 (None if not given). One class alone is refused unless `both_classes` is False.
     """
     y_true = pd.array(y_true, dtype="Float64").to_numpy(dtype=float, na_value=np.nan)
     if y_true.size == 0:
@@ -134,19 +118,11 @@ def check_labels(y_true, score=None, *, both_classes: bool = True):
 
 
 def combine_folds(predictions: pd.DataFrame) -> pd.DataFrame:
-    """Give each scan one prediction: the models' mean score.
+    """Give each scan of one experiment, task and model one prediction: the models' mean score.
 
-    Parameters
-    ----------
-    predictions : DataFrame
-        Rows of one experiment, task and model. If it holds fold -1, those rows are the answer;
-        if each scan was predicted by one model only (cross-validation), they are pooled.
-
-    Returns
-    -------
-    DataFrame
-        One row per scan, sorted by ``scan_id``, ``fold`` = -1. Where scores are averaged, motion
-        is called when the mean score is at least 0.5.
+    If there are rows of fold -1, those are the answer; if each scan was predicted by one model only
+    (cross-validation), they are pooled. Returns one row per scan, sorted by ``scan_id``, ``fold`` =
+    -1; where scores are averaged, motion is called when the mean score is at least 0.5.
     """
     ensemble = predictions[predictions["fold"] == -1]
     if len(ensemble):
@@ -159,16 +135,8 @@ def combine_folds(predictions: pd.DataFrame) -> pd.DataFrame:
 def average_scores(predictions: pd.DataFrame) -> pd.DataFrame:
     """Average the scores of several models, scan by scan.
 
-    Parameters
-    ----------
-    predictions : DataFrame
-        ``scan_id score``, any number of rows a scan, and further columns.
-
-    Returns
-    -------
-    DataFrame
-        One row a scan in order of appearance: the mean ``score``, ``y_pred`` at one half, ``fold``
-        = -1, the other columns as in the scan's first row.
+    `predictions` has any number of rows a scan. Returns one row a scan in order of appearance: the
+    mean ``score``, ``y_pred`` at one half, ``fold`` = -1, other columns as in the scan's first row.
     """
     mean = predictions.groupby("scan_id", sort=False)["score"].mean()
     rows = predictions.drop_duplicates("scan_id").reset_index(drop=True)
@@ -177,23 +145,10 @@ def average_scores(predictions: pd.DataFrame) -> pd.DataFrame:
 
 
 def pair_predictions(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
-    """Join two models' predictions of the same scans.
+    """Join two models' predictions of the same scans, one row per scan each (see `combine_folds`).
 
-    Parameters
-    ----------
-    first, second : DataFrame
-        One row per scan each (see `combine_folds`), with ``scan_id participant_id y_true score
-        y_pred``.
-
-    Returns
-    -------
-    DataFrame
-        ``scan_id participant_id y_true score_a score_b pred_a pred_b``, sorted by scan.
-
-    Raises
-    ------
-    ValueError
-        A scan appears twice, is missing on one side, or carries two labels.
+    Returns ``scan_id participant_id y_true score_a score_b pred_a pred_b``, sorted by scan. A scan
+    that appears twice, is missing on one side, or carries two labels is a `ValueError`.
     """
     for name, table in (("first", first), ("second", second)):
         twice = table["scan_id"][table["scan_id"].duplicated()]

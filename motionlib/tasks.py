@@ -20,28 +20,10 @@ def grades_of(task: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 
 def grade_to_task(grades, task: str) -> pd.Series:
-    """Map grades to the labels of a task.
+    """Map grades 0, 1, 2 to the labels of a task: 1 for motion, 0 for none (paper §III-D.2).
 
-    Parameters
-    ----------
-    grades : Series of int
-        Grades 0, 1, 2; missing where not graded.
-    task : {'mov01vs2', 'mov0vs1'}
-        Severe motion against the rest, or mild motion against none.
-
-    Returns
-    -------
-    Series of Int64
-        1 for motion, 0 for none, missing where the scan is not part of the task.
-
-    Raises
-    ------
-    ValueError
-        Unknown task.
-
-    Notes
-    -----
-    Source: paper §III-D.2.
+    A grade that is missing, or no part of the task, gives a missing label (Series of Int64); an
+    unknown task is a `ValueError`.
     """
     negative, positive = grades_of(task)
     grades = pd.Series(grades).astype("Int64")
@@ -49,24 +31,10 @@ def grade_to_task(grades, task: str) -> pd.Series:
 
 
 def select_task(table: pd.DataFrame, task: str) -> pd.DataFrame:
-    """Keep the scans of a task and label them.
+    """Keep the scans of a task (see `grade_to_task`) and label them.
 
-    Parameters
-    ----------
-    table : DataFrame
-        With ``motion_grade`` 0, 1 or 2, missing where not graded.
-    task : {'mov01vs2', 'mov0vs1'}
-        As for `grade_to_task`.
-
-    Returns
-    -------
-    DataFrame
-        The rows of the task, numbered anew, with ``y_true`` 0 or 1.
-
-    Raises
-    ------
-    ValueError
-        Unknown task.
+    Returns the rows of `table` whose ``motion_grade`` is part of the task, numbered anew, with
+    ``y_true`` 0 or 1.
     """
     negative, positive = grades_of(task)
     kept = table[table["motion_grade"].isin([*negative, *positive])].reset_index(drop=True)

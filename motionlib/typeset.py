@@ -49,20 +49,10 @@ MINUS = "\u2212"
 
 
 def render(template: str, **values) -> Markup:
-    """Fill a template of ``motionlib/templates``.
+    """Fill a template of ``motionlib/templates``, such as ``page.html``, with values.
 
-    Parameters
-    ----------
-    template : str
-        File name, such as ``"page.html"``. In ``.html`` all values are escaped but those that are
-        `markupsafe.Markup`, as what this function and `table_html` return is.
-    **values
-        What the template shows.
-
-    Returns
-    -------
-    Markup
-        The text, which other templates take as it is.
+    In ``.html`` all values are escaped but those that are `markupsafe.Markup`, as what this
+    function and `table_html` return is.
     """
     return Markup(_templates().get_template(template).render(values))
 
@@ -79,21 +69,10 @@ def _templates() -> Environment:
 
 
 def table_html(table: pd.DataFrame, caption: str, *, number: str = "") -> Markup:
-    """Write a table for a page, which brings its style.
+    """Write a table of the study for a page, which brings its style; it scrolls sideways.
 
-    Parameters
-    ----------
-    table : DataFrame
-        As written by the study.
-    caption : str
-        What the table shows; a cohort that is the same in all rows is noted below it.
-    number : str
-        The paper's label, such as ``Table II``.
-
-    Returns
-    -------
-    Markup
-        The table, in a region that scrolls sideways.
+    `caption` says what it shows (a cohort that is the same in all rows is noted below it), `number`
+    is the paper's label, such as ``Table II``.
     """
     title = f"<b>{escape(number)}.</b> {escape(caption)}" if number else escape(caption)
     drawn = _draw(table, title=html(str(title))).as_raw_html()
@@ -102,40 +81,15 @@ def table_html(table: pd.DataFrame, caption: str, *, number: str = "") -> Markup
 
 
 def to_html(table: pd.DataFrame, *, title: str = "", caption: str = "") -> str:
-    """Write a table as HTML that stands alone.
+    """Write a table as one ``<div>`` with its own style and no outside resources.
 
-    Parameters
-    ----------
-    table : DataFrame
-        As `paper.tables.build` makes it.
-    title : str, optional
-        Heading above the table.
-    caption : str, optional
-        Note below it: the cohort's sentence.
-
-    Returns
-    -------
-    str
-        One ``<div>`` with its own style, no outside resources.
+    `title` stands above it, `caption`, the cohort's sentence, below.
     """
     return _draw(table, title=title, note=caption).as_raw_html()
 
 
 def to_latex(table: pd.DataFrame, *, caption: str = "", label: str = "") -> str:
-    r"""Write a table as LaTeX with booktabs and spanning headings.
-
-    Parameters
-    ----------
-    table : DataFrame
-        As `paper.tables.build` makes it.
-    caption, label : str, optional
-        Of the floating table.
-
-    Returns
-    -------
-    str
-        A ``table`` environment; needs ``\usepackage{booktabs}``.
-    """
+    """Write a table as a LaTeX ``table`` with booktabs and spanning headings."""
     text = _draw(table, title=caption, plain=True).as_latex()
     name = f"\\label{{{label}}}" if label else ""
     # a caption with a number, which a label can refer to

@@ -107,24 +107,11 @@ def flow_label(cohort: str, role: str) -> str:
 
 
 def count_scans(manifest: pd.DataFrame, step: str, reason: str, failed=()) -> pd.DataFrame:
-    """Count what came of each cohort, and what of it is a straight reject.
+    """Count what came of each cohort, and what of it is a straight reject, as rows of a flow.
 
-    Parameters
-    ----------
-    manifest : DataFrame
-        With ``cohort role straight_reject``.
-    step : str
-        How the scans came, such as ``read`` or ``generated``.
-    reason : str
-        What to say about them.
-    failed : list of dict
-        Rows ``cohort reason`` of scans that should have come.
-
-    Returns
-    -------
-    DataFrame
-        ``step cohort n_in n_out reason``: a row for what came, a row for every failure, a row
-        for the straight rejects where there are any, cohort by cohort.
+    `manifest` has ``cohort role straight_reject``, `step` says how the scans came (``read``,
+    ``generated``), `reason` what to say about them, `failed` holds rows ``cohort reason`` of scans
+    that should have come. A row for what came, one for every failure, one for straight rejects.
     """
     pairs = zip(manifest["cohort"], manifest["role"].astype(str), strict=True)
     names = np.array([flow_label(*pair) for pair in pairs], dtype=object)

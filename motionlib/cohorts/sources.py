@@ -36,20 +36,10 @@ def need_folder(root: str | os.PathLike) -> Path:
 
 
 def find_table(root: Path, *patterns: str) -> Path:
-    """Find one table below a folder, names compared without regard to case.
+    """Find one table at most two levels below a folder, names compared without regard to case.
 
-    Parameters
-    ----------
-    root : Path
-        Where to look, two levels deep.
-    *patterns : str
-        Regular expressions for the whole name, tried in order; of several matches the last by
-        name is taken (the newest version).
-
-    Raises
-    ------
-    FileNotFoundError
-        If no name matches.
+    `patterns` are regular expressions for the whole name, tried in order; of several matches the
+    last by name is taken (the newest version). None is a `FileNotFoundError`.
     """
     levels = ("*", "*/*", "*/*/*")
     paths = [path for level in levels for path in sorted(root.glob(level)) if path.is_file()]
@@ -157,14 +147,8 @@ def _by_plain_name(names: set[str]) -> dict[str, str]:
 def drop_unusable(scans: ScanFilter, root: Path, *, check_files: bool = True) -> None:
     """Let scans leave that are not on disk, that cannot be read, or that share an id.
 
-    Parameters
-    ----------
-    scans : ScanFilter
-        Its table has ``scan_id`` and ``path`` (relative to `root`).
-    root : Path
-        The cohort's folder.
-    check_files : bool, default=True
-        Open every header (about a millisecond a scan); else only names are compared.
+    The filter's table has ``scan_id`` and ``path`` (relative to `root`). With `check_files` every
+    header is opened (about a millisecond a scan); else only names are compared.
     """
     absent = [not os.path.lexists(root / path) for path in scans.table["path"]]
     absent = pd.Series(absent, scans.table.index, dtype="boolean")

@@ -397,19 +397,10 @@ def typeset_tables(
 
 
 def headline(folder: str | os.PathLike) -> pd.DataFrame:
-    """Make the small table for the README: severe and mild motion by method.
+    """Make the small table for the README: severe and mild motion by method, as text.
 
-    Parameters
-    ----------
-    folder : path-like
-        Of a finished run or a published one; its ``tables/table_4.csv`` is read, so that the
-        same intervals stand everywhere.
-
-    Returns
-    -------
-    DataFrame
-        ``task method ba_paper ba_ours auc_paper auc_ours n cohort``, as text: percent for the
-        balanced accuracy, two decimals for the AUC, ours with its 95 % interval.
+    From ``tables/table_4.csv`` of a finished or published run, so that the same intervals stand
+    everywhere: percent for the balanced accuracy, two decimals for the AUC, with 95 % intervals.
     """
     table = pd.read_csv(Path(folder) / "tables" / "table_4.csv")
     rows = []
