@@ -240,11 +240,12 @@ def execute(
     partial = output.with_name(f"{output.stem}.partial.ipynb")
     output.parent.mkdir(parents=True, exist_ok=True)
     bar = {"desc": notebook.stem, "leave": False} if sys.stderr.isatty() else False
+    # papermill fills parameters into paths, and takes a brace in a folder's name for one
+    paths = [str(path).replace("{", "{{").replace("}", "}}") for path in (notebook.path, partial)]
     with kernel_environment(output.parent.parent / ".jupyter", environment):
         try:
             executed = papermill.execute_notebook(
-                notebook.path,
-                partial,
+                *paths,
                 parameters=parameters,
                 kernel_name="python3",
                 cwd=notebook.path.parent,

@@ -137,6 +137,14 @@ class TestRunAndSkip:
         assert provenance["parameters"]["02_second"] == {"seed": 21, "profile": "smoke", "n": 4}
         assert set(provenance["durations_s"]) == {"01_first", "02_second"}
 
+    def test_braces_in_a_path_are_no_template(self, place, capsys):
+        (place / "notebooks").rename(place / "{seed} notebooks {x}")
+        folders = ["--notebooks", str(place / "{seed} notebooks {x}")]
+        folders += ["--runs", str(place / "{runs} of {profile}")]
+        assert main(["study", "--profile", "smoke", "--only", "01", *folders]) == 0
+        assert ran(capsys.readouterr().out) == ["01_first"]
+        assert (place / "{runs} of {profile}" / "smoke" / "tables" / "table_1.csv").is_file()
+
     def test_what_a_killed_run_left_half_written_is_removed(self, place, left_aside):
         halves = [place / "runs" / "smoke" / part / left_aside("fig_a2.png")
                   for part in ("models", "figures", "tables", "stamps")]  # fmt: skip
