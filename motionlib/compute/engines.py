@@ -97,7 +97,7 @@ def submit(
     if batch < 1:
         raise ValueError(f"batch is {batch}; a task needs at least one item.")
     kind = family(engine)
-    meter = _Meter(label or getattr(function, "__name__", "work"), len(items), progress)
+    meter = Meter(label or getattr(function, "__name__", "work"), len(items), progress)
     if kind == "inline":
         return [meter.count(_guarded(function, item)) for item in items]
     return _over_dask(function, items, _client(engine, resources), resources, batch, meter)
@@ -365,7 +365,7 @@ class _Bar:
         self.bar.close()
 
 
-class _Meter:
+class Meter:
     """Count results and report progress, as text with an estimate or on a bar."""
 
     def __init__(self, label: str, total: int, report: Callable[[str], None] | None):
