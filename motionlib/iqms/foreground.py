@@ -15,6 +15,7 @@ import numpy as np
 HEAD_MEDIAN = 1000.0  # standardised intensity of the head's median voxel
 MARGIN_MM = 10.0  # air kept around the head by `standardise`
 N_BINS = 256  # scikit-image's default, which MRQy keeps
+MOST_LEVELS = 2**16  # with a bin each; one hot voxel of int32 would ask for 16 GiB of them
 
 
 def slice_foreground(image: np.ndarray) -> np.ndarray:
@@ -111,10 +112,16 @@ def otsu_threshold(values: np.ndarray) -> float:
 
 
 def _histogram(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Count values by bin, and the bins' centres: one per grey level, or 256 for floats."""
+    """Count values by bin, and the bins' centres: one per grey level, or 256 for floats.
+
+    Where grey levels lie far apart only those that occur have a bin, which changes no threshold.
+    """
     values = np.ravel(values)
     if values.dtype.kind in "iub":
         lowest = int(values.min())
+        if int(values.max()) - lowest > MOST_LEVELS:
+            centres, counts = np.unique(values.astype(np.int64), return_counts=True)
+            return counts, centres
         counts = np.bincount(values.astype(np.int64) - lowest)
         return counts, np.arange(lowest, lowest + counts.size)
     counts, edges = np.histogram(values, bins=N_BINS)
@@ -136,6 +143,8 @@ def _equalise(image: np.ndarray, counts: np.ndarray, centres: np.ndarray) -> np.
     share = np.cumsum(counts)
     share = share / float(share[-1])
     if image.dtype.kind in "iub":
+        if centres[-1] - centres[0] >= centres.size:
+            return share[np.searchsorted(centres, image)]
         return share[image.astype(np.int64) - int(centres[0])]
     floating = np.float32 if image.dtype == np.float32 else np.float64
     share = share.astype(floating)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from motionlib.iqms import foreground
 from motionlib.iqms.foreground import convex_hull, head_mask, otsu_threshold, standardise
 
 
@@ -39,3 +40,14 @@ class TestForeground:
         inside = np.argwhere(mask)
         assert (inside.min(axis=0) == 10).all()
         assert (np.diff(box).ravel() == volume.shape).all()
+
+    def test_wide_integers_give_the_mask_of_the_same_levels_close_together(self, head, monkeypatch):
+        image = head[:, :, head.shape[2] // 2].astype(np.int64) * 1000
+        sparse = foreground.slice_foreground(image)
+        monkeypatch.setattr(foreground, "MOST_LEVELS", 2**62)
+        assert (sparse == foreground.slice_foreground(image)).all()
+
+    def test_one_hot_voxel_takes_no_more_memory_than_another(self, head):
+        image = head[:, :, head.shape[2] // 2].astype(np.int32)
+        image[0, 0] = 2**31 - 1
+        assert foreground.slice_foreground(image).shape == image.shape
