@@ -181,17 +181,18 @@ def read_mriqc(path) -> pd.DataFrame:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no file {path.name}: expected MRIQC's group_T1w.tsv")
-    table = pd.read_csv(path, sep="\t")
+    table = read_table(path, missing=("", "n/a", "nan", "NaN", "NA"))
     _expect(table, ["bids_name", FIRST_MEASURE, "efc", "fber"], path.name)
-    measures = table[list(table.columns[table.columns.get_loc(FIRST_MEASURE) :])]
-    text = [name for name in measures if not pd.api.types.is_numeric_dtype(measures[name])]
+    cells = table[list(table.columns[table.columns.get_loc(FIRST_MEASURE) :])]
+    measures = cells.apply(lambda column: pd.to_numeric(_objects(column), errors="coerce"))
+    text = [name for name in cells if (measures[name].isna() & cells[name].notna()).any()]
     if text:
         raise ValueError(
             f"{path.name} has words in {', '.join(text)}: expected numbers in every measure"
         )
     if table["bids_name"].duplicated().any():
         raise ValueError(f"{path.name} names a scan twice: expected one row per scan")
-    return pd.concat([table["bids_name"].rename("scan_id"), measures], axis=1)
+    return pd.concat([table["bids_name"].astype(object).rename("scan_id"), measures], axis=1)
 
 
 def measure_names(table: pd.DataFrame, *, acquisition: bool = False) -> list[str]:
@@ -241,6 +242,11 @@ def _rated(table: pd.DataFrame, dataset: str, reference: str, labels: list[str])
     lead = lead.join(table[labels]).assign(y_true=(table[reference] == -1).astype(int))
     measures = table[list(table.columns[table.columns.get_loc(FIRST_MEASURE) :])]
     return pd.concat([lead, measures], axis=1)
+
+
+def _objects(column: pd.Series) -> pd.Series:
+    """Cells as plain objects, so that whole numbers become plain integers."""
+    return pd.Series(column.to_numpy(dtype=object, na_value=float("nan")), column.index)
 
 
 def _expect(table: pd.DataFrame, columns: list[str], name: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from pathlib import Path
 
@@ -21,6 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--corrected",
         action="store_true",
         help="repaired definitions on a standardised volume (default: MRQy 0.0.3's numbers)",
+    )
+    parser.add_argument(
+        "--assume-orientation", metavar="RAS", help="where the axes lead of files that do not say"
     )
     parser.add_argument("--per-slice", metavar="FILE.tsv", help="also every slice's measures")
     parser.add_argument("--overlay", metavar="DIR", help="also a picture of each foreground")
@@ -45,7 +49,13 @@ def main(args: argparse.Namespace) -> int:
     suffixes = (*IMAGE_SUFFIXES, ".npy")
     report = lambda line: print(line, file=sys.stderr)  # noqa: E731
     scans = find_scans(args.input, suffixes=suffixes, report=report)
-    rows = measure_files(scans, engine=args.engine, cache=args.cache, compat=not args.corrected)
+    rows = measure_files(
+        scans,
+        engine=args.engine,
+        cache=args.cache,
+        compat=not args.corrected,
+        orientation=args.assume_orientation,
+    )
     # written without pandas, whose import would take longer than a scan
     lines = ["\t".join(["scan_id", *COLUMNS])]
     for row in rows:
@@ -64,10 +74,10 @@ def main(args: argparse.Namespace) -> int:
 
 def _is_mriqc(path: Path) -> bool:
     """Whether a file is a table whose first column is MRIQC's."""
-    if path.suffix != ".tsv" or not path.is_file():
+    if path.suffix not in (".tsv", ".csv") or not path.is_file():
         return False
-    with open(path, encoding="utf-8", errors="replace") as stream:
-        return stream.readline().split("\t")[0].strip() == "bids_name"
+    with open(path, encoding="utf-8-sig", errors="replace") as stream:
+        return re.split("[\t,;]", stream.readline())[0].strip() == "bids_name"
 
 
 def _write_details(scans: list, args: argparse.Namespace) -> None:
@@ -80,7 +90,7 @@ def _write_details(scans: list, args: argparse.Namespace) -> None:
 
     parts = []
     for scan_id, path in scans:
-        volume, affine = read_stored(path)
+        volume, affine = read_stored(path, orientation=args.assume_orientation)
         quality = measure(volume, compat=not args.corrected, affine=affine)
         parts.append(quality.table().assign(scan_id=scan_id))
         if args.overlay:

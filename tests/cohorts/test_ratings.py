@@ -5,6 +5,7 @@ import sys
 import pandas as pd
 import pytest
 
+from motionlib.cli import main as cli
 from motionlib.cohorts import ratings
 
 
@@ -105,6 +106,18 @@ class TestMRIQC:
     def test_constant_measures_are_left_out(self, mr_art):
         table = ratings.read_mr_art(mr_art)
         assert ratings.measure_names(table, acquisition=True) == ["cjv", "efc", "fber"]
+
+
+class TestMriqcTables:
+    def test_byte_order_mark_semicolons_and_blank_rows(self, tmp_path):
+        text = "bids_name;cjv;efc;fber;size_x\nsub-1_T1w;0.5;0.6;n/a;256\n;;;;\n\n"
+        (tmp_path / "group_T1w.csv").write_bytes(b"\xef\xbb\xbf" + text.encode())
+        table = ratings.read_mriqc(tmp_path / "group_T1w.csv")
+        assert table["scan_id"].tolist() == ["sub-1_T1w"]
+        assert table.loc[0, ["cjv", "efc", "size_x"]].tolist() == [0.5, 0.6, 256]
+        assert table["fber"].isna().all()
+        call = ["iqms", str(tmp_path / "group_T1w.csv"), "--out", str(tmp_path / "out.tsv")]
+        assert cli(call) == 0
 
 
 class TestIxiRatings:
