@@ -57,6 +57,8 @@ def preprocess(path: Path, scan: str, out: Path) -> dict:
         "names": {"cropped": names.cropped, "affine": names.affine},
         "backend": "simpleitk",
         "template": None,
+        "template_identity": None,
+        "orientation": None,
     }
     start = time.process_time()
     row = preprocess_one(item)

@@ -14,7 +14,7 @@ from motionlib import files
 from motionlib.cohorts.selection import ScanFilter
 from motionlib.manifest import ID_PATTERN
 from motionlib.preprocess.finder import told
-from motionlib.preprocess.images import read_image
+from motionlib.preprocess.images import need_orientation, read_image
 
 MISSING = ["", "n/a", "N/A", "NA", "nan", "-4"]  # ADNI writes -4 for "not done"
 FLAGS = {"1": 1, "yes": 1, "true": 1, "0": 0, "no": 0, "false": 0}
@@ -166,7 +166,7 @@ def drop_unusable(scans: ScanFilter, root: Path, *, check_files: bool = True) ->
 def _fault(path: Path) -> str | None:
     """Why an image's header is of no use, or None."""
     try:
-        read_image(path, header_only=True)
+        need_orientation(path, read_image(path, header_only=True))
     except (FileNotFoundError, ValueError) as error:
         return str(error)
     return None

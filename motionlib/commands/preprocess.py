@@ -17,6 +17,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, help="CAPS folder to write to")
     parser.add_argument("--backend", choices=("simpleitk", "ants"), default="simpleitk")
     parser.add_argument("--template", help="template in MNI152 space, for instance Clinica's")
+    parser.add_argument(
+        "--assume-orientation", metavar="RAS", help="where the axes lead of files that do not say"
+    )
     parser.add_argument("--engine", default="inline", help="inline, local[:N], tcp://..., slurm:F")
     parser.add_argument(
         "--shard",
@@ -43,6 +46,7 @@ def main(args: argparse.Namespace) -> int:
         engine=args.engine,
         shard=args.shard,
         cache=args.cache,
+        orientation=args.assume_orientation,
         progress=lambda line: print(line, file=sys.stderr, flush=True),
     )
     counts = outcome["status"].value_counts() if len(outcome) else {}

@@ -48,6 +48,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--trajectory", metavar="FILE", help="replay the trajectory of such a JSON file"
     )
+    parser.add_argument(
+        "--assume-orientation", metavar="RAS", help="where the axes lead of files that do not say"
+    )
     parser.add_argument("--engine", default="inline", help="inline, local[:N], tcp://..., slurm:F")
     parser.add_argument(
         "--shard", metavar="I/N", help="of a manifest, every N-th scan from the I-th"
@@ -70,6 +73,7 @@ def main(args: argparse.Namespace) -> int:
         realistic=args.realistic,
         part=args.part,
         trajectory=args.trajectory,
+        orientation=args.assume_orientation,
     )
     if not args.input.endswith(".tsv") and not Path(args.input).is_dir():
         if args.shard or args.engine != "inline":

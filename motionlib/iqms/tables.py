@@ -74,13 +74,17 @@ def add_measures(scans, **options):
     return scans.join(pd.DataFrame(rows, columns=list(COLUMNS)))
 
 
-def measure_files(scans, *, engine="inline", cache=None, compat=True, progress=None) -> list[dict]:
+def measure_files(
+    scans, *, engine="inline", cache=None, compat=True, orientation=None, progress=None
+) -> list[dict]:
     """Measure many scans, given as pairs of id and file: one row each, whatever happens to it.
 
     A row has ``scan_id``, the 15 measures, ``slices`` (with a varying foreground), ``slices_used``
     (the fewest that entered any defined measure) and ``reason`` (empty when all is well). The
     cache is a JSON file of what was measured before, found again by the files' content; a killed
-    call resumes from it. For `engine` and `progress` see :func:`motionlib.compute.engines.submit`.
+    call resumes from it. `orientation`, such as RAS, is for files that do not state theirs, which
+    the corrected measures need. For `engine` and `progress` see
+    :func:`motionlib.compute.engines.submit`.
     """
     scans = [(scan_id, str(path)) for scan_id, path in scans]
     known = read_json(cache) if cache is not None and Path(cache).is_file() else {}
@@ -88,9 +92,10 @@ def measure_files(scans, *, engine="inline", cache=None, compat=True, progress=N
     for _, path in scans:
         if Path(path).is_file():
             content = path if cache is None else sha256_file(path)
-            keys.append(content_key(content, bool(compat), VERSION))
+            assumed = [orientation] if orientation and not compat else []
+            keys.append(content_key(content, bool(compat), VERSION, *assumed))
             if keys[-1] not in known:
-                todo.setdefault(keys[-1], (path, compat))
+                todo.setdefault(keys[-1], (path, compat, orientation))
         else:
             keys.append(f"missing {path}")
             rows[keys[-1]] = _undefined(f"no file {Path(path).name}: expected an image")
@@ -114,23 +119,26 @@ def measure_files(scans, *, engine="inline", cache=None, compat=True, progress=N
     ]
 
 
-def _measure_file(item: tuple[str, bool]) -> dict:
+def _measure_file(item: tuple[str, bool, str | None]) -> dict:
     """Measure one file; a fault becomes a row with a reason."""
-    path, compat = item
+    path, compat, orientation = item
     try:
-        volume, affine = read_stored(path)
+        volume, affine = read_stored(path, needs_axes=not compat, orientation=orientation)
         return quality_row(measure(volume, compat=compat, affine=affine))
     except (ValueError, FileNotFoundError, MemoryError) as error:
         return _undefined(f"{Path(path).name}: {error}")
 
 
-def read_stored(path) -> tuple[np.ndarray, np.ndarray | None]:
+def read_stored(
+    path, *, needs_axes: bool = False, orientation: str | None = None
+) -> tuple[np.ndarray, np.ndarray | None]:
     """Read a scan as it is stored: its own axes, and integers unless a slope scales them.
 
     Gives the volume (I, J, K), float32 where the header has a slope (as MRQy's reader does), and
-    its affine (4, 4), None for ``.npy``. A file that is no scan is refused in one sentence.
+    its affine (4, 4), None for ``.npy``. A file that is no scan is refused in one sentence, and
+    with `needs_axes` one that does not state them, unless `orientation` does.
     """
-    from motionlib.preprocess.images import read_image  # imports nibabel; arrays need none
+    from motionlib.preprocess import images  # imports nibabel; arrays need none
 
     path = Path(path)
     if not path.is_file():
@@ -138,7 +146,9 @@ def read_stored(path) -> tuple[np.ndarray, np.ndarray | None]:
     try:
         if path.suffix == ".npy":
             return np.load(path, allow_pickle=False), None
-        image = read_image(path)
+        image = images.read_image(path, orientation=orientation)
+        if needs_axes:
+            images.need_orientation(path, image)
         voxels = image.dataobj
         if not hasattr(voxels, "get_unscaled"):  # formats without a slope of their own
             return np.asarray(voxels), image.affine

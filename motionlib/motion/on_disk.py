@@ -35,6 +35,7 @@ from motionlib.motion.image_based import image_motion
 from motionlib.motion.kspace_based import kspace_motion
 from motionlib.motion.sampling import sample_realistic, sample_segments, sample_time_course
 from motionlib.motion.trajectory import Trajectory, displacement
+from motionlib.preprocess.images import need_orientation, read_image, scaled
 
 VERSION = 1  # raise it when the same scan would come out differently
 UNSAFE = set("/\\\0")  # in a scan's id, which becomes the name of a file
@@ -62,6 +63,8 @@ class Motion:
         Of the complex image.
     trajectory : str, optional
         JSON file to replay.
+    orientation : str, optional
+        Where the axes of files lead that do not state it, such as ``RAS``.
     """
 
     method: str = "image"
@@ -75,6 +78,7 @@ class Motion:
     realistic: bool = False
     part: str = "magnitude"
     trajectory: str | None = None
+    orientation: str | None = None
 
 
 def corrupt_file(
@@ -87,7 +91,7 @@ def corrupt_file(
     """
     source, target = Path(source), Path(target)
     _check_names(source, target)
-    image, values = _read(source)
+    image, values = _read(source, motion.orientation)
     trajectory = _trajectory(motion)
     axis = _array_axis(image.affine, motion.axis)
     simulate = image_motion if motion.method == "image" else kspace_motion
@@ -215,19 +219,15 @@ def _beside(target: Path) -> Path:
     return target.with_name(target.name.removesuffix(".gz").removesuffix(".nii") + ".json")
 
 
-def _read(source: Path):
+def _read(source: Path, orientation: str | None):
     """Return the image and its values, float32 (I, J, K)."""
-    try:
-        image = nib.load(source)
-        values = np.asarray(image.dataobj, dtype=np.float32)
-    except (nib.filebasedimages.ImageFileError, EOFError, OSError) as fault:
-        raise ValueError(f"{source.name} cannot be read as an image ({fault}).") from fault
+    image = read_image(source, orientation=orientation)
     if not isinstance(image, nib.Nifti1Image):
         raise ValueError(f"{source.name} is {type(image).__name__}; convert it to NIfTI first.")
-    if values.ndim == 4 and values.shape[3] == 1:
-        values = values[..., 0]
-    if values.ndim != 3:
-        raise ValueError(f"{source.name} has shape {image.shape}; give one 3-D scan.")
+    need_orientation(source, image)
+    values = scaled(source.name, image)
+    if not np.isfinite(values).all():
+        raise ValueError(f"{source.name} has values that are not finite; expected none.")
     return image, np.ascontiguousarray(values)
 
 

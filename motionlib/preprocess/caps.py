@@ -31,8 +31,7 @@ from motionlib.manifest import (
 )
 from motionlib.preprocess.finder import SPACE
 from motionlib.preprocess.grid import resample_to_grid, study_grid
-from motionlib.preprocess.head import array3
-from motionlib.preprocess.images import read_array, save_volume
+from motionlib.preprocess.images import array3, read_array, save_volume
 from motionlib.preprocess.linear import t1_linear
 from motionlib.preprocess.registration import load_target, write_transform
 
@@ -51,6 +50,7 @@ def preprocess_manifest(
     engine: str = "inline",
     shard: str | None = None,
     cache: bool = False,
+    orientation: str | None = None,
     progress=None,
 ) -> pd.DataFrame:
     """Preprocess every scan of a manifest into a CAPS folder.
@@ -69,6 +69,8 @@ def preprocess_manifest(
         ``"I/N"``: only every N-th scan from the I-th on; the outcome is ``outcome_I-of-N.tsv``.
     cache : bool, default=False
         Also write float16 arrays for training, in ``cache-<hash of the manifest>``.
+    orientation : str, optional
+        Where the axes of files lead that do not state it, such as ``RAS``.
     progress : callable, optional
         Called with lines of text.
 
@@ -82,6 +84,7 @@ def preprocess_manifest(
     manifest, out = Path(manifest), Path(out)
     table, refused = usable_rows(manifest)
     settings = {"backend": backend, "template": None, "template_identity": None}
+    settings["orientation"] = orientation
     if template is not None:
         settings |= {"template": str(template), "template_identity": identity(template)}
     items = [
@@ -122,12 +125,15 @@ def preprocess_one(item: dict) -> dict:
     start = {"scan_id": item["scan_id"], "reason": "", "path": names["cropped"]}
     try:
         source = Path(item["source"])
-        key = content_key(VERSION, item["backend"], item["template_identity"], identity(source))
+        made_of = [item["backend"], item["template_identity"], identity(source)]
+        made_of += [item["orientation"]] if item["orientation"] else []
+        key = content_key(VERSION, *made_of)
         image = out / names["cropped"]
         known = read_json(record) if record.is_file() and image.is_file() else {}
         if known.get("key") == key:
             return start | {"status": "kept"} | known["quality"]
-        volume, affine, qc = t1_linear(source, backend=item["backend"], template=item["template"])
+        scan = read_array(source, orientation=item["orientation"])
+        volume, affine, qc = t1_linear(scan, backend=item["backend"], template=item["template"])
     except (ValueError, FileNotFoundError) as error:
         return failed_row(item["scan_id"], str(error))
     matrix = np.array(qc.pop("matrix"))

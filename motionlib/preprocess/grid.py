@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from motionlib.preprocess.head import array3, find_head
+from motionlib.preprocess.head import find_head
+from motionlib.preprocess.images import array3
 
 # Clinica's crop box: voxel centres x -84..84, y -119..88, z -78..100 mm at 1 mm.
 BOX_SIZE_MM = (169, 208, 179)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
+from motionlib.preprocess.images import array3
+
 LEAST_AROUND, SKULL_LIMIT = 0.12, 0.5  # of whole heads; see `find_head`
 TOP_AREA_MM2 = 1000.0  # cross-section at the top of a head
 SLAB_MM = (20, 80)  # below the top: neck, jaw and removed faces do not count
@@ -114,16 +116,6 @@ def coarse(array: np.ndarray, spacing: np.ndarray) -> tuple[np.ndarray, np.ndarr
         shape = (*kept.shape[:axis], count[axis], block[axis], *kept.shape[axis + 1 :])
         kept = kept.reshape(shape).mean(axis=axis + 1, dtype=np.float32)
     return kept, spacing * block, (block - 1) / 2 * spacing
-
-
-def array3(volume) -> np.ndarray:
-    """Turn a volume (1, I, J, K) or (I, J, K), tensor or array, into an array (I, J, K)."""
-    array = volume.detach().cpu().numpy() if hasattr(volume, "detach") else np.asarray(volume)
-    if array.ndim == 4 and array.shape[0] == 1:
-        array = array[0]
-    if array.ndim != 3:
-        raise ValueError(f"The volume has shape {array.shape}; expected (I, J, K) or (1, I, J, K).")
-    return array
 
 
 def _otsu_edge(values: np.ndarray, *, n_bins: int = 128) -> float:

@@ -1,15 +1,18 @@
 """Scans on disk: the one module that reads them, and says in a sentence why one is no scan.
 
-A file passes these checks before its voxels are believed:
+A file passes these steps before its voxels are believed:
 
 1. it is a regular, readable file (a pipe would block, a folder is no image);
-2. its header has three axes, a plausible number and size of voxels, and real intensities;
-3. the whole file is there, undamaged;
-4. its values are finite and not all the same.
+2. its header has three axes (further ones of length one are dropped), a plausible number and size
+   of voxels, and real intensities; micrometres and metres become millimetres, and a quaternion
+   longer than one by rounding is shortened;
+3. it states how the axes lie in the body, or the caller does: nothing is guessed;
+4. the whole file is there, undamaged, its values finite and not all the same.
 """
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import stat
@@ -19,21 +22,26 @@ from pathlib import Path
 import numpy as np
 
 from motionlib.files import atomic, gzipped
-from motionlib.preprocess.head import array3
 
 FEWEST_VOXELS = 8  # along an axis
 MAX_VOXELS = 2**28  # 1 GiB as float32; the largest published 7 T T1w has 1.7e8 voxels
 SIDE_MM = (0.05, 20)  # of a voxel
 LEAST_DETERMINANT = 0.1  # of the axes' directions; below it two of them nearly coincide
+UNITS_MM = {1: 1000.0, 3: 0.001}  # NIfTI's codes of metre and micrometre; others are millimetres
+QUATERNION_ROUNDING = 1e-3  # by which its square may exceed one
 
 
-def read_array(path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
+def read_array(
+    path: str | os.PathLike, *, orientation: str | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Read one scan, its axes turned to right, anterior, superior.
 
     Parameters
     ----------
     path : path-like
         NIfTI (``.nii``, ``.nii.gz``) or another format of nibabel (MINC, MGH).
+    orientation : str, optional
+        Where the axes of a file lead that does not state it, such as ``RAS`` or ``LPI``.
 
     Returns
     -------
@@ -52,10 +60,10 @@ def read_array(path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
     import nibabel as nib  # slow to import, and not needed to train or to score arrays
 
     path = Path(path)
-    image = nib.as_closest_canonical(read_image(path))
-    array = _scaled(path.name, image)
-    if array.ndim == 4:
-        array = array[..., 0]
+    image = read_image(path, orientation=orientation)
+    need_orientation(path, image)
+    image = nib.as_closest_canonical(image)
+    array = scaled(path.name, image)
     if not np.isfinite(array).all():
         share = 1 - np.isfinite(array).mean()
         raise ValueError(f"{path.name} has {share:.2%} values that are not finite; expected none.")
@@ -85,17 +93,53 @@ def load_volume(path: str | os.PathLike):
     return torch.from_numpy(array)[None], affine
 
 
-def read_image(path: str | os.PathLike, *, header_only: bool = False):
+def read_image(
+    path: str | os.PathLike, *, header_only: bool = False, orientation: str | None = None
+):
     """Read one scan as nibabel holds it: its own axes, its header, its scaling not yet applied.
 
-    The header is a scan's, or the same errors as of `read_array` say why not; the values are not
-    looked at, and with `header_only` not even read: the image then holds none.
+    The header is a scan's, in millimetres, or the same errors as of `read_array` say why not; the
+    values are not looked at, and with `header_only` not even read: the image then holds none. The
+    affine is None where neither the file nor `orientation` says how the axes lie in the body.
     """
     path = Path(path)
     _check_file(path)
-    image = _open_image(path, header_only=header_only)
+    try:
+        is_nifti = path.name.endswith((".nii", ".nii.gz"))
+        image = (_open_nifti if is_nifti else _open_other)(path, header_only)
+    except _broken() as error:
+        reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
+        raise ValueError(f"{path.name} cannot be read as an image: {reason}.") from error
     _check_header(path.name, image)
+    if image.affine is None and orientation is not None:
+        affine = _assumed_affine(image, orientation)
+        return type(image)(image.dataobj, affine, image.header)
     return image
+
+
+def need_orientation(path: Path, image) -> None:
+    """Raise if an image of `read_image` does not say how its axes lie in the body."""
+    if image.affine is None:
+        raise ValueError(
+            f"{path.name} states no orientation (sform and qform code 0, or Analyze): which way "
+            "is right, front and up is not known; tell it with --assume-orientation, such as RAS."
+        )
+
+
+def scaled(name: str, image) -> np.ndarray:
+    """Voxels (I, J, K) of what `read_image` gives, float32, with the file's slope and intercept."""
+    try:
+        data = image.dataobj
+        if hasattr(data, "get_unscaled"):
+            array = data.get_unscaled().astype(np.float32)
+            if (data.slope, data.inter) != (1, 0):
+                array *= np.float32(data.slope)
+                array += np.float32(data.inter)
+        else:
+            array = np.asarray(data, dtype=np.float32)
+    except (OSError, EOFError, ValueError) as error:
+        raise ValueError(f"{name} ends too early or is damaged: {error}.") from error
+    return array.reshape(array.shape[:3])
 
 
 def read_mni_map(kind: str) -> tuple[np.ndarray, np.ndarray]:
@@ -130,38 +174,98 @@ def _check_file(path: Path) -> None:
         raise ValueError(f"{path.name} may not be read; change its permissions.")
 
 
-def _open_image(path: Path, *, header_only: bool = False):
-    """Open with nibabel; compressed NIfTI is unpacked at once by isal, its header first."""
+def _broken() -> tuple:
+    """Classes of what libraries raise at a damaged file."""
     import nibabel as nib
-    from isal import igzip, isal_zlib
+    from isal import isal_zlib
 
-    broken = (
+    return (
         *(OSError, EOFError, ValueError, isal_zlib.error, nib.spatialimages.HeaderDataError),
         *(nib.filebasedimages.ImageFileError, nib.wrapstruct.WrapStructError, MemoryError),
     )
-    try:
-        if not path.name.endswith(".nii.gz"):
-            return nib.load(path)
-        # a header that asks for a hundred GiB is refused before anything is unpacked
-        with igzip.open(path, "rb") as stream:
-            head = stream.read(nib.Nifti2Header.sizeof_hdr)
-        kind = _nifti_kind(head)
-        header = kind.header_class(head[: kind.header_class.sizeof_hdr])
-        _check_shape(header.get_data_shape())
-        if header_only:
-            empty = np.broadcast_to(np.int8(0), header.get_data_shape())
-            return kind(empty, header.get_best_affine(), header, dtype=header.get_data_dtype())
-        return kind.from_bytes(igzip.decompress(path.read_bytes()))
-    except broken as error:
-        reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
-        raise ValueError(f"{path.name} cannot be read as an image: {reason}.") from error
 
 
-def _nifti_kind(head: bytes):
-    """Class for the header's bytes: NIfTI-1 or NIfTI-2, either byte order."""
+def _open_other(path: Path, header_only: bool):
+    """Open MINC, MGH, Analyze and the like; Analyze knows no orientation."""
     import nibabel as nib
 
-    sizes = {int.from_bytes(head[:4], order) for order in ("little", "big")}
+    image = nib.load(path)
+    if not isinstance(image, nib.spatialimages.SpatialImage):
+        raise ValueError(f"it holds a {type(image).__name__}, expected a volume")
+    if isinstance(image, nib.AnalyzeImage) and not _states_orientation(image.header):
+        return type(image)(image.dataobj, None, image.header)
+    return image
+
+
+def _open_nifti(path: Path, header_only: bool):
+    """Open NIfTI, mending its header before nibabel judges it; isal unpacks the rest at once."""
+    import nibabel as nib
+    from isal import igzip
+
+    is_packed = path.name.endswith(".gz")
+    with (igzip.open if is_packed else open)(path, "rb") as stream:
+        kind = _nifti_kind(stream.read(4))
+        stream.seek(0)
+        header = kind.header_class.from_fileobj(stream)
+    # a header that asks for a hundred GiB is refused before anything is unpacked
+    _check_shape(header.get_data_shape())
+    _to_millimetres(header)
+    _mend_orientation(header)
+    affine = header.get_best_affine() if _states_orientation(header) else None
+    if header_only:
+        voxels = np.broadcast_to(np.int8(0), header.get_data_shape())
+        return kind(voxels, affine, header, dtype=header.get_data_dtype())
+    place = io.BytesIO(igzip.decompress(path.read_bytes())) if is_packed else str(path)
+    return kind(nib.arrayproxy.ArrayProxy(place, header), affine, header)
+
+
+def _to_millimetres(header) -> None:
+    """Put sizes and places that are in micrometres or metres into millimetres, in place."""
+    factor = UNITS_MM.get(int(header["xyzt_units"]) % 8, 1.0)  # above it is the unit of time
+    if factor != 1.0:
+        header["pixdim"][1:4] *= factor
+        for name in ("srow_x", "srow_y", "srow_z", "qoffset_x", "qoffset_y", "qoffset_z"):
+            header[name] = header[name] * factor
+        header["xyzt_units"] = int(header["xyzt_units"]) // 8 * 8 + 2
+
+
+def _mend_orientation(header) -> None:
+    """Shorten a quaternion that rounding made longer than one; leave out a matrix of zeros."""
+    if header["sform_code"] > 0 and not header.get_sform()[:3, :3].any():
+        header["sform_code"] = 0
+    names = ("quatern_b", "quatern_c", "quatern_d")
+    square = sum(float(header[name]) ** 2 for name in names)
+    if header["qform_code"] > 0 and not square <= 1:
+        if header["sform_code"] == 0 and not square <= 1 + QUATERNION_ROUNDING:
+            raise ValueError(f"its quaternion has the length {square**0.5:.4g}, expected up to 1")
+        for name in names:
+            header[name] = header[name] / square**0.5
+
+
+def _states_orientation(header) -> bool:
+    """Whether a header says how the axes lie in the body."""
+    names = [name for name in ("sform_code", "qform_code") if name in header]
+    return any(header[name] > 0 for name in names)
+
+
+def _assumed_affine(image, orientation: str) -> np.ndarray:
+    """Affine of an image whose axes lead where the letters say, its centre at the origin."""
+    axes = ["RLAPSI".find(letter) // 2 for letter in orientation]
+    if sorted(axes) != [0, 1, 2]:
+        raise ValueError(f"The orientation is {orientation!r}; expected three letters such as RAS.")
+    affine = np.zeros((4, 4))
+    affine[3, 3] = 1
+    for axis, (way, letter) in enumerate(zip(axes, orientation, strict=True)):
+        affine[way, axis] = image.header.get_zooms()[axis] * (1 if letter in "RAS" else -1)
+    affine[:3, 3] = -affine[:3, :3] @ ((np.array(image.shape[:3]) - 1) / 2)
+    return affine
+
+
+def _nifti_kind(start: bytes):
+    """Class for the first four bytes, the header's size: NIfTI-1 or NIfTI-2, either byte order."""
+    import nibabel as nib
+
+    sizes = {int.from_bytes(start, order) for order in ("little", "big")}
     for kind in (nib.Nifti1Image, nib.Nifti2Image):
         if kind.header_class.sizeof_hdr in sizes:
             return kind
@@ -191,6 +295,8 @@ def _check_header(name: str, image) -> None:
     if kind is not None and kind.kind not in "iuf":
         raise ValueError(f"{name} has voxels of type {kind}; expected one real number each.")
     affine = image.affine
+    if affine is None:
+        affine = np.diag([*np.abs(image.header.get_zooms()[:3]), 1.0])
     sides = np.linalg.norm(affine[:3, :3], axis=0) if np.isfinite(affine).all() else np.zeros(3)
     if sides.min() < SIDE_MM[0] or sides.max() > SIDE_MM[1]:
         raise ValueError(f"{name} has voxels of {_times(sides)} mm; expected 0.05 to 20 mm.")
@@ -204,21 +310,6 @@ def _check_header(name: str, image) -> None:
 def _times(sides) -> str:
     """Voxel edges in words."""
     return " x ".join(f"{side:.3g}" for side in sides)
-
-
-def _scaled(name: str, image) -> np.ndarray:
-    """Voxels as float32, with the file's slope and intercept."""
-    try:
-        data = image.dataobj
-        if not hasattr(data, "get_unscaled"):
-            return np.asarray(data, dtype=np.float32)
-        array = data.get_unscaled().astype(np.float32)
-        if (data.slope, data.inter) != (1, 0):
-            array *= np.float32(data.slope)
-            array += np.float32(data.inter)
-        return array
-    except (OSError, EOFError, ValueError) as error:
-        raise ValueError(f"{name} ends too early or is damaged: {error}.") from error
 
 
 def save_volume(volume, affine, path: str | os.PathLike, *, dtype: str = "float32") -> Path:
@@ -256,6 +347,16 @@ def save_volume(volume, affine, path: str | os.PathLike, *, dtype: str = "float3
     with atomic(path) as aside:
         aside.write_bytes(content)
     return Path(path)
+
+
+def array3(volume) -> np.ndarray:
+    """Turn a volume (1, I, J, K) or (I, J, K), tensor or array, into an array (I, J, K)."""
+    array = volume.detach().cpu().numpy() if hasattr(volume, "detach") else np.asarray(volume)
+    if array.ndim == 4 and array.shape[0] == 1:
+        array = array[0]
+    if array.ndim != 3:
+        raise ValueError(f"The volume has shape {array.shape}; expected (I, J, K) or (1, I, J, K).")
+    return array
 
 
 def zscore(volume):

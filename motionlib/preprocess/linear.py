@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from motionlib.preprocess.grid import resample_to_grid, study_grid
-from motionlib.preprocess.head import array3, head_mask
-from motionlib.preprocess.images import read_array
+from motionlib.preprocess.head import head_mask
+from motionlib.preprocess.images import array3, read_array
 from motionlib.preprocess.registration import (
     Target,
     first_guess,

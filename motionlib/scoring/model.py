@@ -20,7 +20,7 @@ import numpy as np
 from motionlib import __version__
 from motionlib.files import PACKAGE, code_key, content_key, read_json, sha256_file
 from motionlib.preprocess.grid import Grid, centre_on_grid, study_grid
-from motionlib.preprocess.head import array3
+from motionlib.preprocess.images import array3
 
 KEEP, REVIEW, EXCLUDE = "keep", "review", "exclude"
 DIGITS = 6  # of a probability

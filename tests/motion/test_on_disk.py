@@ -122,8 +122,47 @@ class TestBadInput:
 
     def test_time_series(self, tmp_path):
         nib.save(nib.Nifti1Image(np.ones((4, 4, 4, 3), np.float32), np.eye(4)), tmp_path / "s.nii")
-        with pytest.raises(ValueError, match="one 3-D scan"):
+        with pytest.raises(ValueError, match="expected three dimensions"):
             run(tmp_path / "s.nii", tmp_path / "out.nii")
+
+    def test_a_wrong_checksum_and_colours_are_refused_in_words(self, scan, tmp_path):
+        content = bytearray(scan.read_bytes())
+        content[-6] ^= 1
+        (tmp_path / "flipped.nii.gz").write_bytes(content)
+        colours = np.zeros((9, 9, 9), dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
+        nib.save(nib.Nifti1Image(colours, np.eye(4)), tmp_path / "rgb.nii.gz")
+        for name, words in (("flipped", "cannot be read"), ("rgb", "one real number")):
+            with pytest.raises(ValueError, match=words):
+                run(tmp_path / f"{name}.nii.gz", tmp_path / "out.nii.gz")
+
+    def test_an_axis_is_not_guessed_where_no_orientation_is_stated(self, phantom, tmp_path):
+        bare = nib.Nifti1Image(phantom[0].numpy().transpose(1, 2, 0), None)
+        bare.header.set_zooms((2, 2, 2))
+        nib.save(bare, tmp_path / "bare.nii.gz")
+        with pytest.raises(ValueError, match="states no orientation"):
+            run(tmp_path / "bare.nii.gz", tmp_path / "out.nii.gz")
+        words = ("--assume-orientation", "ASR", "--axis", 1)
+        assert run(tmp_path / "bare.nii.gz", tmp_path / "out.nii.gz", *words) == 0
+        assert json.loads((tmp_path / "out.json").read_text())["array_axis"] == 0
+        assert nib.aff2axcodes(nib.load(tmp_path / "out.nii.gz").affine) == ("A", "S", "R")
+
+    def test_a_scan_in_metres_is_moved_as_far_as_the_same_in_millimetres(self, phantom, tmp_path):
+        for name, scale, unit in (("mm", 2.0, "mm"), ("m", 0.002, "meter")):
+            image = nib.Nifti1Image(phantom[0].numpy(), np.diag([scale] * 3 + [1.0]))
+            image.header.set_xyzt_units(unit)
+            nib.save(image, tmp_path / f"{name}.nii")
+            run(tmp_path / f"{name}.nii", tmp_path / f"{name}_out.nii", "--seed", 3)
+        first, second = (nib.load(tmp_path / f"{n}_out.nii") for n in ("mm", "m"))
+        np.testing.assert_allclose(first.get_fdata(), second.get_fdata(), atol=1e-4)
+        assert second.header.get_xyzt_units()[0] == "mm"
+        np.testing.assert_allclose(second.affine, first.affine, rtol=1e-6)
+
+    def test_trailing_axes_of_one_are_kept_in_the_copy(self, phantom, tmp_path):
+        nib.save(
+            nib.Nifti1Image(phantom[0].numpy()[..., None, None], np.eye(4)), tmp_path / "a.nii"
+        )
+        assert run(tmp_path / "a.nii", tmp_path / "out.nii") == 0
+        assert nib.load(tmp_path / "out.nii").shape == (24, 28, 24, 1, 1)
 
     def test_nothing_is_left_behind_by_a_refusal(self, scan, tmp_path):
         with pytest.raises(ValueError, match="translation_mm"):

@@ -1,5 +1,6 @@
 """Volumes: grids, reading what is sound and refusing what is not, placing heads."""
 
+import gzip
 import os
 
 import nibabel as nib
@@ -194,3 +195,77 @@ class TestRefusals:
         os.mkfifo(tmp_path / "a.nii.gz")
         with pytest.raises(ValueError, match="no regular file"):
             load_volume(tmp_path / "a.nii.gz")
+
+
+def stored(path, *, code=2, units=None, array=None, **fields):
+    """Write a head stored as left, posterior, inferior, its header changed."""
+    array = phantom()[0].numpy()[::-1, ::-1, ::-1] if array is None else array
+    image = nib.Nifti1Image(array, np.diag([-2.0, -2.0, -2.0, 1.0]))
+    image.header.set_sform(image.affine, code=code)
+    image.header.set_qform(image.affine, code=code)
+    for name, value in fields.items():
+        image.header[name] = value
+    if units is not None:
+        image.header["xyzt_units"] = units
+    content = image.header.binaryblock + bytes(4) + image.get_fdata(dtype=np.float32).tobytes("F")
+    content = bytearray(content)
+    content[108:112] = np.float32(352).tobytes()
+    path.write_bytes(gzip.compress(bytes(content)) if path.name.endswith(".gz") else bytes(content))
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
+class TestHeaders:
+    def test_nothing_is_guessed_where_no_orientation_is_stated(self, tmp_path, name):
+        path = stored(tmp_path / name, code=0)
+        with pytest.raises(ValueError, match=r"states no orientation .* --assume-orientation"):
+            read_array(path)
+        array, affine = read_array(path, orientation="LPI")
+        np.testing.assert_array_equal(array, phantom()[0].numpy())
+        np.testing.assert_allclose(affine[:3, :3], np.diag([2.0, 2, 2]))
+        with pytest.raises(ValueError, match="expected three letters such as RAS"):
+            read_array(path, orientation="RAX")
+
+    @pytest.mark.parametrize(("units", "scale"), [(1, 1e-3), (3, 1e3), (0, 1), (2, 1)])
+    def test_micrometres_and_metres_become_millimetres(self, tmp_path, name, units, scale):
+        image = nib.Nifti1Image(phantom()[0].numpy(), np.diag([2.0 * scale] * 3 + [1.0]))
+        image.header.set_qform(image.affine, code=1)
+        image.header["xyzt_units"] = units
+        nib.save(image, tmp_path / name)
+        affine = read_array(tmp_path / name)[1]
+        np.testing.assert_allclose(affine, np.diag([2.0, 2, 2, 1]), rtol=1e-6)
+
+    def test_a_quaternion_too_long_by_rounding_is_shortened(self, tmp_path, name):
+        turn = {"quatern_b": 0, "quatern_c": 0, "quatern_d": np.sqrt(1 + 8e-7)}
+        path = stored(tmp_path / name, sform_code=0, qform_code=1, pixdim=[1, *[2] * 7], **turn)
+        np.testing.assert_allclose(read_array(path)[1][:3, :3], np.diag([2.0, 2, 2]), atol=1e-5)
+        path = stored(tmp_path / name, sform_code=0, qform_code=1, quatern_b=1.5, quatern_d=0)
+        with pytest.raises(ValueError, match=r"quaternion has the length 1\.5, expected up to 1"):
+            read_array(path)
+
+    def test_a_matrix_of_zeros_leaves_the_word_to_the_quaternion(self, tmp_path, name):
+        rows = dict.fromkeys(("srow_x", "srow_y", "srow_z"), 0)
+        affine = read_array(stored(tmp_path / name, **rows))[1]
+        np.testing.assert_allclose(affine[:3, :3], np.diag([2.0, 2, 2]), atol=1e-5)
+
+    def test_trailing_axes_of_one_are_dropped(self, tmp_path, name):
+        nib.save(nib.Nifti1Image(phantom()[0].numpy()[..., None, None], np.eye(4)), tmp_path / name)
+        assert read_array(tmp_path / name)[0].shape == (24, 28, 24)
+
+
+def test_a_flipped_bit_in_a_packed_file_is_seen(tmp_path):
+    save_volume(phantom(), np.eye(4), tmp_path / "a.nii.gz")
+    content = bytearray((tmp_path / "a.nii.gz").read_bytes())
+    content[-6] ^= 1  # in the checksum
+    (tmp_path / "a.nii.gz").write_bytes(content)
+    with pytest.raises(ValueError, match="cannot be read as an image"):
+        read_array(tmp_path / "a.nii.gz")
+
+
+def test_analyze_states_no_orientation(tmp_path):
+    image = nib.AnalyzeImage(phantom()[0].numpy().astype(np.float32), None)
+    image.header.set_zooms((2, 2, 2))
+    nib.save(image, tmp_path / "a.img")
+    with pytest.raises(ValueError, match="states no orientation"):
+        read_array(tmp_path / "a.img")
+    assert read_array(tmp_path / "a.img", orientation="RAS")[0].shape == (24, 28, 24)

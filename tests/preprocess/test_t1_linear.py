@@ -263,7 +263,7 @@ def quick(monkeypatch):
     """Registration in no time: the scan is read, checked and put on the grid by its own affine."""
 
     def stand_in(image, *, backend, template):
-        array, affine = read_array(image)
+        array, affine = image
         out = resample_to_grid(array, affine, study_grid(1.0), antialias=False)
         quality = {"target": "whole-head", "information": 0.5, "matrix": np.eye(4).tolist()}
         return out, study_grid(1.0).matrix, quality
@@ -425,7 +425,7 @@ class TestPreprocessManifest:
         with monkeypatch.context() as patch:
             patch.setattr(caps, "save_volume", die)
             patch.setattr(caps, "sweep", lambda paths: None)
-            preprocess_manifest(manifest, out, template="other.nii")
+            preprocess_manifest(manifest, out, template=tmp_path / "a.nii.gz")
         assert list(preprocess_manifest(manifest, out)["status"]) == ["done"]
         assert [path.name for path in image.parent.glob("*_T1w.nii.gz")] == [image.name]
         assert not list(image.parent.glob(".*"))
