@@ -101,23 +101,10 @@ def show_slices(
 
 @styled
 def plot_flow(flow: pd.DataFrame):
-    """Draw a selection as boxes with counts, from top to bottom.
+    """Draw a selection as boxes with counts, from top to bottom, as the paper's Fig. A.1.
 
-    Parameters
-    ----------
-    flow : DataFrame
-        ``step n_in n_out``, optionally ``cohort`` (one column of boxes each) and ``reason``
-        (written beside the arrow with the number that left).
-
-    Returns
-    -------
-    Figure
-        In the manner of the paper's Fig. A.1.
-
-    Raises
-    ------
-    ValueError
-        A column is missing or there are no rows.
+    `flow` has ``step n_in n_out``, optionally ``cohort`` (a column of boxes each) and ``reason``
+    (beside the arrow with the number that left); a missing column or no row is a `ValueError`.
     """
     missing = [name for name in ("step", "n_in", "n_out") if name not in flow]
     if missing or flow.empty:
@@ -142,17 +129,9 @@ def plot_flow(flow: pd.DataFrame):
 
 @styled
 def plot_demographics(manifest: pd.DataFrame):
-    """Draw the ages of each cohort, one line a cohort, patients counted once.
+    """Draw the ages of each cohort, one line a cohort, and the share of women.
 
-    Parameters
-    ----------
-    manifest : DataFrame
-        Columns ``cohort age sex source_participant_id``.
-
-    Returns
-    -------
-    Figure
-        Left: distribution of age; right: share of women, with the number of patients.
+    `manifest` has ``cohort age sex source_participant_id``; patients are counted once.
     """
     people = manifest.drop_duplicates("source_participant_id")
     cohorts = list(people["cohort"].dropna().unique())
@@ -179,10 +158,7 @@ def plot_demographics(manifest: pd.DataFrame):
 def examples(manifest: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
     """Choose one scan of each grade on which both raters agree, where there is one.
 
-    Returns
-    -------
-    DataFrame
-        Rows of the manifest with a column ``label``, in the order of the grades.
+    Returns rows of the manifest with a column ``label``, in the order of the grades.
     """
     graded = manifest[manifest["motion_grade"].notna() & manifest["role"].isin(["train", "test"])]
     chosen = []

@@ -10,17 +10,9 @@ from motionlib.iqms.measures import MEASURES, Quality
 
 
 def plot_fragility(table: pd.DataFrame):
-    """Draw the changes in percent: one panel per set of definitions.
+    """Draw the changes of `iqms.fragility` in percent, one panel a set of definitions.
 
-    Parameters
-    ----------
-    table : DataFrame
-        From :func:`motionlib.iqms.fragility`.
-
-    Returns
-    -------
-    matplotlib Figure
-        Colour stops at 100 %; grey means undefined.
+    Colour stops at 100 %; grey means undefined.
     """
     changes = list(dict.fromkeys(table["change"]))
     names = list(dict.fromkeys(table["definitions"]))
@@ -48,20 +40,7 @@ def plot_fragility(table: pd.DataFrame):
 
 @styled
 def plot_importance(table: pd.DataFrame, *, n: int = 15):
-    """Draw the measures whose shuffling costs most AUC, with their intervals.
-
-    Parameters
-    ----------
-    table : DataFrame
-        From :func:`motionlib.iqms.importance`.
-    n : int, default=15
-        How many.
-
-    Returns
-    -------
-    matplotlib Figure
-        Points and 95 % ranges.
-    """
+    """Draw the `n` measures whose shuffling costs most AUC (`iqms.importance`), with 95 % ranges."""
     top = table.head(n).iloc[::-1]
     figure, axes = new_figure(6, 0.6 + 0.28 * len(top))
     ax = axes[0, 0]
@@ -75,19 +54,9 @@ def plot_importance(table: pd.DataFrame, *, n: int = 15):
 
 
 def show_foreground(quality: Quality, *, n_slices: int = 5):
-    """Draw the foreground's outline on evenly spaced slices of the measured array.
+    """Draw the outline of the foreground on evenly spaced slices of what `iqms.measure` saw.
 
-    Parameters
-    ----------
-    quality : Quality
-        From :func:`motionlib.iqms.measure`.
-    n_slices : int, default=5
-        Slices shown, along the last axis.
-
-    Returns
-    -------
-    matplotlib Figure
-        First axis to the right, second up; the slice index over each panel.
+    First axis to the right, second up; the slice index over each panel.
     """
     index = quality.slice_index
     shown = index[np.linspace(0, len(index) - 1, n_slices + 2).round().astype(int)[1:-1]]

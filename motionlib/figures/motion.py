@@ -12,27 +12,10 @@ from motionlib.motion.recipes import TIMES
 
 @styled
 def plot_simulators(head, affine, *, amount: float = 5.0, seed: int = 0):
-    """Draw how both simulators work, from real arrays.
+    """Draw how both simulators work, from real arrays (paper Fig. 1).
 
-    Parameters
-    ----------
-    head : ndarray, shape (I, J, K)
-        A still head.
-    affine : ndarray, shape (4, 4)
-        Voxel indices to RAS millimetres.
-    amount : float, default=5.0
-        Translation in mm and rotation in degrees.
-    seed : int, default=0
-        Seed of the movement.
-
-    Returns
-    -------
-    Figure
-        Left: image-based; right: k-space; rows: movement, who owns k-space, result.
-
-    Notes
-    -----
-    Source: paper Fig. 1.
+    `head`, (I, J, K), is still, `affine` its voxels in RAS mm; `amount` is in mm and degrees. Left:
+    image-based, right: k-space; rows: movement, who owns k-space, result.
     """
     by_kspace, by_image, course, poses = _moved_by_both(head, affine, amount, seed)
     middle = head.shape[0] // 2
@@ -53,16 +36,9 @@ def plot_simulators(head, affine, *, amount: float = 5.0, seed: int = 0):
 
 @styled
 def plot_severities(head, affine, *, amounts=(3, 5, 7), seed: int = 0):
-    """Draw one head under rising motion by both simulators.
+    """Draw one head under rising motion by both simulators (paper Fig. 2).
 
-    Returns
-    -------
-    Figure
-        Rows: still, then each amount in mm and degrees; columns A (k-space) and B (image).
-
-    Notes
-    -----
-    Source: paper Fig. 2.
+    Rows: still, then each amount in mm and degrees; columns A (k-space) and B (image).
     """
     rows = [("motion free", head, head)]
     for amount in amounts:

@@ -31,27 +31,11 @@ FARTHEST = -42.0  # log10 of p; what lies beyond is written, not drawn
 def plot_roc(predictions: pd.DataFrame, *, n_boot: int = 1000, seed: int = 0):
     """Draw ROC curves with AUC and interval, the operating points, and the raters.
 
-    Parameters
-    ----------
-    predictions : DataFrame
-        Rows of ``predictions.csv``; one panel a task, one curve an experiment (and model). Folds
-        are averaged by scan unless fold -1 is there. Models named ``rater...`` become points:
-        the human ceiling.
-    n_boot, seed : int
-        Draws of patients for the intervals.
+    `predictions` are rows of ``predictions.csv``: one panel a task, one curve an experiment (and
+    model), folds averaged by scan unless fold -1 is there; `n_boot` draws of patients for the
+    intervals. Markers on the curves are the decisions in ``y_pred``; models named ``rater...``
+    become points, the human ceiling. No rows, or one class only, is a `ValueError`.
 
-    Returns
-    -------
-    Figure
-        Markers on the curves are the decisions in ``y_pred``.
-
-    Raises
-    ------
-    ValueError
-        No rows, or one class only.
-
-    Notes
-    -----
     Source: paper Fig. 3, to which the intervals, operating points and raters are added.
     """
     tasks = sorted(predictions["task"].unique(), key=lambda t: ([*TASK_ORDER, t].index(t), t))
@@ -81,17 +65,8 @@ def plot_roc(predictions: pd.DataFrame, *, n_boot: int = 1000, seed: int = 0):
 def plot_calibration(predictions: pd.DataFrame, *, n_bins: int = 10):
     """Draw how often motion is there among scans of a given score.
 
-    Parameters
-    ----------
-    predictions : DataFrame
-        Rows of ``predictions.csv``; one line an experiment and model, folds averaged by scan.
-    n_bins : int, default=10
-        Bins of equal numbers of scans.
-
-    Returns
-    -------
-    Figure
-        Reliability above, histogram of scores below; the vertical bars are 95 % Wilson limits.
+    One line an experiment and model, folds averaged by scan, in `n_bins` bins of equal numbers of
+    scans: reliability above with 95 % Wilson limits, histogram of scores below.
     """
     from statsmodels.stats.proportion import proportion_confint
 
@@ -120,19 +95,9 @@ def plot_calibration(predictions: pd.DataFrame, *, n_bins: int = 10):
 def plot_confusion(first, second, *, labels=None, names=("truth", "called")):
     """Draw a table of counts: labels against calls, or one rater's grades against another's.
 
-    Parameters
-    ----------
-    first, second : array-like, shape (n,)
-        Values of the same scans; rows and columns of the table.
-    labels : sequence, optional
-        Order of the values; default sorted.
-    names : tuple of str, default=('truth', 'called')
-        Axis labels.
-
-    Returns
-    -------
-    Figure
-        Each cell holds the count and its percentage of the row.
+    `first` and `second`, shape (n,), are values of the same scans, the table's rows and columns in
+    the order of `labels` (default sorted); `names` are the axis labels. Each cell holds the count
+    and its percentage of the row.
     """
     first, second = pd.Series(np.asarray(first)), pd.Series(np.asarray(second))
     labels = sorted(set(first.dropna()) | set(second.dropna())) if labels is None else list(labels)
@@ -158,15 +123,8 @@ def plot_confusion(first, second, *, labels=None, names=("truth", "called")):
 def plot_controls(rates: pd.DataFrame):
     """Draw how often clean, altered and moved scans are called motion, for each recipe.
 
-    Parameters
-    ----------
-    rates : DataFrame
-        From `stats.controls_table`.
-
-    Returns
-    -------
-    Figure
-        One panel a site; controls without motion above the line, with motion below.
+    `rates` come from `stats.controls_table`: one panel a site, controls without motion above the
+    line, with motion below.
     """
     controls = list(rates.sort_values("still", ascending=False, kind="stable")["control"].unique())
     sites = sorted(rates["site"].unique(), key=lambda name: name != "same site")
@@ -202,21 +160,9 @@ def plot_learning_curve(
     n_boot: int = 1000,
     seed: int = 0,
 ):
-    """Draw what each further graded patient buys.
+    """Draw what each further graded patient buys, on a logarithmic number of patients.
 
-    Parameters
-    ----------
-    predictions : DataFrame
-        As for `stats.rates.learning_curve`.
-    metric : str, default='balanced_accuracy'
-        What is drawn.
-    n_boot, seed : int
-        Draws of patients for the intervals.
-
-    Returns
-    -------
-    Figure
-        Logarithmic number of patients; bars are 95 % intervals.
+    `predictions` as for `stats.rates.learning_curve`; bars are 95 % intervals over `n_boot` draws.
     """
     curve = learning_curve(predictions, n_boot=n_boot, seed=seed)
     curve = curve[curve["metric"] == metric]
@@ -242,17 +188,10 @@ def plot_learning_curve(
 
 @styled
 def plot_scoreboard(table: pd.DataFrame):
-    """Draw the paper's and our values of a comparison table, one row ax.
+    """Draw the paper's and our values of a comparison table, one row a value, one panel a task.
 
-    Parameters
-    ----------
-    table : DataFrame
-        ``task label paper ours low high``, one panel a task; fractions.
-
-    Returns
-    -------
-    Figure
-        Open diamonds are the paper's values, filled circles ours with their interval.
+    `table` has ``task label paper ours low high`` as fractions: open diamonds are the paper's
+    values, filled circles ours with their interval.
     """
     tasks = list(table["task"].unique())
     tallest = table.groupby("task").size().max()
@@ -278,15 +217,7 @@ def plot_scoreboard(table: pd.DataFrame):
 def plot_mcnemar_range(ranges: pd.DataFrame):
     """Draw which p-values a printed table allows, and where the printed p lies.
 
-    Parameters
-    ----------
-    ranges : DataFrame
-        ``label p_low p_high p_printed``.
-
-    Returns
-    -------
-    Figure
-        Logarithmic p; the bar spans every overlap that the margins allow.
+    `ranges` has ``label p_low p_high p_printed``; the bar spans every overlap the margins allow.
     """
     figure, axes = new_figure(7.0, 1.2 + 0.4 * len(ranges))
     ax = axes[0, 0]
@@ -313,15 +244,8 @@ def plot_mcnemar_range(ranges: pd.DataFrame):
 def plot_training(curves: pd.DataFrame):
     """Draw the validation loss by epoch, one panel a simulator, one colour a network.
 
-    Parameters
-    ----------
-    curves : DataFrame
-        ``simulator model fold epoch valid_loss`` (see `experiments.learning_curves`).
-
-    Returns
-    -------
-    Figure
-        Thin lines are folds, the marker is the epoch that was kept.
+    `curves` come from `experiments.learning_curves`; thin lines are folds, the marker is the epoch
+    that was kept.
     """
     simulators, models = curves["simulator"].unique(), list(curves["model"].unique())
     figure, axes = new_figure(4.4 * len(simulators), 3.8, len(simulators), sharey=True)
@@ -346,19 +270,8 @@ def plot_training(curves: pd.DataFrame):
 def plot_cost(accuracy: pd.DataFrame, sizes: pd.DataFrame, seconds: pd.Series):
     """Draw balanced accuracy with its interval against operations, parameters and time.
 
-    Parameters
-    ----------
-    accuracy : DataFrame
-        ``model balanced_accuracy low high`` as fractions.
-    sizes : DataFrame
-        From `costs.table`; the rows of grid ``here`` are used.
-    seconds : Series
-        Of one training, by model.
-
-    Returns
-    -------
-    Figure
-        Three panels.
+    `accuracy` has ``model balanced_accuracy low high``, `sizes` come from `costs.cost_table` (grid
+    ``here``), `seconds` are of one training, by model.
     """
     here = sizes[sizes["grid"] == "here"].set_index("model").assign(seconds=seconds)
     models = list(accuracy["model"])
@@ -381,15 +294,8 @@ def plot_cost(accuracy: pd.DataFrame, sizes: pd.DataFrame, seconds: pd.Series):
 def plot_coverage_risk(curve: pd.DataFrame):
     """Draw the errors among decided scans against the share that is decided.
 
-    Parameters
-    ----------
-    curve : DataFrame
-        From `conformal.coverage_risk`.
-
-    Returns
-    -------
-    Figure
-        The dotted line is what leaving random scans to a person would give.
+    `curve` comes from `conformal.coverage_risk`; the dotted line is what leaving random scans to a
+    person would give.
     """
     figure, axes = new_figure(4.8, 3.6)
     ax = axes[0, 0]
