@@ -40,7 +40,7 @@ def plot_fragility(table: pd.DataFrame):
 
 @styled
 def plot_importance(table: pd.DataFrame, *, n: int = 15):
-    """Draw the `n` measures whose shuffling costs most AUC (`iqms.importance`), with 95 % ranges."""
+    """Draw the `n` measures whose shuffling costs most AUC (`iqms.importance`), with ranges."""
     top = table.head(n).iloc[::-1]
     figure, axes = new_figure(6, 0.6 + 0.28 * len(top))
     ax = axes[0, 0]
