@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from motionlib.cohorts.virtual.cohort import make_cohort
-from motionlib.experiments import trust
+from motionlib.experiments import calibration
 from motionlib.experiments.cohort import Cohort, centre_scans, open_cohort
 from motionlib.experiments.copies import read_prepared, warehouse_set
 from motionlib.experiments.evaluation import Evaluation, evaluate_with_mean
@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
     demo = Run("04_fine_tuning", args.demo.name, 20, args.demo.parent, quiet=True)
-    held = trust.validation_scores(demo, open_cohort(demo), EXPERIMENT, args.task)
+    held = calibration.validation_scores(demo, open_cohort(demo), EXPERIMENT, args.task)
     if args.scores and args.scores.exists():
         rows = pd.read_csv(args.scores)
     else:
@@ -67,9 +67,9 @@ def main() -> None:
             rows = unseen(demo, Path(place), args.task, args.size, args.seed, args.engine)
         if args.scores:
             write_table(rows, args.scores)
-    errors = trust.compare_calibrators(held, rows)
-    coverage = trust.promised_coverage(rows)
-    whole = trust.calibrated(held, rows, "platt").query("fold == -1")
+    errors = calibration.compare_calibrators(held, rows)
+    coverage = calibration.promised_coverage(rows)
+    whole = calibration.calibrated(held, rows, "platt").query("fold == -1")
     print(
         f"scans {len(whole)}, severe {int(whole['y_true'].sum())}, mean {np.mean(whole['score'])}"
     )

@@ -28,7 +28,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "simulators": ["compare_choices", "single_step_error", "time_simulators"],
         "trainings": ["Budget"],
-        "trust": [
+        "calibration": [
             "before_and_after",
             "compare_calibrators",
             "promised_coverage",

@@ -6,7 +6,7 @@ import pytest
 from scipy.optimize import brentq
 from sklearn.metrics import cohen_kappa_score
 
-from motionlib.cohorts.virtual import plans, scanners, warehouse
+from motionlib.cohorts.virtual import plans, raters, scanners, warehouse
 from motionlib.cohorts.virtual.scanners import sample_scanner
 from motionlib.motion.acquisition import Acquisition
 from motionlib.motion.trajectory import Trajectory
@@ -59,23 +59,23 @@ def calibrate(severity_mm, seed=0):
 
 
 class TestRaters:
-    severity = plans.severity_quantile((np.arange(40_000) + 0.5) / 40_000)
+    severity = raters.severity_quantile((np.arange(40_000) + 0.5) / 40_000)
 
     def test_shares_and_kappa_are_the_paper_s(self):
-        one, two = plans.rate(self.severity, np.random.default_rng(0))
+        one, two = raters.rate(self.severity, np.random.default_rng(0))
         shares = np.bincount(np.maximum(one, two), minlength=3) / len(self.severity)
         np.testing.assert_allclose(shares, GRADE_SHARES, atol=0.02)
         assert cohen_kappa_score(one, two, weights="linear") == pytest.approx(KAPPA, abs=0.02)
 
     def test_constants_are_what_the_published_figures_ask_for(self):
         thresholds, noise = calibrate(self.severity)
-        np.testing.assert_allclose(plans.THRESHOLDS_MM, thresholds, rtol=0.06)
-        assert noise == pytest.approx(plans.RATER_NOISE, rel=0.05)
+        np.testing.assert_allclose(raters.THRESHOLDS_MM, thresholds, rtol=0.06)
+        assert noise == pytest.approx(raters.RATER_NOISE, rel=0.05)
 
     def test_one_scan_can_be_graded_alone(self):
-        grades = plans.rate(6.0, np.random.default_rng(0))
+        grades = raters.rate(6.0, np.random.default_rng(0))
         assert all(isinstance(grade, int) for grade in grades)
-        assert plans.rate(0.0, np.random.default_rng(0)) == (0, 0)
+        assert raters.rate(0.0, np.random.default_rng(0)) == (0, 0)
 
 
 class TestScanners:

@@ -15,15 +15,11 @@ from motionlib.cohorts.selection import count_scans
 from motionlib.cohorts.virtual import signal
 from motionlib.cohorts.virtual.anatomy import draw_anatomy
 from motionlib.cohorts.virtual.heads import acquire_contrast, render_head
-from motionlib.cohorts.virtual.plans import plan_real_motion, plan_research, plan_warehouse, rate
+from motionlib.cohorts.virtual.plans import plan_real_motion, plan_research, plan_warehouse
+from motionlib.cohorts.virtual.raters import rate
 from motionlib.cohorts.virtual.scanners import reformat, research_scanner, sample_scanner
 from motionlib.cohorts.virtual.store import Progress, collect, make_all, write_scan
-from motionlib.cohorts.virtual.warehouse import (
-    as_acquired,
-    emulate_scan,
-    reject_scan,
-    still_noise,
-)
+from motionlib.cohorts.virtual.warehouse import as_acquired, emulate_scan, reject_scan, still_noise
 from motionlib.files import seed_from, write_table
 
 CAPTION = (

@@ -28,9 +28,9 @@ from motionlib.cohorts.virtual.plans import (
     REJECT_KINDS,
     SCANS_PER_PATIENT,
     assign_fates,
-    rate,
     spread_scans,
 )
+from motionlib.cohorts.virtual.raters import rate
 from motionlib.cohorts.virtual.scanners import Scanner, reformat, sample_scanner
 from motionlib.cohorts.virtual.store import Progress, collect, make_all, write_scan
 from motionlib.files import seed_from, write_table
