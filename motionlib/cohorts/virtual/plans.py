@@ -1,7 +1,7 @@
 """Plans of virtual cohorts: which patients come when, and what happens to each scan.
 
-Ages and sexes are those of Table I, images per patient and straight rejects those of §III-A.2. A plan is a list of dictionaries, one a scan, that holds everything its
-content depends on.
+Ages and sexes are those of Table I, images per patient and straight rejects those of §III-A.2. A
+plan is a list of dictionaries, one a scan, that holds everything its content depends on.
 """
 
 from __future__ import annotations
