@@ -14,9 +14,7 @@ Shape trace at the paper's grid::
 
 42,293,972 parameters, of which 294,720 in the blocks.
 
-References
-----------
-Wen et al. (2020), Medical Image Analysis 63:101694; ClinicaDL 1.x, class ``Conv5_FC3``.
+Source: Wen et al. (2020), Medical Image Analysis 63:101694; ClinicaDL 1.x, class ``Conv5_FC3``.
 """
 
 from __future__ import annotations

@@ -37,6 +37,9 @@ MOST = 2**31  # values of a volume's batch that a kernel can count
 PROGRAMS = 4096  # at most, of a kernel that sums; each leaves one partial sum
 TILE = 2048  # values that a program of a pool holds at a time
 CELLS = 32  # pooled voxels that a program of the first block takes at a time
+# which of the 64 neighbours of a cell each of the 27 taps of each of its 8 voxels is, (8, 27)
+TAPS = torch.arange(64).reshape(4, 4, 4).unfold(0, 3, 1).unfold(1, 3, 1).unfold(2, 3, 1)
+TAPS = TAPS.reshape(8, 27)
 FIRST = {"num_warps": 4, "num_stages": 2}  # how the first block's programs are compiled
 
 
@@ -161,16 +164,6 @@ class FirstBlockGpu(torch.autograd.Function):
         kernel = products.gather(0, taps).sum(1).T.reshape(channels, 1, 3, 3, 3).float()
         bias = torch.zeros(channels, device=gradient.device) if ctx.biased else None
         return None, kernel, bias, projected, summed, None
-
-
-def _taps() -> torch.Tensor:
-    """Which of the 64 neighbours of a cell each of 27 taps of each of its 8 voxels is, (8, 27)."""
-    voxel, tap = torch.arange(8)[:, None], torch.arange(27)[None, :]
-    i, j, k = voxel // 4 + tap // 9, voxel // 2 % 2 + tap // 3 % 3, voxel % 2 + tap % 3
-    return (i * 4 + j) * 4 + k
-
-
-TAPS = _taps()
 
 
 def _run(kernel, programs: int, *given, **options) -> None:

@@ -143,14 +143,14 @@ def _moments(x):
     channels = x.shape[4]
     rows = x.reshape(-1, channels)
     first = rows[0].astype(np.float64)
-    one, two = np.zeros(channels), np.zeros(channels)
+    total, squares = np.zeros(channels), np.zeros(channels)
     for row in range(rows.shape[0]):
         for c in range(channels):
             value = np.float64(rows[row, c]) - first[c]
-            one[c] += value
-            two[c] += value * value
-    one /= rows.shape[0]
-    return one + first, np.maximum(two / rows.shape[0] - one * one, 0.0)
+            total[c] += value
+            squares[c] += value * value
+    total /= rows.shape[0]
+    return total + first, np.maximum(squares / rows.shape[0] - total * total, 0.0)
 
 
 @compiled()
@@ -186,13 +186,13 @@ def _sums(gradient, where, picked, mean, inverse):
     channels = gradient.shape[4]
     g, w = gradient.reshape(-1, channels), where.reshape(-1, channels)
     r = picked.reshape(-1, channels)
-    one, two = np.zeros(channels), np.zeros(channels)
+    summed, projected = np.zeros(channels), np.zeros(channels)
     for row in range(g.shape[0]):
         for c in range(channels):
             value = np.float64(g[row, c]) if w[row, c] != NOWHERE else 0.0
-            one[c] += value
-            two[c] += value * (r[row, c] - mean[c]) * inverse[c]
-    return one, two
+            summed[c] += value
+            projected[c] += value * (r[row, c] - mean[c]) * inverse[c]
+    return summed, projected
 
 
 @compiled()

@@ -13,9 +13,7 @@ Shape trace at the paper's grid::
 
 3,517,314 parameters, of which 895,104 in the blocks.
 
-References
-----------
-Couvy-Duchesne et al. (2020), Frontiers in Psychiatry 11:593336; ClinicaDL 1.x, ``ResNet3D``.
+Source: Couvy-Duchesne et al. (2020), Front. Psychiatry 11:593336; ClinicaDL 1.x, ``ResNet3D``.
 """
 
 from __future__ import annotations

@@ -8,9 +8,7 @@ The grids are ResNet3D's. At the paper's size::
 
 3,523,049 parameters, of which 900,839 in the blocks.
 
-References
-----------
-Hu et al. (2018), CVPR; Ghosal et al. (2019), ISBI; ClinicaDL 1.x, ``SqueezeExcitationCNN``.
+Source: Hu et al. (2018), CVPR; Ghosal et al. (2019), ISBI; ClinicaDL 1.x, ``SqueezeExcitationCNN``.
 """
 
 from __future__ import annotations

@@ -10,9 +10,7 @@ Shape trace at the paper's grid, patches of 13 x 13 x 16 voxels::
 
 55,499,778 parameters; 226,356,226 with patches of 56 x 52 x 59 (36 tokens).
 
-References
-----------
-Dosovitskiy et al. (2021), ICLR; the first author's public fork of ClinicaDL, class ``ViTVNet``.
+Source: Dosovitskiy et al. (2021), ICLR; the first author's fork of ClinicaDL, ``ViTVNet``.
 """
 
 from __future__ import annotations

@@ -124,13 +124,13 @@ def external(tmp_path):
 class TestSubmit:
     @pytest.mark.parametrize("engine", ["inline", "local:2"])
     def test_order_is_kept_and_failures_are_values(self, engine):
-        found = submit(functools.partial(operator.truediv, 1), [4, 0, 2], engine=engine)
-        assert found == [0.25, Failure(0, "ZeroDivisionError: division by zero"), 0.5]
+        results = submit(functools.partial(operator.truediv, 1), [4, 0, 2], engine=engine)
+        assert results == [0.25, Failure(0, "ZeroDivisionError: division by zero"), 0.5]
 
     @pytest.mark.parametrize("engine", ["inline", "local:2"])
     def test_batches_change_nothing(self, engine):
-        found = submit(operator.neg, range(7), engine=engine, batch=3)
-        assert found == [0, -1, -2, -3, -4, -5, -6]
+        results = submit(operator.neg, range(7), engine=engine, batch=3)
+        assert results == [0, -1, -2, -3, -4, -5, -6]
 
     def test_no_items_give_no_results(self):
         assert submit(inverse, []) == []

@@ -22,11 +22,11 @@ def lab(monkeypatch):
 
 class TestTextProgress:
     def test_lines_come_no_oftener_than_asked(self):
-        said, seconds = [], iter([0.0, 14.0, 15.0, 15.0, 29.0, 31.0, 31.0])
-        report = text_progress(15.0, said.append, lambda: next(seconds))
+        lines, seconds = [], iter([0.0, 14.0, 15.0, 15.0, 29.0, 31.0, 31.0])
+        report = text_progress(15.0, lines.append, lambda: next(seconds))
         for line in "abcd":
             report(line)
-        assert said == ["b", "d"]
+        assert lines == ["b", "d"]
 
 
 class TestInLab:
@@ -53,10 +53,10 @@ class TestProgressOf:
             report("epoch 1")
             submit(abs, [-1, -2], label="train", progress=report)
             assert report.bar.n == 2
-        said = capsys.readouterr()
-        assert "train" in said.err
-        assert "epoch 1" in said.err
-        assert said.out == ""
+        printed = capsys.readouterr()
+        assert "train" in printed.err
+        assert "epoch 1" in printed.err
+        assert printed.out == ""
 
     def test_without_a_frontend_no_bar_is_made(self, capsys):
         with progress_of("train", 2) as report:

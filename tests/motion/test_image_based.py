@@ -68,8 +68,8 @@ class TestCombine:
         for pose, matrix in enumerate(maps):
             image = pull_trilinear(grid, matrix, fill=float(grid.min()))
             spectrum = torch.fft.fftshift(torch.fft.fftn(image)).movedim(axis, 0)
-            own = torch.as_tensor(owner == pose)
-            full.movedim(axis, 0)[own] = spectrum[own]
+            lines = torch.as_tensor(owner == pose)
+            full.movedim(axis, 0)[lines] = spectrum[lines]
         expected = torch.fft.ifftn(torch.fft.ifftshift(full))
         actual = combine_poses(grid, maps, owner, axis, "complex")
         assert distance(torch.view_as_real(actual), torch.view_as_real(expected)) < 1e-12

@@ -33,14 +33,14 @@ def norms(channels):
     exact.load_state_dict(norm.state_dict())
     return norm, exact
 
-def show(name, found, exact):
-    print(name, float((found.double() - exact).norm() / exact.norm()))
+def show(name, output, exact):
+    print(name, float((output.double() - exact).norm() / exact.norm()))
 
-def compare(name, found, exact, norm, exact_norm, given, exact_given):
+def compare(name, output, exact, norm, exact_norm, given, exact_given):
     slope = torch.randn_like(exact).bfloat16()
     exact.backward(slope.double())
-    found.backward(slope)
-    show(name + " output", found, exact.detach())
+    output.backward(slope)
+    show(name + " output", output, exact.detach())
     show(name + " gradient", given.grad, exact_given.grad)
     show(name + " weight", norm.weight.grad, exact_norm.weight.grad)
     show(name + " bias", norm.bias.grad, exact_norm.bias.grad)
@@ -54,8 +54,8 @@ x = torch.randn(2, 1, *shape, device=device).bfloat16().float()
 x[:, :, :3] = -0.75  # air
 kernel, shift = (p.detach().double().requires_grad_() for p in (conv.weight, conv.bias))
 y = torch.nn.functional.conv3d(x.double(), kernel, shift, padding=1)
-own = conv.weight, conv.bias, norm.weight, norm.bias
-compare("first", FirstBlockGpu.apply(x, *own, norm), padded_max_pool(torch.relu(exact(y))),
+parameters = conv.weight, conv.bias, norm.weight, norm.bias
+compare("first", FirstBlockGpu.apply(x, *parameters, norm), padded_max_pool(torch.relu(exact(y))),
         norm, exact, conv.weight, kernel)
 assert not conv.bias.grad.any()
 
@@ -86,11 +86,11 @@ def test_kernels_agree_with_double_precision(device, shape, programs):
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    found = {line.rpartition(" ")[0]: float(line.split()[-1]) for line in done.stdout.splitlines()}
-    assert len(found) == 12
-    assert {name: e for name, e in found.items() if not e < 5e-3} == {}
+    errors = {line.rpartition(" ")[0]: float(line.split()[-1]) for line in done.stdout.splitlines()}
+    assert len(errors) == 12
+    assert {name: e for name, e in errors.items() if not e < 5e-3} == {}
     tight = ("mean", "variance")
-    assert all(e < 1e-5 for name, e in found.items() if name.endswith(tight))
+    assert all(e < 1e-5 for name, e in errors.items() if name.endswith(tight))
 
 
 class TestServes:

@@ -60,11 +60,11 @@ class TestPublishedNetworks:
         assert sum(count(block) for block in blocks) == size
 
     def test_published_dropouts_are_the_defaults(self):
-        found = {
+        dropouts = {
             name: max(m.p for m in on_paper(name).modules() if isinstance(m, torch.nn.Dropout))
             for name in NETWORKS
         }
-        assert found == {"Conv5FC3": 0.0, "ResNet3D": 0.8, "SECNN": 0.5, "ViT3D": 0.0}
+        assert dropouts == {"Conv5FC3": 0.0, "ResNet3D": 0.8, "SECNN": 0.5, "ViT3D": 0.0}
 
     def test_second_patch_variant_of_the_transformer_has_36_tokens(self):
         network = on_paper("ViT3D", patch=(56, 52, 59))
@@ -92,15 +92,15 @@ class TestPublishedNetworks:
         ours = Shortcut(channels, 16, 1, bias=False)
         plain = torch.nn.Conv3d(channels, 16, 1, bias=False)
         plain.load_state_dict(ours.state_dict())
-        found, gradients = [], []
+        outputs, gradients = [], []
         for module in (ours, plain):
             leaf = x.clone().requires_grad_()
             out = module(leaf)
             (out * torch.linspace(-1, 1, out.numel()).reshape(out.shape)).sum().backward()
-            found.append(out)
+            outputs.append(out)
             gradients.append((leaf.grad, module.weight.grad))
-        assert torch.allclose(*found, atol=1e-5)
-        assert found[0].is_contiguous(memory_format=torch.channels_last_3d)
+        assert torch.allclose(*outputs, atol=1e-5)
+        assert outputs[0].is_contiguous(memory_format=torch.channels_last_3d)
         for one, other in zip(*gradients, strict=True):
             assert torch.allclose(one, other, atol=1e-4)
 
@@ -123,8 +123,8 @@ def both(x, training: bool, channels: int):
         leaf = x.clone().to(module.weight.dtype).requires_grad_()
         out = module.train(training)(leaf)
         (out * torch.linspace(-1, 1, out.numel()).reshape(out.shape)).sum().backward()
-        found = (out, leaf.grad, module.weight.grad, module.bias.grad)
-        results.append([*found, module.running_mean, module.running_var])
+        gradients = (leaf.grad, module.weight.grad, module.bias.grad)
+        results.append([out, *gradients, module.running_mean, module.running_var])
     return results
 
 
