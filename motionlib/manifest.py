@@ -370,10 +370,11 @@ def _checked(table: pd.DataFrame, faults: _Faults, *, anywhere: bool = False) ->
             key = [name, "variant"] if "variant" in table else [name]
             twice = table[name].notna() & table.duplicated(key, keep=False)
             faults.add(table, twice, name, table[name] + " stands in more than one row")
-    # 3. the consensus is the larger grade
+    # 3. the consensus is the larger grade, and follows where it is not given
     if {"rater_1", "rater_2", "consensus"} <= set(table):
         highest = table[["rater_1", "rater_2"]].max(axis=1, skipna=False).astype("Int64")
-        bad = highest.notna() & ((table["consensus"] != highest).fillna(True))
+        table["consensus"] = table["consensus"].fillna(highest)
+        bad = highest.notna() & (table["consensus"] != highest)
         words = "is not " + highest.astype("string") + ", the maximum of the two raters"
         faults.add(table, bad, "consensus", words)
     # 4. nothing is called still in which a person saw motion

@@ -9,7 +9,9 @@ import sys
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``motionlib finetune``."""
     parser.add_argument(
-        "manifest", help="table (TSV) with scan_id, participant_id, path and motion_grade (0, 1, 2)"
+        "manifest",
+        help="table (TSV) with scan_id, participant_id, path and motion_grade (0, 1, 2), or the "
+        "grades of rater_1 and rater_2, of which the larger counts",
     )
     parser.add_argument(
         "--from",

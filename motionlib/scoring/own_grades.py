@@ -124,8 +124,16 @@ def fine_tune_own(
         engine=engine,
         progress=progress,
     )
-    table = own_scans.split_scans(usable, **split)
-    fold = own_scans.validation_fold(table)
+    try:
+        table, fold = own_scans.split_scans(usable, **split)
+    except ValueError as error:
+        if not len(left_out):
+            raise
+        first = left_out.iloc[0]
+        raise ValueError(
+            f"{len(left_out)} of {len(graded)} graded scans cannot be used, the first of them, "
+            f"{first['scan_id']}: {first['reason']}. With what is left: {error}"
+        ) from error
     train, held = table["role"] == "train", table["fold"] == fold
     parts = {
         "training": table.loc[train & ~held, PREPARED_COLUMNS],
@@ -175,7 +183,8 @@ def fine_tune_own(
     after["motion_grade"] = grades[after["scan_id"]].to_numpy()
     after = after[["scan_id", "participant_id", "motion_grade", "p_motion"]]
     grading = judge_limits(grading, after, parts["test"][PATIENT].to_numpy(), plan.seed)
-    # 6. Write the model folder.
+    # 6. Write the model folder; it is one again once its description is there.
+    (out / "model.json").unlink(missing_ok=True)
     with atomic(out / "weights.safetensors") as aside:
         shutil.copyfile(run / "weights.safetensors", aside)
     write_table(check_predictions(predictions), out / "predictions.csv")

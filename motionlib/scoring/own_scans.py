@@ -20,28 +20,33 @@ from motionlib.tasks import grades_of, select_task
 
 PATIENT = "source_participant_id"
 PREPARED_COLUMNS = [*PREPARED, "y_true"]
+LEAST_PATIENTS = 3  # of either class: one each to train, to validate and to test
 
 
 def read_graded(path: str | os.PathLike, task: str) -> pd.DataFrame:
     """Read the scans of a manifest that a task uses, and label them.
 
     The manifest needs ``scan_id``, ``participant_id``, ``path`` and ``motion_grade`` (0, 1 or 2);
-    its other columns are optional. Straight rejects are left out; the result has whole paths and
-    ``y_true``. `ManifestError` or `ValueError` if columns or grades are missing, or all grades of
-    the task are alike.
+    where that is empty, the larger grade of ``rater_1`` and ``rater_2`` is taken. Straight rejects
+    are left out; the result has whole paths and ``y_true``. `ManifestError` or `ValueError` if
+    columns or grades are missing, or patients of a class are fewer than `LEAST_PATIENTS`.
     """
     negative, positive = grades_of(task)
     path = Path(path)
     table = read_text(path)
-    needed = ("scan_id", "participant_id", "path", "motion_grade")
-    missing = [name for name in needed if name not in table]
+    missing = [name for name in ("scan_id", "participant_id", "path") if name not in table]
+    if not {"motion_grade", "rater_1"} & set(table):
+        missing.append("motion_grade")
     if missing:
         raise ValueError(
-            f"{path.name} lacks {', '.join(missing)}; expected {', '.join(needed)}, one row a scan"
+            f"{path.name} lacks {', '.join(missing)}; expected scan_id, participant_id, path and "
+            "motion_grade, or the grades of rater_1 and rater_2, one row a scan"
         )
     if "cohort" not in table:
         table["cohort"] = "bids"
-    table = validate(complete(table), anywhere=True)
+    table = validate(complete(table))
+    raters = table[["rater_1", "rater_2"]].max(axis=1).astype("Int64")
+    table["motion_grade"] = table["motion_grade"].fillna(table["consensus"]).fillna(raters)
     if table["motion_grade"].isna().all():
         raise ValueError(f"{path.name} has no motion_grade in any row; expected 0, 1 or 2")
     table = table[~(table["straight_reject"] == 1).fillna(False).to_numpy(bool)]
@@ -53,18 +58,27 @@ def read_graded(path: str | os.PathLike, task: str) -> pd.DataFrame:
             f"{grades}; expected scans of grade {' or '.join(map(str, negative))} and of grade "
             f"{' or '.join(map(str, positive))}"
         )
+    sides = {y: " or ".join(map(str, grades)) for y, grades in ((0, negative), (1, positive))}
+    for y, grades in sides.items():
+        n_patients = table.loc[table["y_true"] == y, PATIENT].nunique()
+        if n_patients < LEAST_PATIENTS:
+            raise ValueError(
+                f"{n_patients} patients of {path.name} have a scan of grade {grades}; {task} needs "
+                f"at least {LEAST_PATIENTS} with grade {sides[0]} and {LEAST_PATIENTS} with grade "
+                f"{sides[1]}: one each to train, to validate and to test"
+            )
     paths = [str(locate(given, path.parent)) for given in table["path"]]
     return table.assign(path=paths)
 
 
 def split_scans(
     table: pd.DataFrame, *, test_fraction: float, n_folds: int, seed: int
-) -> pd.DataFrame:
-    """Split by patient into train and test, and the training patients into folds.
+) -> tuple[pd.DataFrame, int]:
+    """Split by patient into train and test, and training into folds; with the fold to validate.
 
     Roles ``train`` and ``test`` that the manifest gives are checked and kept; scans of other roles
-    are then left out. `ValueError` if a patient is in both, a part lacks a class, or patients are
-    too few.
+    are then left out. Where patients do not suffice for so many folds, there are fewer.
+    `ValueError` if a patient is in train and test, or a part lacks a class.
     """
     if n_folds < 2:
         raise ValueError(f"{n_folds} folds are too few; expected at least 2")
@@ -74,19 +88,35 @@ def split_scans(
     if given.any():
         table = table[given.to_numpy(bool)].reset_index(drop=True)
         check_no_leakage(table.assign(fold=pd.NA))
-        train = table[(table["role"] == "train").to_numpy(bool)].assign(role=pd.NA)
-        folds = assign_splits(
-            train, test_fraction=0.0, n_folds=n_folds, seed=seed, stratify="y_true"
-        )
-        table["fold"] = folds["fold"].reindex(table.index)
+    roles = table["role"] if given.any() else None
+    for folds in range(n_folds, 1, -1):
+        try:
+            split = _assigned(table, roles, test_fraction, folds, seed)
+        except ValueError:  # fewer patients than folds
+            if folds == 2:
+                raise
+            continue
+        fold = _validation_fold(split)
+        if fold is not None:
+            return split, fold
+    raise ValueError(
+        "the training patients cannot be parted so that training and validation both have scans "
+        "with and without motion; bring more graded patients"
+    )
+
+
+def _assigned(
+    table: pd.DataFrame, roles: pd.Series | None, test_fraction: float, n_folds: int, seed: int
+) -> pd.DataFrame:
+    """Assign roles, unless they are given, and folds; both roles then have both classes."""
+    options = {"n_folds": n_folds, "seed": seed, "stratify": "y_true"}
+    if roles is None:
+        blank = table.assign(role=pd.NA)
+        table = assign_splits(blank, test_fraction=test_fraction, **options)
     else:
-        table = assign_splits(
-            table.assign(role=pd.NA),
-            test_fraction=test_fraction,
-            n_folds=n_folds,
-            seed=seed,
-            stratify="y_true",
-        )
+        train = table[(roles == "train").to_numpy(bool)].assign(role=pd.NA)
+        folds = assign_splits(train, test_fraction=0.0, **options)["fold"]
+        table = table.assign(fold=folds.reindex(table.index))
     for role in ("train", "test"):
         classes = table.loc[table["role"] == role, "y_true"].nunique()
         if classes < 2:
@@ -97,23 +127,18 @@ def split_scans(
     return table
 
 
-def validation_fold(table: pd.DataFrame) -> int:
+def _validation_fold(table: pd.DataFrame) -> int | None:
     """Choose a fold that, like the rest of the training scans, has both classes.
 
     Of several, the one with the most different grades, which limits for grades need; then the
-    first. `ValueError` if there is none.
+    first. None if there is none.
     """
     train, usable = table[table["role"] == "train"], {}
     for fold in sorted(train["fold"].dropna().unique()):
         held = train["fold"] == fold
         if train.loc[held, "y_true"].nunique() == 2 == train.loc[~held, "y_true"].nunique():
             usable[int(fold)] = train.loc[held, "motion_grade"].nunique()
-    if usable:
-        return max(usable, key=usable.get)
-    raise ValueError(
-        f"none of {train['fold'].nunique()} folds has scans with and without motion; ask for fewer "
-        "folds or bring more graded patients"
-    )
+    return max(usable, key=usable.get) if usable else None
 
 
 def prepare_scans(

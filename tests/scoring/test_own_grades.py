@@ -9,7 +9,11 @@ from safetensors.numpy import load_file
 from scoring_set import Page, write_broken, write_heads, write_model
 
 from motionlib.cli import main
+from motionlib.manifest import complete
 from motionlib.predictions import PREDICTION_COLUMNS
+from motionlib.scoring import own_grades
+from motionlib.scoring.model import read_rule
+from motionlib.scoring.own_scans import read_graded, split_scans
 from motionlib.stats.calibration import best_threshold
 
 N_SCANS = 24  # two a patient
@@ -138,7 +142,7 @@ class TestRefusals:
             (lambda t: t.assign(motion_grade=0), "constant"),
             (lambda t: t.assign(motion_grade=7), "is none of 0, 1, 2"),
             (lambda t: t.drop(columns="participant_id"), "lacks participant_id"),
-            (lambda t: t.head(4), "patients are left for 3 folds"),
+            (lambda t: t.head(4), "needs at least 3 with grade 0 or 1 and 3 with grade 2"),
             (lambda t: t.assign(role=["train", "test"] * (N_SCANS // 2)), "more than one role"),
             (lambda t: t.assign(role=["train"] * N_SCANS), "test part"),
         ],
@@ -146,6 +150,19 @@ class TestRefusals:
     def test_a_table_that_cannot_be_used(self, graded, tmp_path, capsys, change, said):
         self.refused(write(graded, tmp_path, change(graded[1])), said, capsys)
         assert not (tmp_path / "mine" / "model.json").exists()
+
+    def test_the_minimum_is_said_before_anything_is_prepared(self, graded, tmp_path, capsys):
+        self.refused(write(graded, tmp_path, graded[1].head(4)), "at least 3", capsys)
+        assert not (tmp_path / "mine").exists()
+
+    def test_the_first_cause_is_named_where_no_scan_can_be_read(self, graded, tmp_path, capsys):
+        table = graded[1].assign(path=graded[1]["scan_id"] + "-away.nii.gz")
+        self.refused(
+            write(graded, tmp_path, table),
+            "24 of 24 graded scans cannot be used, the first of them, scan-00_T1w: the file is no "
+            "file; expected an image.",
+            capsys,
+        )
 
     def replace_source(self, words, source) -> list:
         words = list(words)
@@ -185,3 +202,53 @@ def test_roles_of_the_manifest_are_kept(graded, tmp_path):
     assert run(*write(graded, tmp_path, table)) == 0
     tested = pd.read_csv(tmp_path / "mine" / "predictions.csv")["scan_id"].unique()
     assert sorted(tested) == sorted(table["scan_id"][:8])
+
+
+def test_what_stops_at_the_end_leaves_no_half_of_a_model(graded, tmp_path, monkeypatch):
+    """Weights of one training and the description of another would be a model that lies."""
+    old = write_model(tmp_path / "mine")
+
+    def stop(path, facts):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(own_grades, "write_json", stop)
+    assert run(*write(graded, tmp_path, graded[1])) == 1
+    with pytest.raises(FileNotFoundError, match=r"no model\.json"):
+        read_rule(old)
+
+
+class TestGrades:
+    def read(self, tmp_path, **columns) -> tuple:
+        """Grades of a table as finetune takes them; one patient a scan."""
+        n = len(next(iter(columns.values())))
+        names = [f"scan-{k}" for k in range(n)]
+        table = pd.DataFrame({"scan_id": names, "participant_id": names, "path": names} | columns)
+        table.to_csv(tmp_path / "m.tsv", sep="\t", index=False)
+        return tuple(read_graded(tmp_path / "m.tsv", "mov01vs2")["motion_grade"])
+
+    FIRST, SECOND = (0, 1, 0, 2, 2, 0, 1), (1, 1, 0, 2, 1, 2, 0)
+    HIGHEST = (1, 1, 0, 2, 2, 2, 1)
+
+    def test_they_follow_from_the_raters(self, tmp_path):
+        both = {"rater_1": self.FIRST, "rater_2": self.SECOND}
+        assert self.read(tmp_path, **both) == self.HIGHEST
+        assert self.read(tmp_path, **both, motion_grade=[""] * 7) == self.HIGHEST
+        assert self.read(tmp_path, **both, consensus=[""] * 7) == self.HIGHEST
+
+    def test_one_rater_is_enough(self, tmp_path):
+        assert self.read(tmp_path, rater_1=(0, 0, 0, 1, 2, 2, 2)) == (0, 0, 0, 1, 2, 2, 2)
+
+    def test_a_grade_that_is_given_stands(self, tmp_path):
+        given = [0, 0, 0, "", 2, 2, 2]
+        raters = {"rater_1": self.FIRST, "rater_2": self.SECOND}
+        assert self.read(tmp_path, motion_grade=given, **raters) == (0, 0, 0, 2, 2, 2, 2)
+
+
+def test_few_patients_are_split_into_fewer_folds():
+    """Three patients a class, one scan each: one of either class trains, validates and tests."""
+    names = [f"scan-{k}" for k in range(6)]
+    table = complete(pd.DataFrame({"scan_id": names, "participant_id": names, "cohort": "bids"}))
+    table = table.assign(y_true=[0, 0, 0, 1, 1, 1], motion_grade=[0, 0, 0, 2, 2, 2])
+    split, fold = split_scans(table, test_fraction=0.3, n_folds=5, seed=20)
+    parts = split["role"].where((split["fold"] != fold).fillna(True), "validation")
+    assert parts.groupby(split["y_true"]).agg(set).tolist() == [{"train", "validation", "test"}] * 2
