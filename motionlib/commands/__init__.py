@@ -1,1 +1,1 @@
-"""Words of one command go in; an exit status comes out. One module per command of the CLI."""
+"""The commands, one a module; what they use is imported when they run: `--help` answers at once."""
