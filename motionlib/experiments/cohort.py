@@ -106,7 +106,7 @@ class Cohort:
     @property
     def research(self) -> pd.DataFrame:
         """Rows of the research cohorts that are split into train and test."""
-        return research_rows(self.manifest)
+        return _research_rows(self.manifest)
 
     def volume_path(self, scan_id: str) -> Path:
         """Path of a scan's centred volume."""
@@ -178,7 +178,7 @@ def prepare_cohort(
     check_no_leakage(manifest)
     write_manifest(manifest, run.cohort / "manifest.tsv")
     write_table(pd.concat([flow, lost], ignore_index=True)[FLOW], run.cohort / "flow.tsv")
-    corrupted = corrupted_half(research_rows(manifest), seed=run.seed)
+    corrupted = corrupted_half(_research_rows(manifest), seed=run.seed)
     labelled = manifest.assign(y_true=manifest["scan_id"].map(corrupted).astype("Int64"))
     write_table(labelled.drop(columns=["path", "sha256"]), run.folder / "splits.csv")
     facts = {"key": key, "caption": CAPTIONS[cohort], "spacing_mm": spacing_mm}
@@ -217,7 +217,7 @@ def open_cohort(run, *, engine: str = "inline") -> Cohort:
     )
 
 
-def research_rows(manifest: pd.DataFrame) -> pd.DataFrame:
+def _research_rows(manifest: pd.DataFrame) -> pd.DataFrame:
     """Rows of the research cohorts that are split into train and test."""
     split = manifest["role"].isin(["train", "test"]) & ~is_warehouse(manifest["cohort"])
     return manifest[split].reset_index(drop=True)

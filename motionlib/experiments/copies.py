@@ -70,7 +70,7 @@ def synthetic_set(cohort: Cohort, simulator: str, severity: str, recipe: str) ->
         copies = [(1, f"{motion}#{k}") for k in range(DRAWS)] + [(0, name) for name in stills]
         rows = pd.concat([trained.assign(y_true=y, variant=name) for y, name in copies])
     rows = pd.concat([rows, tested], ignore_index=True)
-    return make_copies(cohort, f"synthetic_{motion}", rows)
+    return _make_copies(cohort, f"synthetic_{motion}", rows)
 
 
 def real_motion_set(cohort: Cohort) -> Path | None:
@@ -79,7 +79,7 @@ def real_motion_set(cohort: Cohort) -> Path | None:
     if rows.empty:
         return None
     rows = rows.assign(y_true=(rows["motion_grade"] > 0).astype(int), variant="clean")
-    return make_copies(cohort, "real_motion", rows)
+    return _make_copies(cohort, "real_motion", rows)
 
 
 def warehouse_set(cohort: Cohort, task: str) -> Path:
@@ -91,7 +91,7 @@ def warehouse_set(cohort: Cohort, task: str) -> Path:
     rows = cohort.manifest
     rows = rows[is_warehouse(rows["cohort"]) & rows["role"].isin(["train", "test"])]
     rows = select_task(rows, task).assign(variant="clean")
-    return make_copies(cohort, f"warehouse_{task}", rows)
+    return _make_copies(cohort, f"warehouse_{task}", rows)
 
 
 def control_set(cohort: Cohort, control: str, *, role: str = "test") -> Path:
@@ -103,10 +103,10 @@ def control_set(cohort: Cohort, control: str, *, role: str = "test") -> Path:
     rows = cohort.research if role == "test" else cohort.manifest
     rows = rows[rows["role"] == role].reset_index(drop=True)
     rows = rows.assign(y_true=int(control not in CONTROLS), variant=control)
-    return make_copies(cohort, f"control_{role}_{control}", rows)
+    return _make_copies(cohort, f"control_{role}_{control}", rows)
 
 
-def make_copies(cohort: Cohort, name: str, rows: pd.DataFrame) -> Path:
+def _make_copies(cohort: Cohort, name: str, rows: pd.DataFrame) -> Path:
     """Make variants of clean scans and write them as one prepared manifest, ``{name}.tsv``.
 
     The rows have the columns of a manifest plus ``variant`` and ``y_true``; ``scan_id`` is the

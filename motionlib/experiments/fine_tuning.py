@@ -102,7 +102,7 @@ def compare_starts(
             start = _start(folders, depth, tuning, scratch)
             trainings += plan_trainings(run, f"warehouse/{name}", task, prepared, **start)
         trainings += plan_trainings(run, "warehouse/from_scratch", task, prepared, scratch)
-    return train_and_predict(run, cohort, trainings, label="warehouse")
+    return _train_and_predict(run, cohort, trainings, label="warehouse")
 
 
 def freeze_study(
@@ -122,7 +122,7 @@ def freeze_study(
     for depth in FREEZE:
         start = _start(sources, depth, tuning, scratch)
         trainings += plan_trainings(run, f"freeze/{depth}", task, prepared, **start)
-    return train_and_predict(run, cohort, trainings, label="freeze study")
+    return _train_and_predict(run, cohort, trainings, label="freeze study")
 
 
 def validation_losses(run, task: str = "mov01vs2") -> pd.Series:
@@ -160,10 +160,10 @@ def label_curve(
         start = _start(sources, depth, tuning, scratch)
         trainings += plan_trainings(run, f"labels/fine_tuned/{n}", task, some, **start)
         trainings += plan_trainings(run, f"labels/from_scratch/{n}", task, some, scratch)
-    return train_and_predict(run, cohort, trainings, label="learning curve")
+    return _train_and_predict(run, cohort, trainings, label="learning curve")
 
 
-def train_and_predict(
+def _train_and_predict(
     run, cohort: Cohort, trainings: Sequence[Training], *, label: str
 ) -> pd.DataFrame:
     """Make trainings on the warehouse, then rows of every fold and of their mean on its test."""

@@ -103,7 +103,7 @@ def still_heads(source: str, work: Path, *, engine: str = "inline") -> pd.DataFr
     )[COLUMNS]
 
 
-def training_set(name: str, copies: int, work: Path, *, engine: str = "inline") -> Path:
+def _training_set(name: str, copies: int, work: Path, *, engine: str = "inline") -> Path:
     """Make the copies of one entry of `RECIPES` and the manifest that lists them."""
     recipe, sources = RECIPES[name]
     parts = []
@@ -118,9 +118,9 @@ def training_set(name: str, copies: int, work: Path, *, engine: str = "inline") 
     return write_table(every, work / f"train_{name.replace(' ', '_')}_{copies}.tsv")
 
 
-def train_recipes(names, copies: int, work: Path, *, engine: str) -> list[Path]:
+def _train_recipes(names, copies: int, work: Path, *, engine: str) -> list[Path]:
     """Train one network a recipe, side by side, and return their run folders."""
-    items = [(str(training_set(n, copies, work, engine=engine)), str(work)) for n in names]
+    items = [(str(_training_set(n, copies, work, engine=engine)), str(work)) for n in names]
     done = compute.submit(_train, items, engine=engine, label="train", progress=print)
     return [Path(folder) for folder in compute.raise_failures(done)]
 
@@ -131,14 +131,14 @@ def _train(item: tuple[str, str]) -> str:
     return str(fit(TrainSpec(manifest=manifest, **TRAINING), Path(work) / "models", progress=print))
 
 
-def validation_copies(source: str, work: Path, *, engine: str = "inline") -> Path:
+def _validation_copies(source: str, work: Path, *, engine: str = "inline") -> Path:
     """Make test copies, of another seed, of the patients that choose epoch and threshold."""
     heads = still_heads(source, work, engine=engine).query(f"fold == {VALIDATION}")
     out = work / f"validation_{source}.tsv"
     return make_test_copies(heads, out, shape=SHAPE, seed=SEED, engine=engine)
 
 
-def score_copies(run: Path, validation: Path, tests: dict[str, Path]) -> pd.DataFrame:
+def _score_copies(run: Path, validation: Path, tests: dict[str, Path]) -> pd.DataFrame:
     """Score the copies of the validation patients and the test copies of every site.
 
     The rows are those of `predict` with ``site`` (``validation`` for the first) and ``variant``.
@@ -150,12 +150,12 @@ def score_copies(run: Path, validation: Path, tests: dict[str, Path]) -> pd.Data
     return pd.concat(parts, ignore_index=True)
 
 
-def train_ablations(work: Path, tests: dict[str, Path], engine: str) -> pd.DataFrame:
+def _train_ablations(work: Path, tests: dict[str, Path], engine: str) -> pd.DataFrame:
     """Train every recipe on fewer copies, and judge each at its own threshold."""
-    runs, parts = train_recipes(RECIPES, FEWER, work, engine=engine), []
+    runs, parts = _train_recipes(RECIPES, FEWER, work, engine=engine), []
     for (name, (_, sources)), run in zip(RECIPES.items(), runs, strict=True):
-        held = validation_copies(sources[0], work, engine=engine)
-        parts.append(score_copies(run, held, tests).assign(recipe=name))
+        held = _validation_copies(sources[0], work, engine=engine)
+        parts.append(_score_copies(run, held, tests).assign(recipe=name))
     rows = write_table(pd.concat(parts, ignore_index=True), work / "ablation_predictions.csv")
     return compare_recipes(pd.read_csv(rows))
 
@@ -175,14 +175,14 @@ def main(argv: list[str] | None = None) -> int:
     for site in SITES:
         heads = still_heads(site, work).query("role == 'test'")
         tests[site] = make_test_copies(heads, work / f"test_{site}.tsv", shape=SHAPE, engine=engine)
-    (run,) = train_recipes([SHIPPED], COPIES, work, engine=engine)
-    held = validation_copies(RECIPES[SHIPPED][1][0], work, engine=engine)
-    rows = write_table(score_copies(run, held, tests), work / "predictions.csv")
-    ablations = train_ablations(work, tests, engine) if args.ablations else None
+    (run,) = _train_recipes([SHIPPED], COPIES, work, engine=engine)
+    held = _validation_copies(RECIPES[SHIPPED][1][0], work, engine=engine)
+    rows = write_table(_score_copies(run, held, tests), work / "predictions.csv")
+    ablations = _train_ablations(work, tests, engine) if args.ablations else None
     rows = pd.read_csv(rows)
     chosen = choose_decision(rows[rows["site"] == "validation"])
     tested = rows[rows["site"] != "validation"]
-    copies = pd.read_csv(training_set(SHIPPED, COPIES, work), sep="\t")
+    copies = pd.read_csv(_training_set(SHIPPED, COPIES, work), sep="\t")
     learnt = copies[copies["fold"] != VALIDATION]
     ship(run, chosen, tested, learnt, Path(args.out), ablations=ablations)
     return 0

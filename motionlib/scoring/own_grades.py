@@ -109,7 +109,7 @@ def fine_tune_own(
     """
     out, work = Path(out), Path(out) / "work"
     # 1. Refuse what cannot work before any scan is read.
-    model, rule = open_source(source, plan.voxel_mm)
+    model, rule = _open_source(source, plan.voxel_mm)
     if out.exists() and out.resolve() == model.folder.resolve():
         raise ValueError(f"{out.name} is the checkpoint itself; give another folder for the result")
     split = {"test_fraction": plan.test_fraction, "n_folds": plan.n_folds, "seed": plan.seed}
@@ -196,7 +196,7 @@ def fine_tune_own(
     return Outcome(out, facts, metrics, _counts(parts), left_out, grading, warnings)
 
 
-def open_source(
+def _open_source(
     source: str | os.PathLike, voxel_mm: float | None = None
 ) -> tuple[Model, DecisionRule]:
     """Open the model to start from and check it; `voxel_mm` where ``model.json`` lacks it."""

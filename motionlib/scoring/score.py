@@ -152,11 +152,11 @@ def prepare(
         array = model_input(volume, affine, spacing_mm, slab_mm)
         zscore(array.astype(np.float32))  # which refuses one that is constant
     except (ValueError, FileNotFoundError, MemoryError) as error:
-        return None, Check(anonymous(error, path))
+        return None, Check(_anonymous(error, path))
     return array, check
 
 
-def anonymous(error: BaseException, path: str) -> str:
+def _anonymous(error: BaseException, path: str) -> str:
     """Reason in one clause that names no file: its name may tell whose scan it is."""
     text = " ".join((str(error) or type(error).__name__).split())
     for name in (str(path), os.path.abspath(path), Path(path).name):

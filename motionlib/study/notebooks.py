@@ -185,7 +185,7 @@ def read_study(
     ValueError or FileNotFoundError.
     """
     known = find_notebooks(notebooks)
-    path = profile_path(profile, notebooks)
+    path = _profile_path(profile, notebooks)
     declared = read_profile(path, [notebook.stem for notebook in known])
     needs = data_needed(path.stem, declared["needs"])
     names = sorted({name for notebook in known for name in notebook.parameters})
@@ -214,7 +214,7 @@ def read_study(
     return Study(path.stem, runs / path.stem, known, numbers, parameters, needs)
 
 
-def profile_path(profile: str, notebooks: Path) -> Path:
+def _profile_path(profile: str, notebooks: Path) -> Path:
     """Find a profile by name or path, or name the ones there are."""
     if profile.endswith((".yml", ".yaml")) and Path(profile).is_file():
         return Path(profile).resolve()

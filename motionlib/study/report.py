@@ -95,7 +95,7 @@ def _write_pages(folder: Path, report: Path, alts: dict[str, str]) -> dict[str, 
     stems = [None, *[path.stem for path in paths], None]
     titles = {}
     for index, path in enumerate(paths, start=1):
-        title, html = notebook_page(path, alts, before=stems[index - 1], after=stems[index + 1])
+        title, html = _notebook_page(path, alts, before=stems[index - 1], after=stems[index + 1])
         files.write_text(report / f"{path.stem}.html", html)
         titles[path.stem] = title
     return titles
@@ -204,7 +204,7 @@ def _provenance(facts: dict) -> Markup:
     return table_html(table, "What the numbers were made with.")
 
 
-def notebook_page(
+def _notebook_page(
     path: Path, alts: dict[str, str], *, before: str | None = None, after: str | None = None
 ) -> tuple[str, Markup]:
     """Turn an executed notebook into a page; return its first heading and the page.
@@ -231,7 +231,7 @@ def notebook_page(
         exclude_anchor_links=True,
     )
     html, _ = exporter.from_notebook_node(notebook)
-    content = Markup(mend_tables(html))
+    content = Markup(_mend_tables(html))
     values = {"title": f"{title} · motionlib", "before": before, "after": after}
     return title, render("notebook.html", content=content, **values)
 
@@ -281,7 +281,7 @@ def _mend_outputs(cells: list, alts: dict[str, str]) -> None:
                     output.setdefault("metadata", {}).setdefault(kind, {})["alt"] = text
 
 
-def mend_tables(html: str) -> str:
+def _mend_tables(html: str) -> str:
     """Say of each header cell what it heads, and let wide tables scroll on their own."""
 
     def mended(match: re.Match) -> str:

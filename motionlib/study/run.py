@@ -96,7 +96,7 @@ class Run:
         self._describe()
         if not quiet:
             show_tables_readably()
-            print("\n".join(greeting(name, profile, self.seed, self.manifest_sha256)))
+            print("\n".join(_greeting(name, profile, self.seed, self.manifest_sha256)))
 
     @property
     def cohort_caption(self) -> str:
@@ -258,7 +258,7 @@ class Run:
         """Write this notebook's part of the provenance."""
         facts = {"notebook": self.name, "profile": self.profile, "seed": self.seed}
         facts |= {"started": self._started, "makes": sorted(self._made)}
-        facts |= {"versions": versions(), "git": git_state(), "device": device()}
+        facts |= {"versions": versions(), "git": _git_state(), "device": device()}
         facts["manifest_sha256"] = self.manifest_sha256
         files.write_json(self.folder / "provenance" / f"{self.name}.json", facts)
 
@@ -323,7 +323,7 @@ def device() -> dict:
 
 
 @functools.cache
-def git_state() -> dict:
+def _git_state() -> dict:
     """Commit of the repository and how many files differ from it; empty outside git."""
     root = repository()
     if not (root / ".git").exists() or not shutil.which("git"):
@@ -338,7 +338,7 @@ def git_state() -> dict:
     return {"commit": commit or None, "changed_files": len(changed.splitlines())}
 
 
-def greeting(name: str, profile: str, seed: int, manifest_sha256: str | None) -> list[str]:
+def _greeting(name: str, profile: str, seed: int, manifest_sha256: str | None) -> list[str]:
     """At most five lines about a run: computer, versions and data, without paths."""
     machine, known = device(), versions()
     gpu = f"GPU {machine['gpu']}" if machine["gpu"] else "no GPU"

@@ -215,7 +215,7 @@ def _run_step(study: Study, step: Step, count: str, say: Callable[[str], None]) 
         if os.environ.get(variable):  # kernels work elsewhere: a relative path would mislead them
             environment[variable] = str(Path(os.environ[variable]).expanduser().resolve())
     output = study.folder / "notebooks" / f"{stem}.ipynb"
-    seconds = execute(step.notebook, output, step.parameters, environment)
+    seconds = _execute(step.notebook, output, step.parameters, environment)
     _write_stamp(study.folder, step, round(seconds, 1), done=True)
     collect_provenance(study.folder)
     say(f"{count} {stem} done in {duration(seconds)}")
@@ -225,7 +225,7 @@ class NotebookFailed(Exception):  # noqa: N818 - it tells what happened
     """A notebook stopped before its end; the text says where and why."""
 
 
-def execute(
+def _execute(
     notebook: Notebook, output: Path, parameters: dict[str, Any], environment: dict[str, str]
 ) -> float:
     """Run all cells of a notebook on a fresh kernel and return the seconds that it took.
