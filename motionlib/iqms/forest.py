@@ -259,15 +259,8 @@ def judge_set(
 ) -> dict:
     """Judge a set of measures: the search on `train`, the mean forest on `test`.
 
-    Parameters
-    ----------
-    train, test, columns, seed, n_iter, n_jobs
-        As in :func:`warehouse_rows`.
-
-    Returns
-    -------
-    dict
-        :func:`motionlib.metrics.classification_metrics` of the mean over folds.
+    Arguments as of `warehouse_rows`; returns the `metrics.classification_metrics` of the mean over
+    folds.
     """
     rows, _ = warehouse_rows(
         train, test, columns, kind="clinical", task="mov01vs2", seed=seed, n_iter=n_iter,
@@ -282,24 +275,10 @@ def importance(
 ) -> pd.DataFrame:
     """Loss of AUC on unseen patients when one measure is shuffled.
 
-    Parameters
-    ----------
-    search : ForestSearch
-        From :func:`warehouse_rows`: its forest of each fold is judged on the scans left out.
-    train : DataFrame
-        The scans that it was trained on, with their measures.
-    columns : sequence of str
-        The measures, as given to the search.
-    seed : int
-        Of the shuffles.
-    n_repeats : int, default=10
-        Shuffles per fold.
-
-    Returns
-    -------
-    DataFrame
-        ``measure auc_loss low high``, largest first: mean and 2.5 to 97.5 percentiles over folds
-        and shuffles. Measures that carry the same information share their loss.
+    `search` comes from `warehouse_rows`: its forest of each fold is judged on the scans of `train`
+    that it was not trained on, with `n_repeats` shuffles. Returns ``measure auc_loss low high``,
+    largest first: mean and 2.5 to 97.5 percentiles over folds and shuffles. Measures that carry the
+    same information share their loss.
     """
     usable = _defined(train, columns)
     X, folds = _finite(train[usable]), search.predictions["fold"].to_numpy()
@@ -325,22 +304,9 @@ def cross_validated(
 ) -> pd.DataFrame:
     """Predict every row by a model that saw no row of its patient.
 
-    Parameters
-    ----------
-    X, y, groups
-        As in :func:`search_forest`.
-    model : str, default="forest"
-        A name in `MODELS`; ``search`` nests the whole random search, so that it never sees the
-        fold it is judged on.
-    seed : int
-        Of folds and models.
-    n_iter, n_jobs
-        As in :func:`search_forest`.
-
-    Returns
-    -------
-    DataFrame
-        ``fold y_true score y_pred`` in the order of the table.
+    `X`, `y`, `groups`, `n_iter` and `n_jobs` as in `search_forest`; `model` is a name in `MODELS`,
+    of which ``search`` nests the whole random search, so that it never sees the fold it is judged
+    on. Returns ``fold y_true score y_pred`` in the order of the table.
     """
     X, y, groups = _check_table(X, y, groups)
     folds = grouped_folds(y, groups, seed=seed)

@@ -17,17 +17,7 @@ DEFINITIONS = {"MRQy": True, "corrected": False}
 def noisy_template(*, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Make a head-like volume without any download: MNI152 brain at 3 mm, Rician noise in the air.
 
-    Parameters
-    ----------
-    seed : int
-        Of the noise.
-
-    Returns
-    -------
-    volume : ndarray of float32, shape (I, J, K)
-        Brain up to about 1000, noise 20.
-    affine : ndarray, shape (4, 4)
-        Voxel to world, RAS.
+    Returns the volume, float32 with a brain up to about 1000 and noise of 20, and its affine (RAS).
     """
     from nilearn.datasets import load_mni152_template  # seconds to import
 
@@ -54,20 +44,9 @@ def move(volume: np.ndarray, affine: np.ndarray, *, seed: int) -> np.ndarray:
 def fragility(volume: np.ndarray, affine: np.ndarray, *, moved=None) -> pd.DataFrame:
     """Measure a volume before and after each harmless change.
 
-    Parameters
-    ----------
-    volume : ndarray of float32, shape (I, J, K)
-        Non-negative.
-    affine : ndarray, shape (4, 4)
-        Voxel to world.
-    moved : ndarray, shape (I, J, K), optional
-        The same head with motion: the change that a measure should show.
-
-    Returns
-    -------
-    DataFrame
-        ``definitions`` (MRQy, corrected), ``change``, ``measure``, ``before``, ``after``,
-        ``percent`` (NaN where one of them is undefined or zero).
+    `volume`, (I, J, K), is non-negative; `moved` is the same head with motion: the change that a
+    measure should show. Returns ``definitions`` (MRQy, corrected), ``change``, ``measure``,
+    ``before``, ``after``, ``percent`` (NaN where one of them is undefined or zero).
     """
     changes = _harmless_changes(volume, affine)
     if moved is not None:

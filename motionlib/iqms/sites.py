@@ -29,29 +29,10 @@ def leave_one_site_out(
 ) -> dict[tuple[str, str], pd.DataFrame]:
     """Predict each site by models that were trained on all others.
 
-    Parameters
-    ----------
-    table : DataFrame
-        ``dataset scan_id participant_id site y_true`` and the measures; whole sites.
-    names : sequence of str
-        The measures.
-    models : sequence of str
-        Of :func:`motionlib.iqms.forest.make_model`.
-    seed : int
-        Of the models.
-    engine : str, default="inline"
-        Where to compute; see :func:`motionlib.compute.engines.submit`.
-
-    Returns
-    -------
-    dict of (str, str) to DataFrame
-        For each pair of features and model the scans in their order, without their measures, and
-        ``fold score y_pred``; fold is the site's number in alphabetical order.
-
-    Raises
-    ------
-    ValueError
-        If there is one site only.
+    `table` has ``dataset scan_id participant_id site y_true`` and the measures `names`; `models`
+    are those of `forest.make_model`. Returns for each pair of features and model the scans in their
+    order, without their measures, with ``fold score y_pred``; fold is the site's number in
+    alphabetical order. One site only is a `ValueError`.
     """
     n_sites = table["site"].nunique()
     if n_sites < 2:
@@ -79,17 +60,7 @@ def transfer(
 ) -> dict[tuple[str, str], pd.DataFrame]:
     """Train on one data set and score another, whose labels only judge.
 
-    Parameters
-    ----------
-    source, target : DataFrame
-        Tables of rated scans.
-    names, models, seed
-        As in :func:`leave_one_site_out`.
-
-    Returns
-    -------
-    dict of (str, str) to DataFrame
-        Rows of the target as :func:`leave_one_site_out` gives them; fold is -1.
+    Rows of the target as `leave_one_site_out` gives them; fold is -1.
     """
     y = source["y_true"].to_numpy()
     rows = {}
@@ -125,19 +96,9 @@ def site_features(table: pd.DataFrame, names, features: str) -> np.ndarray:
 def judge_sites(scored: dict, *, n_boot: int = 1000, seed: int = 0) -> pd.DataFrame:
     """Judge scored scans of many sites by AUC, with intervals over scans (one scan a person).
 
-    Parameters
-    ----------
-    scored : dict of (str, str) to DataFrame
-        From :func:`leave_one_site_out` or :func:`transfer`.
-    n_boot, seed : int
-        Draws of scans, and their seed.
-
-    Returns
-    -------
-    DataFrame
-        ``features model auc auc_low auc_high auc_within balanced_accuracy n n_positive``: the AUC
-        of all scans pooled (a site's base rate helps), and of pairs within a site (it cannot);
-        balanced accuracy at one half.
+    `scored` comes from `leave_one_site_out` or `transfer`. Returns ``features model auc auc_low
+    auc_high auc_within balanced_accuracy n n_positive``: the AUC of all scans pooled (a site's base
+    rate helps) and of pairs within a site (it cannot); balanced accuracy at one half.
     """
     judged = []
     for (features, model), rows in scored.items():
@@ -175,19 +136,9 @@ def auc_within_sites(rows: pd.DataFrame) -> float:
 def transfer_thresholds(source: pd.DataFrame, target: pd.DataFrame) -> pd.DataFrame:
     """Call motion in a new data set by three thresholds that need none of its labels.
 
-    Parameters
-    ----------
-    source : DataFrame
-        Left-site-out rows of the data set trained on: ``y_true score``.
-    target : DataFrame
-        Scored rows of the new one; its labels only judge.
-
-    Returns
-    -------
-    DataFrame
-        ``threshold value balanced_accuracy specificity sensitivity called``: one half; the best on
-        the source; and the one that calls as large a share of the target as the source's best
-        calls of the source.
+    `source` are left-site-out rows of the data set trained on, `target` scored rows of the new one,
+    whose labels only judge. The thresholds: one half; the best on the source; and the one that
+    calls as large a share of the target as the source's best calls of the source.
     """
     best = best_threshold(source["y_true"], source["score"])
     share = (source["score"] >= best).mean()
@@ -206,13 +157,7 @@ def transfer_thresholds(source: pd.DataFrame, target: pd.DataFrame) -> pd.DataFr
 
 
 def prediction_rows(scored: dict) -> pd.DataFrame:
-    """Rows of ``predictions.csv`` for scored scans of many sites (task ``excluded``).
-
-    Parameters
-    ----------
-    scored : dict of (str, str) to DataFrame
-        From :func:`leave_one_site_out` or :func:`transfer`.
-    """
+    """Rows of ``predictions.csv`` for scored scans of many sites (task ``excluded``)."""
     parts = []
     for (features, model), rows in scored.items():
         name = f"{features}_{model}"
