@@ -6,6 +6,7 @@ Beside each image lies a JSON file with its trajectory, which can be replayed, a
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -136,8 +137,8 @@ def corrupt_manifest(
     manifest : path-like
         Rows whose id or path is faulty become failed rows; other faults refuse the call.
     out : path-like
-        Folder to write ``<scan_id>.nii.gz`` to. What it already holds of the same scan and
-        settings is kept.
+        Folder to write to. What it already holds of the same scan and settings is kept. Copies
+        have ids of their own (`moved_id`), so that they can be scored beside the clean scans.
     motion : Motion
         How; the seed of a scan is made of `motion.seed` and its id.
     engine : str, default="inline"
@@ -159,6 +160,7 @@ def corrupt_manifest(
     items = [
         {
             "scan_id": row["scan_id"],
+            "copy_id": moved_id(row["scan_id"], out),
             "source": str(locate(row["path"], manifest.parent)),
             "out": str(out),
             "motion": asdict(replace(motion, seed=seed_from(motion.seed, row["scan_id"]))),
@@ -173,19 +175,27 @@ def corrupt_manifest(
     write_table(outcome, out / outcome_name(shard))
     if shard:
         return outcome
-    sweep(out / f"{item['scan_id']}{end}" for item in items for end in (".nii.gz", ".json"))
+    sweep(out / f"{item['copy_id']}{end}" for item in items for end in (".nii.gz", ".json"))
     there = outcome[outcome["status"] != "failed"].set_index("scan_id")["path"]
     if len(there):
         kept = table[~table["refused"] & table["scan_id"].isin(there.index)]
         kept = kept.drop(columns="refused").assign(path=kept["scan_id"].map(there), sha256=pd.NA)
+        kept["scan_id"] = [moved_id(scan, out) for scan in kept["scan_id"]]
         write_table(complete(kept), out / "manifest.tsv")
     return outcome
+
+
+def moved_id(scan: str, out: Path) -> str:
+    """Id of a scan's moved copy: BIDS's entity ``desc`` before the suffix names the folder."""
+    label = re.sub("[^A-Za-z0-9]", "", out.resolve().name) or "moved"
+    name = scan.removesuffix("_T1w")
+    return f"{name}_desc-{label}{scan[len(name) :]}"
 
 
 def corrupt_one(item: dict) -> dict:
     """Move one scan, or find it done; see `corrupt_manifest`."""
     scan, source = item["scan_id"], Path(item["source"])
-    target = Path(item["out"]) / f"{scan}.nii.gz"
+    target = Path(item["out"]) / f"{item['copy_id']}.nii.gz"
     try:
         if UNSAFE & set(scan):
             raise ValueError("has an id that cannot name a file; leave out slashes.")

@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -13,6 +14,8 @@ from motionlib import compute
 from motionlib.commands.simulate import add_arguments, main
 from motionlib.files import seed_from
 from motionlib.manifest import read_manifest
+from motionlib.motion.on_disk import moved_id
+from motionlib.preprocess.finder import find_scans
 
 
 def run(*words) -> int:
@@ -199,29 +202,40 @@ class TestManifest:
         assert "3 done, 0 kept, 2 failed" in capsys.readouterr().out
         assert len(read_manifest(out / "manifest.tsv", check_files=True)) == 3
         names = {path.name for path in out.iterdir()}
-        images = {f"sub-{n}_T1w{end}" for n in (0, 1, 3) for end in (".nii.gz", ".json")}
+        images = {f"sub-{n}_desc-moved_T1w{end}" for n in (0, 1, 3) for end in (".nii.gz", ".json")}
         assert names == {*images, "outcome.tsv", "manifest.tsv"}
+
+    def test_copies_have_ids_of_their_own_so_that_all_can_be_scored(self, manifest, tmp_path):
+        for name in ("moved 2 mm", "moved_6mm"):
+            run(manifest, tmp_path / name)
+        places = [manifest, tmp_path / "moved 2 mm" / "manifest.tsv", tmp_path / "moved_6mm"]
+        ids = [scan for scan, _ in find_scans([str(place) for place in places])]
+        assert len(ids) == 5 + 3 + 3
+        assert {"sub-0_T1w", "sub-0_desc-moved2mm_T1w", "sub-0_desc-moved6mm_T1w"} <= set(ids)
+        assert moved_id("scan", Path("/a/ä")) == "scan_desc-moved"
 
     def test_each_scan_moves_by_its_own_seed_whatever_its_place(self, manifest, tmp_path):
         run(manifest, tmp_path / "a")
         lines = manifest.read_text().splitlines()
         manifest.write_text("\n".join([lines[0], lines[4], lines[1]]) + "\n")
         assert run(manifest, tmp_path / "b") == 0
-        records = [json.loads((tmp_path / f"a/sub-{n}_T1w.json").read_text()) for n in (0, 3)]
+        records = [
+            json.loads((tmp_path / f"a/sub-{n}_desc-a_T1w.json").read_text()) for n in (0, 3)
+        ]
         assert records[0]["seed"] == seed_from(0, "sub-0_T1w")
         assert records[0]["rotation_deg"] != records[1]["rotation_deg"]
         for n in (0, 3):
-            pair = [(tmp_path / k / f"sub-{n}_T1w.nii.gz").read_bytes() for k in "ab"]
+            pair = [(tmp_path / k / f"sub-{n}_desc-{k}_T1w.nii.gz").read_bytes() for k in "ab"]
             assert pair[0] == pair[1]
 
     def test_a_second_run_repeats_only_what_changed(self, manifest, tmp_path):
         out = tmp_path / "moved"
         run(manifest, out)
-        (out / "sub-1_T1w.nii.gz").unlink()
-        before = (out / "sub-0_T1w.nii.gz").stat().st_mtime_ns
+        (out / "sub-1_desc-moved_T1w.nii.gz").unlink()
+        before = (out / "sub-0_desc-moved_T1w.nii.gz").stat().st_mtime_ns
         run(manifest, out)
         assert list(outcome(out)["status"]) == ["kept", "done", "failed", "kept", "failed"]
-        assert (out / "sub-0_T1w.nii.gz").stat().st_mtime_ns == before
+        assert (out / "sub-0_desc-moved_T1w.nii.gz").stat().st_mtime_ns == before
         run(manifest, out, "--seed", 1)
         assert list(outcome(out)["status"])[:2] == ["done", "done"]
 
@@ -234,7 +248,7 @@ class TestManifest:
             os.utime(path, (1, 1))
             assert run(tmp_path / "m.tsv", out) == 0
             assert list(outcome(out)["status"]) == [status]
-            means.append(nib.load(out / "a.nii.gz").get_fdata().mean())
+            means.append(nib.load(out / "a_desc-moved.nii.gz").get_fdata().mean())
         assert means == pytest.approx([means[0], 2 * means[0], 2 * means[0]])
 
     def test_a_replaced_trajectory_moves_all_scans_again(self, scan, manifest, tmp_path):
@@ -246,7 +260,7 @@ class TestManifest:
     def test_half_written_files_of_a_killed_run_are_removed(self, manifest, tmp_path, left_aside):
         out = tmp_path / "moved"
         out.mkdir()
-        for name in ("sub-0_T1w.nii.gz", "sub-1_T1w.json"):
+        for name in ("sub-0_desc-moved_T1w.nii.gz", "sub-1_desc-moved_T1w.json"):
             (out / left_aside(name)).write_bytes(b"half")
         run(manifest, out)
         assert not list(out.glob(".*"))
@@ -264,9 +278,10 @@ class TestManifest:
         run(manifest, tmp_path / "a")
         run(manifest, tmp_path / "b", "--engine", "local:1")
         compute.close()
-        pair = [(tmp_path / k / "sub-3_T1w.nii.gz").read_bytes() for k in "ab"]
+        pair = [(tmp_path / k / f"sub-3_desc-{k}_T1w.nii.gz").read_bytes() for k in "ab"]
         assert pair[0] == pair[1]
-        pd.testing.assert_frame_equal(outcome(tmp_path / "a"), outcome(tmp_path / "b"))
+        tables = [outcome(tmp_path / k).drop(columns="path") for k in "ab"]
+        pd.testing.assert_frame_equal(*tables)
 
     def test_calls_that_do_not_fit(self, scan, manifest, tmp_path):
         with pytest.raises(ValueError, match="for a manifest"):
