@@ -1,6 +1,7 @@
 """The wheel holds all that the study needs, so that an empty folder is enough to run it in."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -52,6 +53,12 @@ def test_it_holds_the_whole_package_and_the_study(site):
     for name in SHIPPED:
         expected |= {f"_study/{name}/{path}" for path in files_below(ROOT / name)}
     assert files_below(site / "motionlib") == expected
+
+
+def test_only_files_knows_where_they_lie():
+    rooms = [path for path in (ROOT / "motionlib").rglob("*.py") if path.name != "files.py"]
+    fixed = re.compile(r"(PACKAGE|__file__).*(notebooks|data_manifests)")
+    assert [path.name for path in rooms if fixed.search(path.read_text())] == []
 
 
 def test_its_copies_are_the_repository_s(site):

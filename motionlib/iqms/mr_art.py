@@ -14,7 +14,7 @@ import pandas as pd
 
 from motionlib.cohorts.ratings import measure_names
 from motionlib.compute.engines import raise_failures, submit
-from motionlib.files import PACKAGE
+from motionlib.files import shipped
 from motionlib.iqms.forest import N_ITER, cross_validated, named_predictions
 from motionlib.metrics import METRICS, classification_metrics
 from motionlib.stats.intervals import bootstrap_ci
@@ -27,7 +27,7 @@ TOLD = {  # protocols that are called motion by their name alone
 }
 # Figures of a computation apart from this package, on the same tables with folds by subject; the
 # mean over outer seeds where there were several.
-REFERENCE = PACKAGE.parent / "data_manifests" / "mr_art_reference.csv"
+REFERENCE = shipped("data_manifests") / "mr_art_reference.csv"
 
 
 def predict_mr_art(
