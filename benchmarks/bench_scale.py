@@ -31,7 +31,7 @@ import psutil
 
 from motionlib.files import sha256_file, write_table
 from motionlib.motion import on_disk
-from motionlib.motion.on_disk import corrupt_one
+from motionlib.motion.on_disk import corrupt_one, moved_id
 from motionlib.preprocess.images import phantom, save_volume
 
 LOG = "SCALE_LOG"  # environment variable: where calls are noted
@@ -138,8 +138,9 @@ def compare(manifest: Path, calm: Path, out: Path, calls: pd.DataFrame) -> dict:
     outcome = pd.read_csv(out / "outcome.tsv", sep="\t").set_index("scan_id")["status"]
     lost, differing = 0, 0
     for scan in scans:
-        pairs = [(calm / f"{scan}{end}", out / f"{scan}{end}") for end in (".nii.gz", ".json")]
-        there = all(path.is_file() for _, path in pairs)
+        copies = [folder / moved_id(scan, folder) for folder in (calm, out)]
+        pairs = [[f"{copy}{end}" for copy in copies] for end in (".nii.gz", ".json")]
+        there = all(Path(moved).is_file() for _, moved in pairs)
         lost += not there or outcome.get(scan) not in ("done", "kept")
         if there:
             differing += sum(sha256_file(one) != sha256_file(other) for one, other in pairs)

@@ -96,7 +96,7 @@ class TestCommands:
         out = tmp_path / "moved"
         assert cli(["simulate", str(used), str(out), "--positions", "2"]) == 0
         assert sorted(path.name for path in out.glob("*.nii.gz")) == [
-            f"{scan}.nii.gz" for scan in EXPECTED
+            f"{scan.removesuffix('_T1w')}_desc-moved_T1w.nii.gz" for scan in EXPECTED
         ]
         assert "left aside" in capsys.readouterr().err
 
