@@ -248,13 +248,15 @@ def locate(path: str, root: str | os.PathLike) -> Path:
     return Path(data) / path if data and not here.exists() else here
 
 
-def check_still(table: pd.DataFrame) -> None:
+def check_still(table: pd.DataFrame, *, most_votes: int = 0) -> None:
     """Refuse scans that are about to be taken for still although people saw head motion in them.
 
     Parameters
     ----------
     table : pandas.DataFrame
         Rows of a manifest; without ``motion_votes`` nothing is known, and nothing refused.
+    most_votes : int, default=0
+        A scan with more of them is refused.
 
     Raises
     ------
@@ -263,7 +265,7 @@ def check_still(table: pd.DataFrame) -> None:
     """
     if "motion_votes" not in table:
         return
-    moving = table[(table["motion_votes"] > 0).fillna(False).to_numpy(dtype=bool)]
+    moving = table[(table["motion_votes"] > most_votes).fillna(False).to_numpy(dtype=bool)]
     if len(moving):
         first = moving.iloc[0]
         raise ValueError(

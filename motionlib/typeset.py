@@ -28,7 +28,7 @@ from motionlib.files import content_key
 FRACTIONS = {  # measures that are shown in percent
     *("balanced_accuracy", "specificity", "sensitivity", "accuracy", "sex_f"),
     *("balanced_accuracy_cv", "real_motion_accuracy", "real_motion_specificity"),
-    "resampled_called_motion",
+    *("resampled_called_motion", "emulated_motion_accuracy", "emulated_motion_specificity"),
 }
 LABELS = {
     "auc": "AUC", "sex_f": "female", "mov01vs2": "severe motion (mov01vs2)",

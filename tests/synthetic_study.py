@@ -90,6 +90,7 @@ def predictions_of(scans: pd.DataFrame, rng) -> pd.DataFrame:
             ("/cv", "synthetic", held),
             ("/resampled", "synthetic", once),
             ("/real", "real_motion", real),
+            ("/emulated", "emulated_motion", real),
         ):
             found = predict(rng, rows, rows["y_true"], name + suffix, task, model, fold, 5)
             parts.append(found)

@@ -19,6 +19,8 @@ FIRST_MEASURE = "cjv"  # MRIQC's tables list what a scan is first, then its meas
 MR_ART_SCORES = Path("derivatives/scores.tsv")
 MR_ART_MEASURES = Path("derivatives/mriqc-0.16.1/group_T1w.tsv")
 IXI_TABLES = ("S1_Data.tsv", "ratings.tsv")
+FEW_VOTES = 2  # of 8: with more a scan is never called still, not even in an emulated warehouse
+MOVED_VOTES = 5  # of 8: most verdicts say motion
 
 
 def read_abide() -> pd.DataFrame:

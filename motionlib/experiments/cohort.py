@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import combinations
+from math import ceil
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ import pandas as pd
 
 from motionlib import compute
 from motionlib.cohorts import read_cohort
+from motionlib.cohorts.ratings import FEW_VOTES
 from motionlib.cohorts.selection import FLOW, REAL_MOTION, Selection, count_scans, flow_label
 from motionlib.cohorts.virtual.cohort import make_cohort
 from motionlib.cohorts.virtual.warehouse import make_warehouse
@@ -31,7 +33,7 @@ from motionlib.files import (
     write_json,
     write_table,
 )
-from motionlib.manifest import is_warehouse, read_manifest, write_manifest
+from motionlib.manifest import check_still, is_warehouse, read_manifest, write_manifest
 from motionlib.preprocess.grid import Grid, centre_on_grid, study_grid
 from motionlib.preprocess.images import load_volume
 from motionlib.splits import (
@@ -46,9 +48,9 @@ CODE = ("cohorts", "preprocess", "motion", "manifest.py", "splits.py", "experime
 CAPTIONS = {
     "virtual": "Virtual cohort: heads generated from the MNI152 maps, motion by an emulated "
     "acquisition; none of these are the paper's images.",
-    "real": "Real heads: IXI at 2 mm (assumed motion-free) with synthetic motion; the warehouse "
-    "and the real-motion test are EMULATED from other IXI patients by an acquisition simulator; "
-    "none of these are the paper's images.",
+    "real": "Real heads: IXI at 2 mm without a vote for motion, with synthetic motion; the "
+    "warehouse and the emulated-motion test are EMULATED from other IXI patients by an acquisition "
+    "simulator; real motion is what raters saw in IXI; none of these are the paper's images.",
     "open": "Open data: IXI for pre-training, MR-ART (one scanner, deliberate nodding, "
     "radiologists' grades) in the warehouse's place; none of these are the paper's images.",
     "paper": "The paper's cohorts as held at this site.",
@@ -65,6 +67,8 @@ FEW_RESEARCH, FEW_GRADED = 150, 2001  # of fewer scans more are kept for the tes
 SMALL_RESEARCH_TEST = 0.25  # the share of Table A.I would leave a dozen
 SMALL_WAREHOUSE_TEST = 0.35  # Table A.II's share would leave six severe scans at demo scale
 RESEARCH = 2  # times the paper's share of research scans: one share is 95 to pre-train on
+WAREHOUSE_SHARE = 0.6  # at least, of the heads that may be called still, in the profile real
+HELD_BACK = 0.2  # of the patients without a vote: still heads of the real-motion test
 VISITS = 1.6  # scans of an ADNI-like patient; the paper's 1143 of 70 fit 1143 of 700 better
 
 
@@ -204,10 +208,14 @@ def open_cohort(run, *, engine: str = "inline") -> Cohort:
     ------
     FileNotFoundError
         If there is none yet; says which notebook prepares it.
+    ValueError
+        If people saw head motion in a research scan.
     """
     facts = read_json(run.need(run.cohort / "cohort.json"))
+    manifest = read_manifest(run.need(run.cohort / "manifest.tsv"))
+    check_still(_research_rows(manifest))
     return Cohort(
-        manifest=read_manifest(run.need(run.cohort / "manifest.tsv")),
+        manifest=manifest,
         spacing_mm=float(facts["spacing_mm"]),
         caption=facts["caption"],
         key=facts["key"],
@@ -329,7 +337,7 @@ def assemble(
     if name not in CAPTIONS:
         raise ValueError(f"cohort is {name!r}; expected one of {', '.join(CAPTIONS)}")
     if name in HELD:
-        return _held(HELD[name])
+        return _held(HELD[name], seed=seed)
     maker = {"virtual": _virtual, "real": _real}[name]
     return maker(Path(folder), size=size, seed=seed, engine=engine)
 
@@ -369,22 +377,26 @@ def _virtual(folder: Path, *, size: int, seed: int, engine: str):
 
 
 def _real(folder: Path, *, size: int, seed: int, engine: str):
-    """IXI patients: research and, from other patients, an emulated warehouse; two other sites."""
+    """IXI patients by their votes (`_roles_by_votes`); an emulated warehouse; two other sites."""
     root = data_root()
-    ixi = read_cohort("bids", root / "ixi-2mm").manifest
-    ixi = _absolute(ixi, root / "ixi-2mm").assign(cohort="ixi", manufacturer="Philips")
-    patients = np.random.default_rng(seed_from(seed, "ixi roles")).permutation(
-        np.sort(ixi["source_participant_id"].unique())
+    selection = read_cohort("ixi", root / "ixi-2mm")
+    ixi = _absolute(selection.manifest, selection.root)
+    ixi = ixi.assign(manufacturer="Philips", role=_roles_by_votes(ixi, seed=seed))
+    # 1. The warehouse has every head with one or two votes, then heads without, to its share.
+    few = ixi["motion_votes"].between(1, FEW_VOTES).fillna(False)
+    free = np.sort(ixi.loc[ixi["role"] == "research", "source_participant_id"].unique())
+    wanted = ceil(WAREHOUSE_SHARE * (len(free) + few.sum())) - few.sum()
+    order = np.random.default_rng(seed_from(seed, "ixi roles")).permutation(free)
+    archived = few | ixi["source_participant_id"].isin(order[: max(0, wanted)])
+    emulated = make_warehouse(
+        ixi[archived], folder / "warehouse", n=size, seed=seed, engine=engine, most_votes=FEW_VOTES
     )
-    ixi = ixi.set_index("source_participant_id", drop=False)
-    n_research, n_motion = round(0.66 * len(patients)), round(0.08 * len(patients))
-    research = ixi.loc[patients[:n_research]].assign(role="research")
-    moving = ixi.loc[patients[n_research : n_research + n_motion]]
-    rest = ixi.loc[patients[n_research + n_motion :]]
-    emulated = make_warehouse(rest, folder / "warehouse", n=size, seed=seed, engine=engine)
     emulated = _absolute(emulated, folder / "warehouse")
+    # 2. The emulated-motion test is made of the still heads of the real-motion test.
+    heads = ixi[~archived]
+    held = heads[(heads["role"] == "real_motion") & (heads["motion_votes"].fillna(0) == 0)]
     motion = make_warehouse(
-        moving, folder / "real_motion", n=4 * n_motion, seed=seed + 1, engine=engine
+        held, folder / "real_motion", n=4 * len(held), seed=seed + 1, engine=engine
     )
     motion = _absolute(motion, folder / "real_motion")
     motion = motion[motion["straight_reject"].fillna(0) == 0].assign(role="real_motion")
@@ -395,8 +407,8 @@ def _real(folder: Path, *, size: int, seed: int, engine: str):
     flows = [pd.read_csv(folder / n / "flow.tsv", sep="\t") for n in ("warehouse", "real_motion")]
     flows[1]["cohort"] += REAL_MOTION
     flows += [count_scans(site, "read", "") for site in sites]
-    flow = pd.concat([_kept(ixi, research), *flows], ignore_index=True)
-    manifest = pd.concat([research, motion, emulated, *sites], ignore_index=True)
+    flow = pd.concat([_kept(ixi, archived), *flows], ignore_index=True)
+    manifest = pd.concat([heads, motion, emulated, *sites], ignore_index=True)
     for column in ("scan_id", "participant_id", "source_participant_id"):
         other = manifest["cohort"].isin(["ds002748", "ds000011"])
         prefix = np.where(other, manifest["cohort"] + "-", "")
@@ -404,23 +416,51 @@ def _real(folder: Path, *, size: int, seed: int, engine: str):
     return manifest, flow
 
 
-def _kept(ixi: pd.DataFrame, research: pd.DataFrame) -> pd.DataFrame:
-    """Count the IXI scans that are read, and those of research patients."""
-    n, reason = len(ixi), "other patients, kept for the emulated scans"
-    rows = [("read", "ixi", n, n, ""), ("research", "ixi", n, len(research), reason)]
+def _roles_by_votes(ixi: pd.DataFrame, *, seed: int) -> pd.Series:
+    """Role of every IXI scan: ``research`` where nobody saw motion, else ``real_motion``.
+
+    `HELD_BACK` of the patients without a vote are real motion's still heads. A scan without a
+    verdict is *unrated*: nothing is known against it, and it is called still until somebody looks.
+    """
+    votes = ixi["motion_votes"]
+    still = (votes == 0).fillna(False) if votes.notna().any() else votes.isna()
+    people = np.sort(ixi.loc[still, "source_participant_id"].unique())
+    order = np.random.default_rng(seed_from(seed, "ixi held back")).permutation(people)
+    held = ixi["source_participant_id"].isin(order[: round(HELD_BACK * len(people))])
+    return (held | (votes > 0).fillna(False)).map({True: "real_motion", False: "research"})
+
+
+def _kept(ixi: pd.DataFrame, archived: pd.Series) -> pd.DataFrame:
+    """Count the IXI scans that are read, those that nobody saw move, and the research scans."""
+    n, votes = len(ixi), ixi["motion_votes"].fillna(0)
+    n_few, n_more = votes.between(1, FEW_VOTES).sum(), (votes > FEW_VOTES).sum()
+    research = (ixi["role"] == "research") & ~archived
+    unseen, n_held = votes == 0, ((ixi["role"] == "real_motion") & (votes == 0)).sum()
+    moved = f"{n_few} with 1 or {FEW_VOTES} votes for motion, {n_more} with more: real motion"
+    moved += f"; {ixi['motion_votes'].isna().sum()} without a verdict stay, unrated"
+    taken = f"{n_held} held back for the test on real motion, {(archived & unseen).sum()} emulated"
+    rows = [
+        ("read", "ixi", n, n, ""),
+        ("nobody saw motion", "ixi", n, unseen.sum(), moved),
+        ("research", "ixi", unseen.sum(), research.sum(), taken),
+    ]
     return pd.DataFrame(rows, columns=FLOW)
 
 
-def _held(roles: dict[str, str]):
+def _held(roles: dict[str, str], *, seed: int):
     """Read cohorts that somebody holds, each with its own reader, steps and reasons."""
     root = data_root()
     selections = {name: read_cohort(name, root / name) for name in roles}
     _check_names(selections)
     scans, steps = [], []
     for name, selection in selections.items():
-        rows = _absolute(selection.manifest, root / name)
-        scans.append(rows.assign(role=rows["role"].fillna(roles[name])))
-        steps.append(selection.flow.assign(cohort=name))
+        rows = _absolute(selection.manifest, selection.root)
+        rows, flow = rows.assign(role=rows["role"].fillna(roles[name])), selection.flow
+        if rows["motion_votes"].notna().any():
+            rows = rows.assign(role=_roles_by_votes(rows, seed=seed))
+            flow = pd.concat([flow, _kept(rows, rows["role"].isna())[1:]], ignore_index=True)
+        scans.append(rows)
+        steps.append(flow.assign(cohort=name))
     return pd.concat(scans, ignore_index=True), pd.concat(steps, ignore_index=True)
 
 

@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 
 from motionlib import compute
+from motionlib.cohorts.ratings import MOVED_VOTES
 from motionlib.experiments.cohort import Cohort, corrupted_half
 from motionlib.files import atomic, code_key, content_key, seed_from, write_table
 from motionlib.manifest import is_warehouse
@@ -73,13 +74,22 @@ def synthetic_set(cohort: Cohort, simulator: str, severity: str, recipe: str) ->
     return _make_copies(cohort, f"synthetic_{motion}", rows)
 
 
-def real_motion_set(cohort: Cohort) -> Path | None:
-    """Prepare the test on real motion, or None where the cohort has no such scans."""
-    rows = cohort.manifest[cohort.manifest["role"] == "real_motion"].reset_index(drop=True)
+def motion_set(cohort: Cohort, *, emulated: bool = False) -> Path | None:
+    """Prepare the test on real motion, or on emulated motion; None where there are no such scans.
+
+    No network has seen a scan of these patients. Real motion is graded motion, or at least
+    `MOVED_VOTES` of a scan's verdicts, against scans without a vote; those between are left out.
+    """
+    rows = cohort.manifest[cohort.manifest["role"] == "real_motion"]
+    made = rows["cohort"].str.startswith("virtual-") | rows["cohort"].str.endswith("-warehouse")
+    grade, votes = rows["motion_grade"], rows["motion_votes"]
+    moved = grade.gt(0).fillna(False) | votes.ge(MOVED_VOTES).fillna(False)
+    known = grade.notna() | moved | votes.eq(0).fillna(False)
+    rows = rows.assign(y_true=moved.astype(int), variant="clean")[known & (made == emulated)]
     if rows.empty:
         return None
-    rows = rows.assign(y_true=(rows["motion_grade"] > 0).astype(int), variant="clean")
-    return _make_copies(cohort, "real_motion", rows)
+    name = "emulated_motion" if emulated else "real_motion"
+    return _make_copies(cohort, name, rows.reset_index(drop=True))
 
 
 def warehouse_set(cohort: Cohort, task: str) -> Path:

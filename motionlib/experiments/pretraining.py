@@ -15,8 +15,8 @@ import pandas as pd
 from motionlib.experiments.cohort import Cohort
 from motionlib.experiments.copies import (
     control_set,
+    motion_set,
     read_prepared,
-    real_motion_set,
     synthetic_set,
     warehouse_set,
 )
@@ -64,14 +64,15 @@ def pretrain(
     -------
     DataFrame
         Rows of ``predictions.csv``: independent test set, cross-validation (``/cv``), the test
-        patients' still heads resampled once (``/resampled``), and real motion (``/real``).
+        patients' still heads resampled once (``/resampled``), real motion (``/real``), and
+        emulated motion (``/emulated``), where the cohort has them.
 
     Notes
     -----
     Source: paper §III-C, §III-D.1, Tables II, III and A.III.
     Departs from the paper where a cohort is small (see `recipe_of`).
     """
-    real = real_motion_set(cohort)
+    motion = {"real": motion_set(cohort), "emulated": motion_set(cohort, emulated=True)}
     still = control_set(cohort, "resampled")
     sets = {
         f"pretrain/{simulator}/{severity}/{recipe}": synthetic_set(
@@ -95,21 +96,22 @@ def pretrain(
     evaluations = [
         evaluation
         for training in trainings
-        for evaluation in _tests(training, scans[training.experiment], still, real)
+        for evaluation in _tests(training, scans[training.experiment], still, motion)
     ]
     return evaluate(evaluations, engine=cohort.engine)
 
 
 def _tests(
-    training: Training, scans: pd.DataFrame, still: Path, real: Path | None
+    training: Training, scans: pd.DataFrame, still: Path, motion: dict[str, Path | None]
 ) -> Iterator[Evaluation]:
     """Everything that one pre-trained fold is tested on."""
     name, folder = training.experiment, training.folder
     yield Evaluation(name, "synthetic", folder, scans[scans["role"] == "test"])
     yield Evaluation(f"{name}/cv", "synthetic", folder, scans[scans["fold"] == training.spec.fold])
     yield Evaluation(f"{name}/resampled", "synthetic", folder, still)
-    if real is not None:
-        yield Evaluation(f"{name}/real", "real_motion", folder, real)
+    for kind, prepared in motion.items():
+        if prepared is not None:
+            yield Evaluation(f"{name}/{kind}", f"{kind}_motion", folder, prepared)
 
 
 def recipe_of(cohort: Cohort, prepared: Path, recipe: str, budget: Budget) -> dict:

@@ -13,7 +13,8 @@ from motionlib.cli import main as cli
 from motionlib.experiments import cohort, copies, fine_tuning
 from motionlib.experiments.cohort import open_cohort, paper_size, prepare_cohort, split_patients
 from motionlib.files import repository
-from motionlib.manifest import read_manifest
+from motionlib.manifest import check_still, read_manifest
+from motionlib.paper.tables import build_table
 from motionlib.splits import PAPER_TEST_SIZES
 from motionlib.study.run import Run
 
@@ -97,6 +98,102 @@ class TestPrepareCohort:
             prepare_cohort(run, cohort="open", **SMALL)
 
 
+class TestVotes:
+    """Nothing is called still in which a person saw motion (`MOTIONLIB_DATA` for the real heads).
+
+    The emulation is left out: what matters is which heads it would be made of.
+    """
+
+    @pytest.fixture
+    def real(self, data_root, tmp_path, monkeypatch):
+        made = {}
+
+        def emulate(clean, root, *, most_votes=0, **options):
+            check_still(clean, most_votes=most_votes)
+            made[root.name] = clean
+            root.mkdir(parents=True)
+            flow = {"step": ["emulated"], "cohort": "ixi-warehouse", "n_in": 1, "n_out": 1}
+            pd.DataFrame(flow | {"reason": ""}).to_csv(root / "flow.tsv", sep="\t", index=False)
+            ids = ("scan_id", "participant_id")
+            named = {name: [f"{value}w" for value in clean[name]] for name in ids}
+            role = {"role": "warehouse", "cohort": "ixi-warehouse", "motion_votes": pd.NA}
+            return clean.assign(**named, **role, motion_grade=1)
+
+        monkeypatch.setattr(cohort, "make_warehouse", emulate)
+        manifest, flow = cohort.assemble("real", tmp_path, size=400, seed=20)
+        return manifest, flow, made
+
+    def test_research_heads_have_no_vote_and_moving_heads_go_nowhere_else(self, real):
+        manifest, _, made = real
+        ixi = manifest[manifest["cohort"] == "ixi"]
+        assert ixi.loc[ixi["role"] == "research", "motion_votes"].eq(0).all()
+        moved = ixi[ixi["role"] == "real_motion"]["motion_votes"].value_counts()
+        assert (moved[0], moved[[5, 6, 7, 8]].sum(), moved[[3, 4]].sum()) == (12, 17, 15)
+        assert not {1, 2} & set(moved.index)
+        assert made["warehouse"]["motion_votes"].max() == 2
+        assert made["real_motion"]["motion_votes"].max() == 0
+
+    def test_three_fifths_of_the_usable_heads_are_the_warehouse_s_and_all_are_counted(self, real):
+        manifest, flow, made = real
+        research = (manifest["role"] == "research").sum()
+        archived = len(made["warehouse"])
+        assert archived >= 0.6 * (archived + research) > archived - 1
+        rows = flow[flow["cohort"] == "ixi"].set_index("step")
+        assert rows["n_out"].to_list() == [150, 62, research]
+        assert "56 with 1 or 2 votes" in rows.loc["nobody saw motion", "reason"]
+        assert rows["n_out"]["research"] + archived + 12 + 32 == 150
+
+    def test_no_patient_of_the_real_motion_test_is_trained_on(self, real):
+        manifest, _, _ = real
+        split = split_patients(manifest, n_folds=5, seed=20)
+        tested = set(split.loc[split["role"] == "real_motion", "source_participant_id"])
+        rest = set(split.loc[split["role"].isin(["train", "test"]), "source_participant_id"])
+        assert len(tested) == 44
+        assert not tested & rest
+
+    def test_real_and_emulated_motion_are_two_tests(self, real, tmp_path):
+        opened = cohort.Cohort(real[0], 4.0, "", "key", 20, tmp_path)
+        both = [copies.motion_set(opened, emulated=kind) for kind in (False, True)]
+        seen, made = (pd.read_csv(path, sep="\t") for path in both)
+        assert seen["y_true"].value_counts().to_dict() == {1: 17, 0: 12}
+        assert set(seen["cohort"]) == {"ixi"}
+        assert set(made["cohort"]) == {"ixi-warehouse"}
+
+    def test_without_verdicts_the_heads_are_unrated_and_none_is_tested_as_real(self, tmp_path):
+        rows = pd.DataFrame({"source_participant_id": [f"p{k}" for k in range(10)]})
+        unrated = rows.assign(motion_votes=pd.array([pd.NA] * 10, "Int64"))
+        roles = cohort._roles_by_votes(unrated, seed=1)
+        assert roles.value_counts().to_dict() == {"research": 8, "real_motion": 2}
+        manifest = unrated.assign(role=roles, cohort="ixi", motion_grade=unrated["motion_votes"])
+        opened = cohort.Cohort(manifest, 4.0, "", "key", 20, tmp_path)
+        assert copies.motion_set(opened) is None
+
+    def test_open_takes_voted_scans_out_of_research(self, held):
+        run = held("open")
+        names = sorted(p.name for p in (held.root / "ixi").rglob("*T1.nii.gz"))
+        people = [f"sub-{name[:6]}" for name in names]
+        lines = [f"{name}\trater_01\t0\t3\t{k < 3:d}" for k, name in enumerate(people[:8])]
+        (held.root / "ixi-ratings").mkdir()
+        header = "participant_id\trater_id\tdefaced\trating\thead_motion"
+        (held.root / "ixi-ratings" / "ratings.tsv").write_text("\n".join([header, *lines]) + "\n")
+        manifest = prepare_cohort(run, cohort="open", **SMALL).manifest
+        ixi = manifest[manifest["cohort"] == "ixi"]
+        apart = ixi[ixi["role"] == "real_motion"]
+        assert sorted(apart["motion_votes"]) == [0, 1, 1, 1]
+        table = build_table("table_1", run.folder).set_index("cohort")
+        assert table.loc["ixi", "unrated"] == 14 - 8
+
+    def test_a_run_that_calls_voted_heads_still_is_refused(self, held):
+        run = held("open")
+        prepare_cohort(run, cohort="open", **SMALL)
+        path = run.cohort / "manifest.tsv"
+        table = pd.read_csv(path, sep="\t", dtype=str)
+        table.loc[table["cohort"] == "ixi", ["motion_votes", "n_verdicts"]] = ["6", "8"]
+        table.to_csv(path, sep="\t", index=False)
+        with pytest.raises(ValueError, match="14 scans would be called still"):
+            open_cohort(run)
+
+
 class TestOpenCohort:
     def test_the_files_are_read_once_however_many_sets_are_prepared(self, held, monkeypatch):
         run, opened = held("paper"), []
@@ -109,7 +206,7 @@ class TestOpenCohort:
         for control in ("clean", "resampled"):
             copies.control_set(scans, control)
         copies.warehouse_set(scans, "mov01vs2")
-        copies.real_motion_set(scans)
+        copies.motion_set(scans)
         fine_tuning.annotators(scans)
         next(scans.volumes(scans.research["scan_id"]))
         assert [path.name for path in opened] == ["cohort.json", "manifest.tsv"]

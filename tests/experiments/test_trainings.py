@@ -169,7 +169,7 @@ class TestRecipe:
             seen.extend((t.spec.fold, t.spec.epochs, t.spec.augment) for t in trainings)
             raise StopIteration
 
-        monkeypatch.setattr(pretraining, "real_motion_set", lambda cohort: None)
+        monkeypatch.setattr(pretraining, "motion_set", lambda cohort, **kind: None)
         monkeypatch.setattr(pretraining, "control_set", lambda *cell: None)
         monkeypatch.setattr(pretraining, "synthetic_set", lambda *names: cell)
         monkeypatch.setattr(pretraining, "train", stop)

@@ -120,8 +120,23 @@ class TestBuild:
 
     def test_real_motion_is_judged_on_both_classes(self, made):
         table = made["table_2"]
-        assert table["real_motion_specificity"].notna().all()
-        assert table["real_motion_n"].eq(20).all()
+        for kind in ("real", "emulated"):
+            assert table[f"{kind}_motion_specificity"].notna().all()
+            assert table[f"{kind}_motion_n"].eq(20).all()
+            auc = table[[f"{kind}_motion_auc{end}" for end in ("_low", "", "_high")]]
+            assert auc.notna().all(axis=None)
+            assert (auc.diff(axis=1).iloc[:, 1:] >= 0).all(axis=None)
+
+    def test_emulated_motion_fills_no_cell_of_real_motion(self, tmp_path):
+        folder = write_study(tmp_path)
+        rows = pd.read_csv(folder / "predictions.csv")
+        rows[~rows["experiment"].str.endswith("/real")].to_csv(
+            folder / "predictions.csv", index=False
+        )
+        table = build_table("table_2", folder, n_boot=10)
+        assert table["real_motion_accuracy_ours"].isna().all()
+        assert table["emulated_motion_accuracy"].notna().all()
+        assert table["reason"].str.endswith("/real in this run").all()
 
     def test_resampled_heads_stand_beside_every_synthetic_figure(self, folder, made):
         rows = pd.read_csv(folder / "predictions.csv").query("model == 'Conv5FC3'")

@@ -66,6 +66,7 @@ def make_warehouse(
     spacing_mm: float | None = None,
     cohort: str = "ixi-warehouse",
     progress: Progress = None,
+    most_votes: int = 0,
 ) -> pd.DataFrame:
     """Emulate a warehouse from any motion-free heads.
 
@@ -89,6 +90,8 @@ def make_warehouse(
         Name in the manifest.
     progress : callable, optional
         Called with a line of text.
+    most_votes : int, default=0
+        Heads with so many votes for motion are still enough; the flow counts them.
 
     Returns
     -------
@@ -108,7 +111,7 @@ def make_warehouse(
     """
     if clean.empty:
         raise ValueError("There is no clean scan to emulate a warehouse from: give a manifest.")
-    check_still(clean)
+    check_still(clean, most_votes=most_votes)
     root = Path(root)
     clean = clean.reset_index(drop=True)
     patients = clean["source_participant_id"].drop_duplicates().tolist()
@@ -135,7 +138,9 @@ def make_warehouse(
     assign_fates(items, seed)
     rows, failed = make_all(_emulate_item, items, engine=engine, label=cohort, progress=progress)
     manifest = collect(root, rows, kind="emulated", caption=CAPTION)
-    flow = count_scans(manifest, "emulated", "from motion-free heads", failed)
+    voted = clean["motion_votes"].gt(0).sum() if "motion_votes" in clean else 0
+    source = f"from {len(clean)} heads" + f", {voted} with 1 to {most_votes} votes" * bool(voted)
+    flow = count_scans(manifest, "emulated", source, failed)
     write_table(flow, root / "flow.tsv")
     return manifest.assign(path=[str((root / path).resolve()) for path in manifest["path"]])
 
