@@ -1,10 +1,11 @@
-"""MRQy's image quality metrics and the random forest on them."""
+"""MRQy's image quality metrics and the random forest on them; the spread of the air."""
 
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "air": ["air_spread"],
         "forest": [
             "cross_validated",
             "importance",

@@ -1,0 +1,91 @@
+"""The one number: how uneven the air beside the head is. Ghosts of a head that moved lie there."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import ndimage
+
+from motionlib.preprocess.grid import Grid, resample_to_grid
+from motionlib.preprocess.images import array3
+
+VOXEL_MM = 2.0  # at which it is measured; finer scans are averaged, coarser ones interpolated
+NEARLY = 0.01  # relative difference of a voxel size that is left as it is
+HEAD = 0.12  # of the 98th percentile: brighter voxels are the head's
+CLOSED = 3  # voxels
+NEAR, FAR = 3, 10  # voxels outside the head between which the air is looked at
+
+
+def air_spread(volume, affine) -> float:
+    """Measure how uneven the air beside the upper half of a head is.
+
+    Parameters
+    ----------
+    volume : Tensor or ndarray, shape (1, I, J, K) or (I, J, K)
+        RAS (as `images.read_array` gives it), not z-scored: air is about zero.
+    affine : array-like, shape (4, 4)
+        Voxel indices to mm.
+
+    Returns
+    -------
+    float
+        Standard deviation of the voxels of 2 mm that lie 3 to 10 voxels outside the head in the
+        upper half of the volume, in units of the median inside the head. Zero where air was cut
+        away.
+
+    Raises
+    ------
+    ValueError
+        If the volume holds no head, or no air beside it.
+
+    Notes
+    -----
+    The head is the largest component above 0.12 of the 98th percentile, closed by three voxels and
+    filled. On IXI's rated scans it ranks motion about as well as forests on MRIQC's measures do;
+    noise, coils and the field of view of a scanner change it too, so it compares scans of one
+    protocol.
+    """
+    array = _at_two_mm(array3(volume), np.asarray(affine, dtype=np.float64))
+    head = array > HEAD * np.percentile(array, 98)
+    labels, count = ndimage.label(head)
+    if count == 0:
+        raise ValueError("no voxel stands out from the air; expected a head")
+    head = labels == np.bincount(labels.ravel())[1:].argmax() + 1
+    # Padded, so that closing does not stop at the edges and all air outside hangs together.
+    around = CLOSED + 1
+    head = ndimage.binary_closing(np.pad(head, around), iterations=CLOSED)
+    outside, _ = ndimage.label(~head)
+    head = (outside != outside[0, 0, 0])[(slice(around, -around),) * 3]
+    level = float(np.median(array[head]))
+    # The lower half is not looked at, but its uppermost planes are near the air above them.
+    middle = array.shape[2] // 2
+    first = max(0, middle - FAR)
+    square = _squared_distance(head[:, :, first:])[:, :, middle - first :]
+    air = array[:, :, middle:][(square >= NEAR**2) & (square <= FAR**2)]
+    if not air.size or not level > 0:
+        raise ValueError(f"no air lies {NEAR} to {FAR} voxels beside the head; expected some")
+    return float(air.std(dtype=np.float64)) / level
+
+
+def _squared_distance(head: np.ndarray) -> np.ndarray:
+    """Squared distance of every voxel to the head, exact up to `FAR` voxels, beyond it larger.
+
+    A third of the time of scipy's transform, which goes on to the farthest corner.
+    """
+    square = np.where(head, 0, np.iinfo(np.int16).max - FAR**2).astype(np.int16)
+    for axis in range(3):
+        before = np.moveaxis(square.copy(), axis, 0)
+        nearest = np.moveaxis(square, axis, 0)
+        for step in range(1, FAR + 1):
+            np.minimum(nearest[step:], before[:-step] + np.int16(step**2), out=nearest[step:])
+            np.minimum(nearest[:-step], before[step:] + np.int16(step**2), out=nearest[:-step])
+    return square
+
+
+def _at_two_mm(array: np.ndarray, affine: np.ndarray) -> np.ndarray:
+    """Resample along the volume's own axes where its voxels are not of 2 mm."""
+    side = np.linalg.norm(affine[:3, :3], axis=0)
+    if np.abs(side / VOXEL_MM - 1).max() < NEARLY:
+        return array
+    shape = tuple(max(1, int(n * d / VOXEL_MM)) for n, d in zip(array.shape, side, strict=True))
+    scaled = affine @ np.diag([*(VOXEL_MM / side), 1.0])
+    return resample_to_grid(array, affine, Grid(shape, tuple(map(tuple, scaled.tolist()))))
