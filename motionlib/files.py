@@ -147,7 +147,8 @@ def gzipped(content: bytes) -> bytes:
 def write_text(path: str | os.PathLike, text: str) -> Path:
     """Write UTF-8 text atomically and return its path."""
     with atomic(path) as aside:
-        aside.write_text(text, encoding="utf-8", newline="\n")
+        # a file name that is no UTF-8 becomes text with question marks, not an error
+        aside.write_text(text, encoding="utf-8", errors="replace", newline="\n")
     return Path(path)
 
 
@@ -233,7 +234,7 @@ def write_table(table, path: str | os.PathLike) -> Path:
         table = table.replace(r"[\t\r\n]+", " ", regex=True)
         options = {"sep": "\t", "quoting": csv.QUOTE_NONE}
     with atomic(path) as aside:
-        table.to_csv(aside, index=False, lineterminator="\n", **options)
+        table.to_csv(aside, index=False, lineterminator="\n", errors="replace", **options)
     return Path(path)
 
 

@@ -10,6 +10,10 @@ from scipy import ndimage
 from motionlib.preprocess.images import array3
 
 LEAST_AROUND, SKULL_LIMIT = 0.12, 0.5  # of whole heads; see `find_head`
+BRIGHT_PERCENT = 99.5  # of the voxels; above it are vessels and spikes
+AIR_LIMIT = 0.05  # of the bright voxels: air further from zero was moved there
+# of the range of a volume, between the quartiles of its outermost voxels; 66 real heads: up to 0.03
+NOISY_AIR = 0.15
 TOP_AREA_MM2 = 1000.0  # cross-section at the top of a head
 SLAB_MM = (20, 80)  # below the top: neck, jaw and removed faces do not count
 
@@ -101,6 +105,34 @@ def head_mask(array: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
     for plane in range(mask.shape[2]):
         mask[:, :, plane] = ndimage.binary_fill_holes(mask[:, :, plane])
     return mask
+
+
+def air_at_zero(volume):
+    """Shift the intensities of a volume whose air does not lie at zero; others pass as they are.
+
+    Z-scored scans have it below zero, as have those with an offset of -1024, or above with one of
+    +1000. The darkest of the outermost voxels but for a few is where zero was.
+    """
+    array = array3(volume)
+    bright = float(np.percentile(array, BRIGHT_PERCENT))
+    around = _faces(array)
+    if np.median(around) >= -AIR_LIMIT * bright and array.min() <= AIR_LIMIT * bright:
+        return volume
+    return array - np.float32(np.percentile(around, 1))
+
+
+def has_noise_for_air(volume) -> bool:
+    """Whether the outermost voxels are as bright and dark as the head, as in uniform MP2RAGE."""
+    array = array3(volume)
+    low, high = np.percentile(array[::2, ::2, ::2], [100 - BRIGHT_PERCENT, BRIGHT_PERCENT])
+    quarters = np.percentile(_faces(array), [25, 75])
+    return bool(quarters[1] - quarters[0] > NOISY_AIR * (high - low))
+
+
+def _faces(array: np.ndarray) -> np.ndarray:
+    """Outermost voxels of (I, J, K)."""
+    faces = [np.take(array, place, axis).ravel() for axis in range(3) for place in (0, -1)]
+    return np.concatenate(faces)
 
 
 def coarse(array: np.ndarray, spacing: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -12,12 +12,11 @@ import math
 import os
 import time
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
 
 from motionlib.preprocess.grid import resample_to_grid, study_grid
-from motionlib.preprocess.head import head_mask
+from motionlib.preprocess.head import air_at_zero, head_mask
 from motionlib.preprocess.images import array3, read_array
 from motionlib.preprocess.registration import (
     Target,
@@ -120,11 +119,10 @@ def t1_linear(image, *, backend: str = "simpleitk", template: str | None = None)
 
 
 def _open(image) -> tuple[np.ndarray, np.ndarray]:
-    """Read a path, or unpack a volume and its affine."""
-    if isinstance(image, str | os.PathLike):
-        return read_array(Path(image))
-    volume, affine = image
-    return array3(volume).astype(np.float32), np.asarray(affine, dtype=np.float64)
+    """Read a path, or unpack a volume and its affine; air at zero."""
+    volume, affine = read_array(image) if isinstance(image, str | os.PathLike) else image
+    array = array3(air_at_zero(volume))
+    return array.astype(np.float32), np.asarray(affine, dtype=np.float64)
 
 
 def _correct_bias(array: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, float]:

@@ -20,7 +20,7 @@ import numpy as np
 from motionlib import __version__
 from motionlib.files import PACKAGE, code_key, content_key, read_json, sha256_file
 from motionlib.preprocess.grid import Grid, centre_on_grid, study_grid
-from motionlib.preprocess.images import array3
+from motionlib.preprocess.head import air_at_zero
 
 KEEP, REVIEW, EXCLUDE = "keep", "review", "exclude"
 DIGITS = 6  # of a probability
@@ -29,7 +29,6 @@ SOURCES = (  # whatever a decision depends on; results of other code are not tak
     *("scoring/check.py", "scoring/model.py", "scoring/score.py"),
 )
 BRIGHT_PERCENT = 99.5  # of the voxels on the grid; the head is scaled so that this is one
-AIR_LIMIT = 0.05  # of the bright voxels: air further below zero was moved there
 CEILING = 100.0  # brighter voxels are cut before float16
 FOLDER = "model"
 
@@ -145,7 +144,7 @@ def model_input(volume, affine, spacing_mm: float, slab_mm: float | None = None)
     """
     # 1. Move the head's centre to the grid's; what lies below the air there is noise.
     grid = slab_grid(spacing_mm, slab_mm)
-    array = np.clip(centre_on_grid(_lifted(volume), affine, grid), 0, None)
+    array = np.clip(centre_on_grid(air_at_zero(volume), affine, grid), 0, None)
     # 2. Scale by its brightest voxels but for a few, such as vessels; float16 ends at 65,504.
     top = float(np.percentile(array, BRIGHT_PERCENT))
     if not top > 0:
@@ -190,13 +189,3 @@ def _range(folder: str, facts: dict, name: str) -> tuple[float, float] | None:
             "1"
         )
     return float(value[0]), float(value[1])
-
-
-def _lifted(volume):
-    """Put the air of a z-scored scan at zero; other scans pass as they are."""
-    array = array3(volume)
-    faces = [np.take(array, place, axis).ravel() for axis in range(3) for place in (0, -1)]
-    air = float(np.median(np.concatenate(faces)))
-    if air >= -AIR_LIMIT * float(np.percentile(array, BRIGHT_PERCENT)):
-        return volume
-    return array - np.float32(air)

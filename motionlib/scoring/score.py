@@ -21,6 +21,7 @@ import numpy as np
 from motionlib import compute
 from motionlib.compute.engines import Meter
 from motionlib.files import content_key, identity, write_text
+from motionlib.preprocess.head import air_at_zero, has_noise_for_air
 from motionlib.preprocess.images import read_array, zscore
 from motionlib.scoring.check import Check, check_scan
 from motionlib.scoring.model import DecisionRule, model_input, read_rule
@@ -30,6 +31,11 @@ DEVICES = ("cpu", "cuda", "auto")
 BATCH_SIZE = 16
 CHUNK = 16  # scans between two writes to the journal; a kill costs at most these
 ENGINE_CHUNK = 96  # with workers, which all wait at the end of a chunk
+
+MP2RAGE = (
+    "no head stands out from the air, which is as bright and as dark as one; of a uniform MP2RAGE "
+    "image give the version whose background is denoised"
+)
 
 
 def score_scans(
@@ -146,6 +152,9 @@ def prepare(
     """Read and check a scan and make the network's input of it; without one, `Check` says why."""
     try:
         volume, affine = read_array(path)
+        if has_noise_for_air(volume):
+            return None, Check(MP2RAGE)
+        volume = air_at_zero(volume)
         check = check_scan(volume, affine, spacing_mm=spacing_mm, knows_stripped=knows_stripped)
         if check.fault:
             return None, check

@@ -135,6 +135,16 @@ class TestFolders:
         assert run("score", tmp_path / "in", "--model", model, "--out", tmp_path / "s.tsv") == 0
         assert list(table(tmp_path / "s.tsv").index) == ["p1_scan-00_T1w", "p2_scan-00_T1w"]
 
+    def test_a_name_that_is_no_utf_8_is_one_row_of_every_table(self, model, tmp_path):
+        write_heads(tmp_path / "in", 2)
+        first = min((tmp_path / "in").glob("*.nii.gz"))
+        os.rename(first, os.fsencode(tmp_path / "in") + b"/bad\xff_T1w.nii.gz")
+        assert run("score", tmp_path / "in", "--model", model, "--out", tmp_path / "s.tsv") == 0
+        assert len(table(tmp_path / "s.tsv")) == 2
+        assert "bad?_T1w" in (tmp_path / "s.html").read_text(encoding="utf-8")
+        assert run("iqms", tmp_path / "in", "--out", tmp_path / "q.tsv") == 0
+        assert list(table(tmp_path / "q.tsv").index) == ["bad?_T1w", "scan-01_T1w"]
+
 
 class TestResume:
     def test_a_second_call_reads_nothing_and_writes_the_same_bytes(
@@ -276,6 +286,30 @@ class TestInput:
         assert np.array_equal(mine, kept)
         store = VolumeStore(pd.DataFrame({"scan_id": ["a"], "path": [str(tmp_path / "x.npy")]}))
         assert np.array_equal(zscore(mine.astype(np.float32)), store.batch([0])[0, 0].numpy())
+
+    @pytest.mark.parametrize(
+        "shift",
+        [lambda a: a - 1024, lambda a: a + 1000, lambda a: (a - a.mean()) / a.std()],
+        ids=["-1024", "+1000", "z-scored"],
+    )
+    def test_shifted_intensities_are_put_to_rights(self, tmp_path, shift):
+        array, affine = head(3)
+        options = {"spacing_mm": HEAD_MM, "slab_mm": None, "knows_stripped": True}
+        inputs = []
+        for name, values in (("as-it-is", array), ("shifted", shift(array))):
+            path = save_volume(values, affine, tmp_path / f"{name}.nii.gz")
+            volume, check = score.prepare(str(path), **options)
+            assert check.fault == ""
+            inputs.append(volume.astype(np.float32))
+        assert np.abs(inputs[0] - inputs[1]).mean() < 0.01
+
+    def test_noise_for_air_is_told_as_what_it_is(self, tmp_path):
+        array, affine = head(3)
+        rng = np.random.default_rng(0)
+        uniform = np.where(array > 100, array / array.max(), rng.random(array.shape)) - 0.5
+        path = save_volume(uniform, affine, tmp_path / "uniform.nii.gz")
+        options = {"spacing_mm": HEAD_MM, "slab_mm": None, "knows_stripped": True}
+        assert "MP2RAGE" in score.prepare(str(path), **options)[1].fault
 
 
 class TestDecisions:
