@@ -1,7 +1,7 @@
 """The head's foreground, which every quality measure sets against the air around it.
 
 :func:`slice_foreground` is MRQy's, slice by slice: Otsu's threshold (1979) of a mean of the image
-and its equalised copy, and the convex hull of what lies over it. :func:`head_mask` is ours: one
+and its equalised copy, and the convex hull of what lies over it. :func:`hull_mask` is ours: one
 threshold for the volume, indifferent to intensity scale and to zero padding;
 :func:`standardise` turns and crops the volume and scales its head to a fixed brightness besides.
 """
@@ -30,13 +30,13 @@ def slice_foreground(image: np.ndarray) -> np.ndarray:
     counts, centres = _histogram(image)
     equalised = _equalise(image, counts, centres) * 255
     weight_image = np.count_nonzero(image > _otsu(counts, centres)) / image.size
-    weight_equalised = np.count_nonzero(equalised > otsu_threshold(equalised)) / image.size
+    weight_equalised = np.count_nonzero(equalised > otsu_centre(equalised)) / image.size
     mixed = np.float64(weight_image) * image + np.float64(weight_equalised) * equalised
     # 2. The head is the hull of what lies over the mixture's threshold.
-    return convex_hull(mixed > otsu_threshold(mixed))
+    return convex_hull(mixed > otsu_centre(mixed))
 
 
-def head_mask(volume: np.ndarray) -> np.ndarray:
+def hull_mask(volume: np.ndarray) -> np.ndarray:
     """Find the head in a volume (I, J, K) with one threshold, slice hulls along the last axis.
 
     Intensities are non-negative; exact zeros are taken as absent (padding, masked air). The mask
@@ -51,7 +51,7 @@ def head_mask(volume: np.ndarray) -> np.ndarray:
         )
     ceiling = np.percentile(present, 99.5)  # bright vessels and spikes must not set the bins
     # the step to a whole-head threshold: half of Otsu's, so that dark tissue and skull stay in
-    threshold = otsu_threshold(np.minimum(present, ceiling).astype(np.float64)) / 2
+    threshold = otsu_centre(np.minimum(present, ceiling).astype(np.float64)) / 2
     mask = np.zeros(volume.shape, bool)
     for k in range(volume.shape[2]):
         mask[:, :, k] = convex_hull(volume[:, :, k] > threshold)
@@ -85,7 +85,7 @@ def standardise(volume: np.ndarray, affine=None) -> tuple[np.ndarray, np.ndarray
         lengths = np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
         spacing_mm = lengths[np.argsort(nib.io_orientation(affine)[:, 0])]
     # 2. Find the head, and the box about it and its margin of air, but no padding.
-    mask = head_mask(volume)
+    mask = hull_mask(volume)
     box = np.empty((3, 2), int)
     for axis in range(3):
         others = tuple(a for a in range(3) if a != axis)
@@ -101,7 +101,7 @@ def standardise(volume: np.ndarray, affine=None) -> tuple[np.ndarray, np.ndarray
     return volume * np.float32(HEAD_MEDIAN / np.median(inside)), mask, box
 
 
-def otsu_threshold(values: np.ndarray) -> float:
+def otsu_centre(values: np.ndarray) -> float:
     """Intensity that best splits the values in two classes (Otsu 1979); theirs if all are equal.
 
     It is the centre of the last bin of the lower class.

@@ -87,7 +87,7 @@ def find_head(volume, affine) -> HeadPlace:
 def head_mask(array: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
     """Mark the head in (I, J, K): half of Otsu's threshold, the largest piece, its holes filled.
 
-    RAS axes; voxels of 4 to 8 mm are enough. (`iqms.foreground` has another mask, slice hulls.)
+    RAS axes; voxels of 4 to 8 mm are enough. `iqms.foreground.hull_mask` is another, of hulls.
     """
     bright = np.percentile(array, 99.5)
     mask = array > 0.5 * _otsu_edge(np.minimum(array, bright))
@@ -151,7 +151,7 @@ def coarse(array: np.ndarray, spacing: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def _otsu_edge(values: np.ndarray, *, n_bins: int = 128) -> float:
-    """Upper edge of the last bin of the lower class, after Otsu 1979 (`iqms` has MRQy's variant).
+    """Upper edge of the last bin of the lower class, after Otsu 1979 (`iqms` takes its centre).
 
     The two classes of the finite `values` have the largest variance between them.
     """

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from motionlib.iqms import foreground
-from motionlib.iqms.foreground import convex_hull, head_mask, otsu_threshold, standardise
+from motionlib.iqms.foreground import convex_hull, hull_mask, otsu_centre, standardise
 
 
 class TestForeground:
     def test_otsu_separates_two_levels(self):
-        assert 10 <= otsu_threshold(np.array([10, 10, 10, 90, 90])) < 90
+        assert 10 <= otsu_centre(np.array([10, 10, 10, 90, 90])) < 90
 
     def test_a_hull_holds_its_pixels_and_the_segments_between_them(self, rng):
         mask = rng.random((15, 19)) < 0.05
@@ -29,10 +29,10 @@ class TestForeground:
         assert not convex_hull(np.zeros((4, 5), bool)).any()
 
     def test_the_head_mask_ignores_scale_and_zero_padding(self, head):
-        mask = head_mask(head)
-        assert (head_mask(head * np.float32(64)) == mask).all()
+        mask = hull_mask(head)
+        assert (hull_mask(head * np.float32(64)) == mask).all()
         padded = np.pad(head, 5)
-        assert (head_mask(padded)[5:-5, 5:-5, 5:-5] == mask).all()
+        assert (hull_mask(padded)[5:-5, 5:-5, 5:-5] == mask).all()
 
     def test_the_standardised_head_has_its_median_at_1000_and_10_mm_of_air(self, head):
         volume, mask, box = standardise(np.pad(head, 20, constant_values=1), np.eye(4))
