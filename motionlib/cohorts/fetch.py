@@ -53,35 +53,19 @@ REPORT_EVERY_S = 5.0
 
 @dataclass(frozen=True)
 class Politeness:
-    """How patient a download is.
+    """How patient a download is."""
 
-    Attributes
-    ----------
-    attempts : int
-        Tries of one file.
-    backoff_s : float
-        Pause after the first failure; it doubles with each.
-    timeout_s : float
-        Silence after which a connection counts as cut.
-    """
-
-    attempts: int = 5
-    backoff_s: float = 1.0
-    timeout_s: float = 60.0
+    attempts: int = 5  # tries of one file
+    backoff_s: float = 1.0  # pause after the first failure; it doubles with each
+    timeout_s: float = 60.0  # silence after which a connection counts as cut
 
 
 class DownloadError(Exception):
-    """A file could not be fetched; the message is one sentence.
-
-    Attributes
-    ----------
-    offline : bool
-        True where not even a connection was made.
-    """
+    """A file could not be fetched; the message is one sentence."""
 
     def __init__(self, message: str, *, offline: bool = False):
         super().__init__(message)
-        self.offline = offline
+        self.offline = offline  # not even a connection was made
 
 
 def fetch(
@@ -95,36 +79,15 @@ def fetch(
 ) -> pd.DataFrame:
     """Download an open data set into a folder; what is there already is kept.
 
-    Parameters
-    ----------
-    dataset : {"ixi", "ixi-ratings", "mr-art"}
-        IXI: the table and the archive of T1 images, unpacked. Its ratings: what people saw in 150
-        of the scans, and MRIQC's measures, at a fixed commit of the authors' repository. MR-ART:
-        scores, MRIQC's measures and other tables first, then the images.
-    dest : path-like
-        Folder to fill; ``fetched.tsv`` there lists files, sizes and SHA-256.
-    base_url : str, optional
-        A mirror with the same layout; its ``SHA256SUMS`` is used if there is one.
-    subset : str, optional
-        A number of subjects, or their names separated by commas; images of others are left out.
-        ``tables`` (or 0) fetches the tables alone.
-    politeness : Politeness, optional
-        Attempts, pauses, timeout.
-    progress : callable, optional
-        Called with lines of text.
+    IXI: the table and the archive of T1 images, unpacked. ``ixi-ratings``: what people saw in 150
+    of the scans, and MRIQC's measures, at a fixed commit of the authors' repository. MR-ART:
+    scores, MRIQC's measures and other tables first, then the images. A `subset` is a number of
+    subjects, or their names separated by commas, whose images alone are fetched; ``tables`` (or 0)
+    is no image. `base_url` is a mirror with the same layout; its ``SHA256SUMS`` is used if there.
 
-    Returns
-    -------
-    pandas.DataFrame
-        One row per file: ``file status bytes sha256 reason``; status is ``fetched``, ``kept`` or
-        ``failed``.
-
-    Raises
-    ------
-    ValueError
-        If the data set is unknown, or the subset names nobody in it.
-    DownloadError
-        If there is no connection at all.
+    Returns a row per file, also written as ``fetched.tsv``: ``file status bytes sha256 reason``,
+    with status ``fetched``, ``kept`` or ``failed``. An unknown data set or subject is a
+    `ValueError`, a missing connection a `DownloadError`.
     """
     import requests  # only this function needs the network
 

@@ -126,7 +126,8 @@ def _measure_file(item: tuple[str, bool, str | None]) -> dict:
         volume, affine = read_stored(path, needs_axes=not compat, orientation=orientation)
         return quality_row(measure(volume, compat=compat, affine=affine))
     except (ValueError, FileNotFoundError, MemoryError) as error:
-        return _undefined(f"{Path(path).name}: {error}")
+        name, reason = Path(path).name, str(error)
+        return _undefined(reason if name in reason else f"{name}: {reason}")
 
 
 def read_stored(
