@@ -211,6 +211,13 @@ def read_table(
         reason = str(error).splitlines()[0].rstrip(".")
         raise ValueError(f"{path.name} is no UTF-8 table: {reason}.") from error
     cells = cells.apply(lambda column: column.str.strip())
+    broken = cells.apply(lambda column: column.str.contains(r"[\r\n]").fillna(False))
+    if broken.any(axis=None):  # one quotation mark too many swallows rows so
+        row = broken.any(axis=1).idxmax()
+        raise ValueError(
+            f"{path.name} has a line break inside a cell of row {row}; close the quotation "
+            "mark, or write the cell in one line."
+        )
     names = [name.lower() if lower else name for name in cells.iloc[0].fillna("")]
     table = cells.iloc[1:].reset_index(drop=True).set_axis(names, axis=1)
     table = table.mask(table.isin(list(missing))).dropna(how="all").reset_index(drop=True)

@@ -77,6 +77,11 @@ class TestReadTable:
         table = self.read(tmp_path / "t.csv", 'id,note\na,"one, two ""three"""\n')
         assert table.loc[0, "note"] == 'one, two "three"'
 
+    def test_a_line_break_in_a_cell_is_told_since_it_swallows_rows(self, tmp_path):
+        text = 'id,note\na,fine\nb,"moved\nc,still\nd,nod"\ne,fine\n'
+        with pytest.raises(ValueError, match="a line break inside a cell of row 2"):
+            self.read(tmp_path / "t.csv", text)
+
     def test_byte_order_mark_semicolons_and_blank_rows(self, tmp_path):
         text = b"\xef\xbb\xbfID;Age \r\n\r\na;1\r\n;\r\n ; \r\n"
         table = self.read(tmp_path / "t.csv", text, ["id", "age"], lower=True)
