@@ -13,6 +13,7 @@ from importlib import import_module
 
 import motionlib
 from motionlib import commands
+from motionlib.compute.engines import in_words
 
 SUMMARIES = {
     "study": "run the ordered notebooks of a profile and build the report",
@@ -114,10 +115,8 @@ def sentence(error: BaseException) -> str:
         return f"the package {error.name} is not installed; motionlib doctor lists what is missing"
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
-    text = " ".join(str(error).split())
-    if isinstance(error, WRONG_CALL_ERRORS):
-        return text or type(error).__name__
-    return f"{type(error).__name__}: {text} (MOTIONLIB_DEBUG=1 shows where)"
+    where = "" if isinstance(error, WRONG_CALL_ERRORS) else " (MOTIONLIB_DEBUG=1 shows where)"
+    return in_words(error) + where
 
 
 def _say(command: str | None, text: str, status: int) -> int:

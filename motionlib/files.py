@@ -207,9 +207,12 @@ def read_table(
             dtype="string",
             keep_default_na=False,
         )
-    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        reason = str(error).splitlines()[0].rstrip(".")
-        raise ValueError(f"{path.name} is no UTF-8 table: {reason}.") from error
+    except UnicodeDecodeError as error:
+        what = f"its byte {error.start + 1} is part of no letter; save it as UTF-8"
+        raise ValueError(f"{path.name} is no UTF-8 table: {what}.") from error
+    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        what = str(error).splitlines()[0].rpartition("C error: ")[2].rstrip(".")
+        raise ValueError(f"{path.name} is no UTF-8 table: {what}.") from error
     cells = cells.apply(lambda column: column.str.strip())
     broken = cells.apply(lambda column: column.str.contains(r"[\r\n]").fillna(False))
     if broken.any(axis=None):  # one quotation mark too many swallows rows so

@@ -86,7 +86,11 @@ class TestStatus:
             (OSError(28, "No space left on device"), 1,
              "motionlib iqms: No space left on device\n"),
             (RuntimeError("no memory"), 1,
-             "motionlib iqms: RuntimeError: no memory (MOTIONLIB_DEBUG=1 shows where)\n"),
+             "motionlib iqms: no memory (MOTIONLIB_DEBUG=1 shows where)\n"),
+            (IndexError("list index out of range"), 1,
+             "motionlib iqms: an unexpected fault, list index out of range (MOTIONLIB_DEBUG=1 "
+             "shows where)\n"),
+            (ValueError(), 2, "motionlib iqms: an unexpected fault\n"),
             (ModuleNotFoundError("x", name="ants"), 1,
              "motionlib iqms: the package ants is not installed; motionlib doctor lists what is "
              "missing\n"),

@@ -41,7 +41,7 @@ class Failure:
     item : object
         The item as it was given.
     error : str
-        The exception's type and message, one line.
+        What happened, in one line without the exception's class (`in_words`).
     details : str
         The traceback, for a person; not compared.
     """
@@ -259,7 +259,7 @@ def _result_or_reason(future) -> list | str:
     try:
         return future.result()
     except Exception as error:  # the worker or the scheduler died: still a value
-        return _one_line(error)
+        return in_words(error)
 
 
 def _guarded_batch(task: tuple) -> list:
@@ -274,12 +274,22 @@ def _guarded(function: Callable, item: Any) -> Any:
     try:
         return function(item)
     except Exception as error:
-        return Failure(item, _one_line(error), traceback.format_exc())
+        return Failure(item, in_words(error), traceback.format_exc())
 
 
-def _one_line(error: Exception) -> str:
-    """Type and message of an exception."""
-    return f"{type(error).__name__}: {error}".splitlines()[0]
+def in_words(error: BaseException) -> str:
+    """Say in one line what an exception means to somebody who calls a command.
+
+    Sentences of our own stand as they are; a library's fault is called one, without its class.
+    """
+    text = " ".join(str(error).split())
+    if isinstance(error, MemoryError):
+        return "it asks for more memory than there is"
+    if type(error).__module__.startswith("distributed"):
+        return "its worker was lost, most often for want of memory"
+    if isinstance(error, ValueError | OSError | RuntimeError) and text:
+        return text
+    return f"an unexpected fault{f', {text}' if text else ''}"
 
 
 @cache

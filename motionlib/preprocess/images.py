@@ -13,6 +13,7 @@ A file passes these steps before its voxels are believed:
 from __future__ import annotations
 
 import io
+import logging
 import math
 import os
 import stat
@@ -104,12 +105,12 @@ def read_image(
     """
     path = Path(path)
     _check_file(path)
+    logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)  # what it mends is no news
     try:
         is_nifti = path.name.endswith((".nii", ".nii.gz"))
         image = (_open_nifti if is_nifti else _open_other)(path, header_only)
-    except _broken() as error:
-        reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
-        raise ValueError(f"{path.name} cannot be read as an image: {reason}.") from error
+    except Exception as error:  # whatever the libraries raise at a damaged file
+        raise ValueError(f"{path.name} cannot be read as an image: {_reason(error)}.") from error
     _check_header(path.name, image)
     if image.affine is None and orientation is not None:
         affine = _assumed_affine(image, orientation)
@@ -131,14 +132,15 @@ def scaled(name: str, image) -> np.ndarray:
     try:
         data = image.dataobj
         if hasattr(data, "get_unscaled"):
-            array = data.get_unscaled().astype(np.float32)
-            if (data.slope, data.inter) != (1, 0):
-                array *= np.float32(data.slope)
-                array += np.float32(data.inter)
+            with np.errstate(all="ignore"):  # values beyond float32 are found by `read_array`
+                array = data.get_unscaled().astype(np.float32)
+                if (data.slope, data.inter) != (1, 0):
+                    array *= np.float32(data.slope)
+                    array += np.float32(data.inter)
         else:
             array = np.asarray(data, dtype=np.float32)
-    except (OSError, EOFError, ValueError) as error:
-        raise ValueError(f"{name} ends too early or is damaged: {error}.") from error
+    except Exception as error:  # whatever the libraries raise at a damaged file
+        raise ValueError(f"{name} ends too early or is damaged.") from error
     return array.reshape(array.shape[:3])
 
 
@@ -174,15 +176,12 @@ def _check_file(path: Path) -> None:
         raise ValueError(f"{path.name} may not be read; change its permissions.")
 
 
-def _broken() -> tuple:
-    """Classes of what libraries raise at a damaged file."""
-    import nibabel as nib
-    from isal import isal_zlib
-
-    return (
-        *(OSError, EOFError, ValueError, isal_zlib.error, nib.spatialimages.HeaderDataError),
-        *(nib.filebasedimages.ImageFileError, nib.wrapstruct.WrapStructError, MemoryError),
-    )
+def _reason(error: Exception) -> str:
+    """Say in a clause what a library said of a damaged file, if more than its class."""
+    lines = str(error).splitlines()
+    if isinstance(error, MemoryError) or not lines:
+        return "it asks for more memory than there is, or is damaged"
+    return lines[0].strip("'\" .")
 
 
 def _open_other(path: Path, header_only: bool):

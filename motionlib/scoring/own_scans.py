@@ -14,7 +14,7 @@ from motionlib.experiments.copies import PREPARED
 from motionlib.files import atomic, content_key
 from motionlib.manifest import complete, locate, read_text, validate
 from motionlib.scoring.check import Check
-from motionlib.scoring.score import file_key, prepare
+from motionlib.scoring.score import anonymous, file_key, prepare
 from motionlib.splits import assign_splits, check_no_leakage
 from motionlib.tasks import grades_of, select_task
 
@@ -163,7 +163,7 @@ def prepare_scans(
         items.append({"path": path, "out": str(folder / f"{name}.npy")} | grid)
     done = compute.submit(_prepare_one, items, engine=engine, label="prepare", progress=progress)
     checks = [
-        Check(check.error.partition(": ")[2] or check.error)
+        Check(anonymous(check.error, check.item["path"]))
         if isinstance(check, compute.Failure)
         else check
         for check in done

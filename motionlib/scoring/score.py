@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from motionlib import compute
-from motionlib.compute.engines import Meter
+from motionlib.compute.engines import Meter, in_words
 from motionlib.files import content_key, identity, write_text
 from motionlib.preprocess.head import air_at_zero, has_noise_for_air
 from motionlib.preprocess.images import read_array, zscore
@@ -104,8 +104,8 @@ def score_scans(
         finished = {}
         for place, result in zip(places, examined, strict=True):
             if isinstance(result, compute.Failure):  # a worker was lost: the next call tries again
-                kind = result.error.partition(":")[0]
-                results[place] = {"fault": f"it could not be processed ({kind})", "note": ""}
+                fault = f"it could not be processed: {anonymous(result.error, scans[place][1])}"
+                results[place] = {"fault": fault, "note": ""}
             else:
                 results[place] = result
                 if keys[place]:
@@ -161,13 +161,12 @@ def prepare(
         array = model_input(volume, affine, spacing_mm, slab_mm)
         zscore(array.astype(np.float32))  # which refuses one that is constant
     except (ValueError, FileNotFoundError, MemoryError) as error:
-        return None, Check(_anonymous(error, path))
+        return None, Check(anonymous(in_words(error), path))
     return array, check
 
 
-def _anonymous(error: BaseException, path: str) -> str:
+def anonymous(text: str, path: str) -> str:
     """Reason in one clause that names no file: its name may tell whose scan it is."""
-    text = " ".join((str(error) or type(error).__name__).split())
     for name in (str(path), os.path.abspath(path), Path(path).name):
         text = text.replace(name, "the file")
     return text.rstrip(".")

@@ -125,7 +125,7 @@ class TestSubmit:
     @pytest.mark.parametrize("engine", ["inline", "local:2"])
     def test_order_is_kept_and_failures_are_values(self, engine):
         results = submit(functools.partial(operator.truediv, 1), [4, 0, 2], engine=engine)
-        assert results == [0.25, Failure(0, "ZeroDivisionError: division by zero"), 0.5]
+        assert results == [0.25, Failure(0, "an unexpected fault, division by zero"), 0.5]
 
     @pytest.mark.parametrize("engine", ["inline", "local:2"])
     def test_batches_change_nothing(self, engine):
@@ -200,7 +200,7 @@ class TestShard:
 
 class TestRaiseFailures:
     def test_first_failure_and_count_are_told(self):
-        with pytest.raises(RuntimeError, match="1 of 2 tasks failed, the first with ZeroDiv"):
+        with pytest.raises(RuntimeError, match="1 of 2 tasks failed, the first with an unexpected"):
             raise_failures(submit(inverse, [0, 1]))
 
     def test_whole_results_pass(self):
