@@ -22,7 +22,6 @@ EXTRAS_FOR = {
     "test": "the tests",
     "hpc": "engine slurm and the dashboard",
     "viewer": "the slice viewer",
-    "log": "TensorBoard logs",
     "ants": "preprocess --backend ants",
 }
 
@@ -60,7 +59,8 @@ def packages() -> list[Finding]:
         Finding("packages", "motionlib", GOOD, metadata.version("motionlib")),
         Finding("packages", "core", BAD if faults else GOOD, detail),
     ]
-    for extra, use in EXTRAS_FOR.items():
+    for extra in metadata.metadata("motionlib").get_all("Provides-Extra", []):
+        use = EXTRAS_FOR.get(extra, extra)
         its = [r for r in required if r.marker and r.marker.evaluate({"extra": extra})]
         faults = "; ".join(filter(None, map(_fault, its)))
         detail = f"for {use}; {faults}; add with pip install -e .[{extra}]" if faults else use

@@ -63,8 +63,8 @@ def build(folder: str | Path) -> Path:
     for part in ("tables", "figures"):
         shutil.rmtree(report / part, ignore_errors=True)
         shutil.copytree(folder / part, report / part)
-    alts = _alternative_texts(folder / "figures")
-    titles = _write_pages(folder, report, alts)
+    figures = _figures(folder / "figures")
+    titles = _write_pages(folder, report, {figure["name"]: figure["alt"] for figure in figures})
     facts = run.collect_provenance(folder)
     paths = sorted((folder / "tables").glob("*.csv"))
     tables = {path.stem: pd.read_csv(path) for path in paths}
@@ -80,8 +80,7 @@ def build(folder: str | Path) -> Path:
         **_scoreboard(tables),
         notebooks=[(stem, title, times.get(stem)) for stem, title in titles.items()],
         tables=_typeset(tables, TABLES),
-        figures=[_figure(folder / "figures", name, alts[name]) for name in
-                 sorted(alts, key=lambda name: (name not in FIGURES, name))],
+        figures=figures,
         more=_typeset(tables, more),
         provenance=_provenance(facts),
     )  # fmt: skip
@@ -101,14 +100,19 @@ def _write_pages(folder: Path, report: Path, alts: dict[str, str]) -> dict[str, 
     return titles
 
 
-def _alternative_texts(folder: Path) -> dict[str, str]:
-    """Text of each figure for those who cannot see it: the notebook's own, else its title."""
-    texts = {}
-    for path in sorted(folder.glob("*.png")):
+def _figures(folder: Path) -> list[dict[str, str]]:
+    """Figures with number, title, the picture and a text for those who cannot see it.
+
+    The text is the notebook's own, else the title; the paper's figures come first.
+    """
+    figures = []
+    for path in sorted(folder.glob("*.png"), key=lambda path: (path.stem not in FIGURES, path)):
+        paper, title = FIGURES.get(path.stem, ("", f"{label(path.stem).capitalize()}."))
         text = path.with_suffix(".txt")
-        _, title = FIGURES.get(path.stem, ("", label(path.stem)))
-        texts[path.stem] = text.read_text("utf-8").strip() if text.is_file() else title
-    return texts
+        alt = text.read_text("utf-8").strip() if text.is_file() else title
+        facts = {"name": path.stem, "number": paper, "title": title, "alt": alt}
+        figures.append(facts | {"data": base64.b64encode(path.read_bytes()).decode()})
+    return figures
 
 
 def _scoreboard(tables: dict[str, pd.DataFrame]) -> dict:
@@ -172,13 +176,6 @@ def _typeset(tables: dict[str, pd.DataFrame], captions: dict[str, str]) -> list[
             title = label(name) if name.startswith("table_") and name in TABLES else ""
             drawn.append((name, table_html(tables[name], caption, number=title)))
     return drawn
-
-
-def _figure(folder: Path, name: str, alt: str) -> dict[str, str]:
-    """One figure: its number and title, its text, and the picture itself."""
-    paper, title = FIGURES.get(name, ("", f"{label(name).capitalize()}."))
-    data = base64.b64encode((folder / f"{name}.png").read_bytes()).decode()
-    return {"name": name, "number": paper, "title": title, "alt": alt, "data": data}
 
 
 def _large(key: str, value: object) -> str:

@@ -329,13 +329,13 @@ def _git_state() -> dict:
     if not (root / ".git").exists() or not shutil.which("git"):
         return {}
 
-    def ask(*words: str) -> str:
-        command = ["git", "-C", str(root), *words]
-        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
-
-    changed = ask("status", "--porcelain", "--untracked-files=no")
-    commit = ask("rev-parse", "--verify", "--quiet", "HEAD")
-    return {"commit": commit or None, "changed_files": len(changed.splitlines())}
+    command = ["git", "-C", str(root), "status", "--porcelain=v2", "--branch"]
+    command += ["--untracked-files=no"]
+    asked = subprocess.run(command, capture_output=True, text=True, check=False).stdout.splitlines()
+    commits = [line.split()[-1] for line in asked if line.startswith("# branch.oid")]
+    known = bool(commits) and commits[0] != "(initial)"
+    changed = sum(not line.startswith("#") for line in asked)
+    return {"commit": commits[0] if known else None, "changed_files": changed}
 
 
 def _greeting(name: str, profile: str, seed: int, manifest_sha256: str | None) -> list[str]:

@@ -3,12 +3,14 @@
 import getpass
 import json
 import platform
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from motionlib import files
 from motionlib.cli import main
+from motionlib.files import repository
 from motionlib.study import doctor
 from motionlib.study.publish import publish
 from motionlib.study.run import check_layout
@@ -31,6 +33,10 @@ def findings(monkeypatch, tmp_path):
 class TestExamine:
     def test_core_packages_are_as_required(self, findings):
         assert findings["packages", "core"].state == doctor.GOOD
+
+    def test_every_extra_is_told_what_it_is_for(self):
+        project = tomllib.loads((repository() / "pyproject.toml").read_text())["project"]
+        assert set(doctor.EXTRAS_FOR) == set(project["optional-dependencies"])
 
     def test_data_are_named_by_their_folders(self, findings):
         assert findings["data", "MOTIONLIB_DATA"].detail == "ixi-2mm"
