@@ -16,6 +16,7 @@ from motionlib.experiments.copies import control_set, read_prepared
 from motionlib.experiments.evaluation import Evaluation, evaluate
 from motionlib.experiments.pretraining import pretrained
 from motionlib.experiments.trainings import trained_folds
+from motionlib.predictions import select
 from motionlib.preprocess.images import zscore
 from motionlib.training.checkpoints import load_model
 
@@ -148,11 +149,7 @@ def occlude(
 
 def mistakes(predictions: pd.DataFrame, experiment: str, task: str) -> pd.DataFrame:
     """Find the highest score without motion and the lowest with motion, by the mean of folds."""
-    rows = predictions[
-        (predictions["experiment"] == experiment)
-        & (predictions["task"] == task)
-        & (predictions["fold"] == -1)
-    ]
+    rows = select(predictions, experiment, task=task).query("fold == -1")
     still, moved = rows[rows["y_true"] == 0], rows[rows["y_true"] == 1]
     pair = pd.concat([still.nlargest(1, "score"), moved.nsmallest(1, "score")])
     words = ("no motion by consensus", "motion by consensus")

@@ -32,13 +32,11 @@ from motionlib.tasks import TASK_GRADES, rater_calls
 from motionlib.training.checkpoints import load_model, read_model
 from motionlib.training.transfer import freeze_except, named_blocks
 
-TASKS = ("mov01vs2", "mov0vs1")
-HEAD = ("fc1", "fc2", "fc3")  # the paper's best: all but the fully connected layers frozen, §IV-B
-FREEZE = {
+FREEZE = {  # blocks that move, by what is set free
     "fc3": ("fc3",),
     "fc2+": ("fc2", "fc3"),
-    "fc1+": HEAD,
-    "block5+": ("block5", *HEAD),
+    "fc1+": ("fc1", "fc2", "fc3"),  # the paper's best, §IV-B
+    "block5+": ("block5", "fc1", "fc2", "fc3"),
     "all": ("all",),
 }
 
@@ -59,7 +57,7 @@ def research_only(cohort: Cohort, sources: dict[str, Sequence[Path]]) -> pd.Data
         Rows ``warehouse/{name}`` of every fold and of their mean score.
     """
     evaluations = []
-    for task in TASKS:
+    for task in TASK_GRADES:
         tested = _tested(cohort, warehouse_set(cohort, task))
         for name, folders in sources.items():
             evaluations += [Evaluation(f"warehouse/{name}", task, f, tested) for f in folders]
@@ -96,7 +94,7 @@ def compare_starts(
         Rows ``warehouse/{name}`` and ``warehouse/from_scratch``, folds and their mean.
     """
     trainings = []
-    for task in TASKS:
+    for task in TASK_GRADES:
         prepared = warehouse_set(cohort, task)
         for name, folders in sources.items():
             start = _start(folders, depth, tuning, scratch)
