@@ -73,6 +73,18 @@ class TestPrepareCohort:
         splits = pd.read_csv(run.folder / "splits.csv")
         assert splits.dropna(subset="y_true")["cohort"].nunique() == 3
 
+    def test_every_file_is_written_once(self, held, monkeypatch):
+        run, written = held("paper"), []
+        for name in ("write_manifest", "write_table"):
+            write = getattr(cohort, name)
+            monkeypatch.setattr(
+                cohort, name, lambda what, path, w=write: written.append(path.name) or w(what, path)
+            )
+        monkeypatch.setattr(cohort, "write_json", lambda path, what: written.append(path.name))
+        monkeypatch.setattr(cohort, "open_cohort", lambda run, engine: None)
+        prepare_cohort(run, cohort="paper", **SMALL)
+        assert sorted(written) == ["cohort.json", "flow.tsv", "manifest.tsv", "splits.csv"]
+
     def test_a_second_call_needs_the_folders_no_more(self, held, monkeypatch):
         run = held("paper")
         first = prepare_cohort(run, cohort="paper", **SMALL)
