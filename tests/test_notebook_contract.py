@@ -98,6 +98,13 @@ class TestParameters:
         told = papermill.inspect_notebook(path)
         assert [name for name in read_parameters(source) if len(told[name]["help"]) < 5] == []
 
+    def test_its_defaults_are_the_profile_smoke_s(self, path):
+        # opened by hand and run as it is, it belongs to that profile's run
+        smoke = read_profile(NOTEBOOKS / "profiles" / "smoke.yml", [p.stem for p in PATHS])
+        own = {p.name: p.default for p in read_notebook(path).parameters.values()}
+        given = {**smoke["all"], **smoke["of"].get(path.stem, {})}
+        assert {**own, **given} == own
+
     def test_each_default_is_of_its_type(self, path):
         declared = read_notebook(path).parameters.values()
         assert [p.name for p in declared if coerce(p, p.default) != p.default] == []

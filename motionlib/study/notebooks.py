@@ -11,6 +11,7 @@ import ast
 import json
 import os
 import re
+import shutil
 from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -25,6 +26,7 @@ from motionlib.compute import engines
 
 TYPES = {"str": str, "int": int, "float": float, "bool": bool}
 RESERVED = ("description", "needs", "all")
+PASSING = ("profile", "engine")  # parameters that do not change what a notebook computes
 
 
 @dataclass(frozen=True)
@@ -185,7 +187,7 @@ def read_study(
     ValueError or FileNotFoundError.
     """
     known = find_notebooks(notebooks)
-    path = _profile_path(profile, notebooks)
+    path = _profile_path(profile, notebooks, runs)
     declared = read_profile(path, [notebook.stem for notebook in known])
     needs = data_needed(path.stem, declared["needs"])
     names = sorted({name for notebook in known for name in notebook.parameters})
@@ -194,8 +196,7 @@ def read_study(
         raise ValueError(f"profile {path.stem} sets {name} for all, which no notebook has; {hint}")
     parameters = {}
     for notebook in known:
-        values = {k: v for k, v in declared["all"].items() if k in notebook.parameters}
-        values |= declared["of"].get(notebook.stem, {})
+        values = _declared(declared, notebook)
         for name in sorted(set(values) - set(notebook.parameters)):
             hint = unknown(name, list(notebook.parameters))
             raise ValueError(
@@ -214,12 +215,77 @@ def read_study(
     return Study(path.stem, runs / path.stem, known, numbers, parameters, needs)
 
 
-def _profile_path(profile: str, notebooks: Path) -> Path:
-    """Find a profile by name or path, or name the ones there are."""
+def run_apart(stem: str, profile: str, runs: Path, values: dict[str, Any]) -> tuple[str, dict]:
+    """Tell the run that a notebook with such values belongs to, and what makes it another one.
+
+    That is the profile's where they are the profile's, or what the study has given it there.  Else
+    it is a run of its own, with a profile of its own, ``runs/NAME/NAME.yml``; it begins with what
+    the notebooks before this one have made in the other.
+    """
+    try:
+        known = find_notebooks(notebooks_folder())
+        path = _profile_path(profile, known[0].path.parent, runs)
+    except (FileNotFoundError, ValueError):  # somebody's own: nothing to compare with
+        return profile, {}
+    declared = read_profile(path, [notebook.stem for notebook in known])
+    settled = {notebook.stem: _settled(runs / profile, declared, notebook) for notebook in known}
+    own = {p.name: p.default for n in known if n.stem == stem for p in n.parameters.values()}
+    own |= settled.get(stem, {})
+    changed = {name: values[name] for name in own if values.get(name, own[name]) != own[name]
+               and name not in PASSING and isinstance(values[name], str | int | float)}  # fmt: skip
+    if not changed:
+        return profile, {}
+    settled[stem] |= changed
+    name = f"{re.sub('-[0-9a-f]{6}$', '', profile)}-{files.content_key(settled, digits=6)}"
+    if not (runs / name / f"{name}.yml").is_file():
+        _begin_with_earlier(runs / profile, runs / name, stem[:2])
+        whole = {"description": f"As {profile}, but for {changed} in {stem}."}
+        whole |= {"needs": declared["needs"], **settled}
+        files.write_text(runs / name / f"{name}.yml", yaml.safe_dump(whole, sort_keys=False))
+    return name, changed
+
+
+def _declared(declared: dict[str, Any], notebook: Notebook) -> dict[str, Any]:
+    """Values that a profile sets for a notebook."""
+    values = {k: v for k, v in declared["all"].items() if k in notebook.parameters}
+    return values | declared["of"].get(notebook.stem, {})
+
+
+def _settled(folder: Path, declared: dict[str, Any], notebook: Notebook) -> dict[str, Any]:
+    """Values that a notebook is given in a run folder: by the study that ran there, or profile."""
+    stamp = folder / "stamps" / f"{notebook.number}.json"
+    stamped = files.read_json(stamp)["parameters"] if stamp.is_file() else {}
+    values = _declared(declared, notebook) | stamped
+    return {k: v for k, v in values.items() if k in notebook.parameters and k not in PASSING}
+
+
+def _begin_with_earlier(base: Path, folder: Path, number: str) -> None:
+    """Link into a new run folder what the notebooks before a number have made in another.
+
+    Links take no room, and no file of a run is ever written into: all are replaced as wholes.
+    """
+    numbered = [path for path in base.glob("*/[0-9][0-9]*") if path.name[:2] < number]
+    records = [path for path in numbered if path.parent.name == "provenance"]
+    makes = [base / name for path in records for name in files.read_json(path)["makes"]]
+    shared = [path for part in ("cohort", "cache", "models") for path in base.glob(f"{part}/**/*")]
+    shared += [base / "splits.csv", base / "layout.json"]
+    for path in [*numbered, *makes, *shared] if records else []:
+        target = folder / path.relative_to(base)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_file() and not target.exists():
+            try:
+                os.link(path, target)
+            except OSError:  # a disk that knows no links
+                shutil.copy2(path, target)
+
+
+def _profile_path(profile: str, notebooks: Path, runs: Path) -> Path:
+    """Find a profile by path, by name or as that of a run apart, or name the ones there are."""
     if profile.endswith((".yml", ".yaml")) and Path(profile).is_file():
         return Path(profile).resolve()
-    path = notebooks / "profiles" / f"{profile}.yml"
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", profile) or not path.is_file():
+    places = (notebooks / "profiles" / f"{profile}.yml", runs / profile / f"{profile}.yml")
+    path = next((place for place in places if place.is_file()), None)
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", profile) or path is None:
         names = sorted(path.stem for path in (notebooks / "profiles").glob("*.yml"))
         raise ValueError(f"no profile {profile}; {unknown(profile, names)}")
     return path

@@ -7,6 +7,7 @@ and the provenance of them all.  Notebooks share nothing but these files.
 from __future__ import annotations
 
 import functools
+import inspect
 import os
 import platform
 import re
@@ -24,6 +25,7 @@ import pandas as pd
 from motionlib import files, paper
 from motionlib.files import repository, runs_root
 from motionlib.predictions import check_predictions, load_predictions, select
+from motionlib.study.notebooks import run_apart
 from motionlib.typeset import show_tables_readably
 
 LAYOUT = 2  # of a run folder; a run of another layout is never read as if it were this one's
@@ -85,8 +87,15 @@ class Run:
             raise ValueError(f"run name is {name!r}; expected a notebook's stem, as '03_benchmark'")
         if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", profile):
             raise ValueError(f"profile is {profile!r}; expected one plain word, such as 'smoke'")
-        self.name, self.profile, self.seed = name, profile, int(seed)
-        self.folder = runs_root(runs) / profile
+        self.name, self.seed = name, int(seed)
+        # a notebook's parameters are variables of the module that calls
+        values = inspect.currentframe().f_back.f_globals
+        self.profile, self.changed = run_apart(name, profile, runs_root(runs), values)
+        if self.changed:
+            listed = ", ".join(f"{key} = {value!r}" for key, value in self.changed.items())
+            print(f"{listed}: not as in the run {profile}, so this is a run apart, {self.profile}. "
+                  f"Other notebooks go on with it by profile = {self.profile!r}.")  # fmt: skip
+        self.folder = runs_root(runs) / self.profile
         self.cohort, self.cache, self.models = (self.folder / part for part in PARTS[:3])
         check_layout(self.folder, mark=True)
         self._made: list[str] = []
@@ -94,9 +103,11 @@ class Run:
         for part in PARTS:
             (self.folder / part).mkdir(parents=True, exist_ok=True)
         self._describe()
+        for part in ("predictions", "durations") if self.changed else ():
+            self._join(part)
         if not quiet:
             show_tables_readably()
-            print("\n".join(_greeting(name, profile, self.seed, self.manifest_sha256)))
+            print("\n".join(_greeting(name, self.profile, self.seed, self.manifest_sha256)))
 
     @property
     def cohort_caption(self) -> str:
@@ -259,14 +270,15 @@ class Run:
         facts = {"notebook": self.name, "profile": self.profile, "seed": self.seed}
         facts |= {"started": self._started, "makes": sorted(self._made)}
         facts |= {"versions": versions(), "git": _git_state(), "device": device()}
-        facts["manifest_sha256"] = self.manifest_sha256
+        facts |= {"changed": self.changed, "manifest_sha256": self.manifest_sha256}
         files.write_json(self.folder / "provenance" / f"{self.name}.json", facts)
 
     def _join(self, part: str) -> None:
         """Rebuild ``<part>.csv`` from the notebooks' own files, in their order."""
         texts = [p.read_text("utf-8") for p in sorted((self.folder / part).glob("[0-9]*.csv"))]
         bodies = [text if i == 0 else text.partition("\n")[2] for i, text in enumerate(texts)]
-        files.write_text(self.folder / f"{part}.csv", "".join(bodies))
+        if bodies:
+            files.write_text(self.folder / f"{part}.csv", "".join(bodies))
 
 
 def _plain(name: str) -> str:

@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 
 from motionlib import files
 from motionlib.files import PACKAGE
-from motionlib.study.notebooks import Notebook, Study
+from motionlib.study.notebooks import PASSING, Notebook, Study
 from motionlib.study.run import (
     check_layout,
     collect_provenance,
@@ -116,8 +116,7 @@ def plan(study: Study, *, package: Path | None = None) -> list[Step]:
         chosen = not study.only or notebook.number in study.only
         stamp = _read_stamp(study.folder, notebook)
         values = study.parameters[notebook.stem]
-        # where a notebook computes does not change what it computes
-        lasting = {name: value for name, value in values.items() if name != "engine"}
+        lasting = {name: value for name, value in values.items() if name not in PASSING}
         parts = {"source": notebook.key, "parameters": files.content_key(lasting), **shared}
         parts["upstream"] = files.content_key(upstream)
         reason = _why(study.folder, notebook, stamp, parts)
@@ -138,6 +137,12 @@ def _why(folder: Path, notebook: Notebook, stamp: dict, parts: dict[str, str]) -
     if changed:  # that an earlier notebook runs again is told where nothing else has changed
         changed = [name for name in changed if name != "upstream"] or changed
         return ", ".join(REASONS[name] for name in changed)
+    described = folder / "provenance" / f"{notebook.stem}.json"
+    if described.is_file():
+        manifest = folder / "cohort" / "manifest.tsv"
+        now = files.sha256_file(manifest) if manifest.is_file() else None
+        if files.read_json(described).get("manifest_sha256") != now:
+            return "the cohort's manifest is not the one that it ran with"
     made = [f"notebooks/{notebook.stem}.ipynb", *stamp["makes"]]
     lost = [name for name in made if not (folder / name).is_file()]
     return f"{lost[0]} is not there" if lost else None

@@ -94,6 +94,26 @@ def ran(said: str) -> list[str]:
 
 
 @pytest.fixture
+def by_hand(place, monkeypatch):
+    """Call that executes a notebook of the stand-in repository with papermill, as anybody may."""
+    import papermill
+
+    (place / "motionlib").mkdir()  # which makes it a repository
+    monkeypatch.setenv("MOTIONLIB_RUNS", str(place / "runs"))
+
+    def execute(stem, **parameters):
+        path = place / "notebooks" / f"{stem}.ipynb"
+        with runner.kernel_environment(place / ".jupyter", {}):
+            done = papermill.execute_notebook(
+                path, place / "by_hand.ipynb", parameters, kernel_name="python3",
+                cwd=path.parent, progress_bar=False,
+            )  # fmt: skip
+        return "".join(str(cell.outputs) for cell in done.cells if cell.cell_type == "code")
+
+    return execute
+
+
+@pytest.fixture
 def no_report(monkeypatch):
     """Leave the report out, which has its own tests."""
     monkeypatch.setattr("motionlib.commands.study._report", lambda folder: folder / "report")
@@ -453,3 +473,47 @@ class TestProgress:
                                                   (7260, "2 h 01 min")])  # fmt: skip
     def test_times_are_said_in_words(self, seconds, said):
         assert duration(seconds) == said
+
+
+@pytest.mark.usefixtures("no_report")
+class TestOtherParametersThanTheRuns:
+    """A notebook that somebody runs by hand never leaves a folder half of one run."""
+
+    def test_they_make_a_run_apart_that_the_study_goes_on_with(self, place, by_hand, capsys):
+        main(words(place))
+        said = by_hand("02_second", n=9, seed=21)
+        (apart,) = set(os.listdir(place / "runs")) - {"smoke"}
+        assert f"n = 9: not as in the run smoke, so this is a run apart, {apart}." in said
+        tables = {name: len((place / "runs" / name).read_text().splitlines()) - 1 for name in
+                  ("smoke/tables/table_2.csv", f"{apart}/tables/table_2.csv",
+                   f"{apart}/tables/table_1.csv")}  # fmt: skip
+        assert [*tables.values()] == [3, 9, 3]  # what comes before is the same
+        capsys.readouterr()
+        main(words(place, "--dry-run"))
+        assert "0 of 2 notebooks to run" in capsys.readouterr().out
+        main(words(place, "--profile", apart))
+        assert ran(capsys.readouterr().out) == ["02_second"]
+        table = (place / "runs" / apart / "tables" / "table_2.csv").read_text()
+        assert len(table.splitlines()) == 10
+        assert set(os.listdir(place / "runs")) == {"smoke", apart}
+
+    def test_of_the_first_notebook_they_begin_with_nothing(self, place, by_hand):
+        main(words(place))
+        by_hand("01_first", n=9, seed=21)
+        (apart,) = set(os.listdir(place / "runs")) - {"smoke"}
+        assert os.listdir(place / "runs" / apart / "tables") == ["table_1.csv"]
+
+    def test_what_the_study_was_set_to_is_the_folders_own(self, place, by_hand):
+        main(words(place, "--set", "n=4"))
+        by_hand("02_second", n=4, seed=21)
+        assert os.listdir(place / "runs") == ["smoke"]
+        by_hand("02_second", seed=21)  # with 3, as the profile has it
+        assert len(os.listdir(place / "runs")) == 2
+
+    def test_a_manifest_put_in_place_of_another_runs_them_again(self, place, capsys):
+        main(words(place))
+        (place / "runs" / "smoke" / "cohort" / "manifest.tsv").write_text("scan_id\n")
+        capsys.readouterr()
+        main(words(place, "--dry-run"))
+        reason = "runs: the cohort's manifest is not the one that it ran with"
+        assert capsys.readouterr().out.count(reason) == 2
