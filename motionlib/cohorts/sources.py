@@ -120,9 +120,15 @@ def demographics(root: Path) -> pd.DataFrame:
 
 
 def tidy_people(ids: pd.Series, age, sex) -> pd.DataFrame:
-    """One row per participant; zero ages and contradictory rows become missing."""
+    """One row per participant; zero ages and contradictory rows become missing.
+
+    Where there is an age such as 89+, ``age_censored`` is 1 for those whose age is at least that.
+    """
     people = pd.DataFrame({"participant_id": ids.astype("string")})
     people["age"] = float("nan") if age is None else numbers(age)
+    at_least = pd.Series(age, people.index, dtype="string").str.endswith("+").fillna(False)
+    if at_least.any():
+        people["age_censored"] = at_least.astype("Int64")
     people["age"] = people["age"].where(people["age"].between(1, 120))
     words = pd.Series(pd.NA if sex is None else sex, index=people.index, dtype="string")
     people["sex"] = _plain_code(words).map(SEXES).astype("string")

@@ -507,6 +507,7 @@ class TestBids:
         manifest, flow = read_cohort("bids", place.root)
         ages = manifest.set_index("participant_id")["age"].dropna().to_dict()
         assert ages == {"sub-001": 30.5, "sub-Abc": 89.0, "sub-4": 41.0}
+        assert manifest.loc[manifest["age_censored"] == 1, "participant_id"].item() == "sub-Abc"
         assert "without a scan: 2, 99" in flow["reason"].str.cat()
 
     def test_a_quotation_mark_gives_nobody_anothers_age(self, place):
