@@ -12,6 +12,7 @@ import numpy as np
 from motionlib.compute.engines import Failure, submit
 from motionlib.files import content_key, read_json, sha256_file, write_json
 from motionlib.iqms.measures import MEASURES, Quality, measure
+from motionlib.preprocess.finder import faults_of
 
 # Section III-C.3 counts 13 measures and names their families: noise ratios, variation, entropy,
 # energy. Our reading: all but the mean and the range. The paper does not list them.
@@ -89,8 +90,11 @@ def measure_files(
     scans = [(scan_id, str(path)) for scan_id, path in scans]
     known = read_json(cache) if cache is not None and Path(cache).is_file() else {}
     keys, rows, todo = [], {}, {}
-    for _, path in scans:
-        if Path(path).is_file():
+    for (_, path), fault in zip(scans, faults_of(scans), strict=True):
+        if fault:
+            keys.append(fault)
+            rows[fault] = _undefined(fault)
+        elif Path(path).is_file():
             content = path if cache is None else sha256_file(path)
             assumed = [orientation] if orientation and not compat else []
             keys.append(content_key(content, bool(compat), VERSION, *assumed))

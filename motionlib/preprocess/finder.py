@@ -8,7 +8,6 @@ files of macOS and masks named after a scan are thereby no scans. What was left 
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Callable
 from fnmatch import fnmatch
 from pathlib import Path
@@ -43,14 +42,15 @@ def find_scans(
     -------
     list of (str, str)
         Id and path. The id is the manifest's, or the file's name without its suffix; where a
-        plain folder holds one name several times, the folders between are part of the ids.
+        plain folder holds one name several times, the folders between are part of the ids. Which
+        of them cannot stand in a table `faults_of` says.
 
     Raises
     ------
     FileNotFoundError
         If an input does not exist, or no image is found.
     ValueError
-        If two scans have one id, or a table is no manifest.
+        If a table is no manifest.
     """
     rows = []
     for word in words:
@@ -71,14 +71,17 @@ def find_scans(
                 f"{path.name} is neither an image ({', '.join(suffixes)}) nor a table (.tsv): "
                 "expected one of them"
             )
-    counts = Counter(scan_id for scan_id, _ in rows)
-    twice = [scan_id for scan_id, count in counts.items() if count > 1]
-    if twice:
-        raise ValueError(
-            f"{len(twice)} scan ids occur twice, the first is {twice[0]}: expected one file per "
-            "id, use a manifest"
-        )
     return rows
+
+
+def faults_of(scans: list[tuple[str, str]]) -> list[str]:
+    """Say of each scan why it cannot stand in a table, or nothing; of equal ids the first can."""
+    faults, seen = [], set()
+    for scan_id, path in scans:
+        again = "an earlier scan has the same id: expected one file per id" * (scan_id in seen)
+        faults.append(again if path else "its row has no scan_id or no path: expected both")
+        seen.add(scan_id)
+    return faults
 
 
 def bids_images(root: Path, *, folder: str = "anat") -> tuple[list[tuple[str, str, str]], list]:
@@ -192,13 +195,10 @@ def _manifest_rows(path: Path) -> list[tuple[str, str]]:
             f"{path.name} has {len(table)} rows and columns {', '.join(table.columns[:6])}: "
             "expected a manifest with scan_id and path, or MRIQC's group_T1w.tsv"
         )
-    if table["scan_id"].isna().any():
-        raise ValueError(
-            f"{path.name} has {int(table['scan_id'].isna().sum())} rows without scan_id: "
-            "expected a name for every scan"
-        )
-    places = [str(locate(given, path.parent)) for given in table["path"].fillna("")]
-    return list(zip(table["scan_id"].astype(str), places, strict=True))
+    names = table["scan_id"].fillna("row " + table.index.astype("string").to_series(table.index))
+    whole = table["scan_id"].notna() & table["path"].notna()
+    places = table["path"].map(lambda given: str(locate(given, path.parent)), na_action="ignore")
+    return list(zip(names.astype(str), places.where(whole, ""), strict=True))
 
 
 def write_scan_table(words: list[str], out: str, *, report=lambda line: None) -> Path:

@@ -34,6 +34,15 @@ TEMPLATE_MM = 4.0
 LOCAL_MM = 20.0  # structure is what differs from the mean about it, so that bias does not count
 INSIDE_MM = 8.0  # of the brain's surface
 EVERY = 3  # voxels compared
+TEMPLATE_GRIDS = {  # of MNI152 space: voxels, and where the first lies in mm (RAS)
+    (169, 208, 179): (-84, -119, -78),  # t1-linear
+    **dict.fromkeys([(193, 229, 193), (97, 115, 97)], (-96, -132, -78)),  # 2009c
+    **dict.fromkeys([(182, 218, 182), (91, 109, 91)], (-90, -126, -72)),  # FSL
+    (197, 233, 189): (-98, -134, -72),  # 2009a
+    **dict.fromkeys([(157, 189, 156), (79, 95, 79)], (-78, -112, -70)),  # SPM
+    (121, 145, 121): (-90, -126, -72),  # CAT12
+    (113, 137, 113): (-84, -120, -72),
+}
 SHIFTS = list(itertools.product((-2, -1, 0, 1, 2), repeat=3))  # in template voxels
 
 
@@ -44,6 +53,7 @@ class Check:
     fault: str = ""
     note: str = ""
     stripped: bool = False  # of skull and scalp
+    registered: bool = False  # to a template, which enlarges the head and smooths it
 
 
 def check_scan(array: np.ndarray, affine, *, spacing_mm: float, knows_stripped: bool) -> Check:
@@ -85,7 +95,9 @@ def check_scan(array: np.ndarray, affine, *, spacing_mm: float, knows_stripped: 
         notes.append(
             f"the head stands out poorly ({litres:.1f} litres found), so its place is uncertain"
         )
-    return Check(note="; ".join(notes), stripped=head.stripped)
+    place = TEMPLATE_GRIDS.get(array.shape, (np.inf,) * 3)
+    registered = bool(np.abs(np.asarray(affine)[:3, 3] - place).max() <= side.max())
+    return Check(note="; ".join(notes), stripped=head.stripped, registered=registered)
 
 
 def _cut(mask: np.ndarray, spacing: np.ndarray, litres: float, stripped: bool) -> str:

@@ -175,6 +175,7 @@ def fine_tune_own(
         f"{TASK_WORDS[plan.task]}; before that: {earlier}",
         "card": "report.html",
         "stripped_seen": rule.knows_stripped or bool(table["stripped"].any()),
+        "registered_seen": model.facts.get("registered_seen") or bool(table["registered"].any()),
     }
     # 5. Judge on the test patients, before and after.
     predictions = _predictions(model, rule, tuned, facts, parts["test"], device)

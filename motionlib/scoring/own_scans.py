@@ -153,7 +153,7 @@ def prepare_scans(
     """Check the scans as `score` does and keep their arrays on the model's grid.
 
     The first table is the prepared manifest of the scans that can be used, and whether each is
-    ``stripped``; the second has ``scan_id`` and ``reason`` of the others.
+    ``stripped`` and ``registered``; the second has ``scan_id`` and ``reason`` of the others.
     """
     items = []
     for scan, path in zip(table["scan_id"], table["path"], strict=True):
@@ -171,8 +171,8 @@ def prepare_scans(
     reasons = pd.Series([check.fault for check in checks], index=table.index)
     bad = reasons != ""
     left_out = table.loc[bad, ["scan_id"]].assign(reason=reasons[bad])
-    stripped = [check.stripped for check in checks]
-    kept = table.assign(path=[item["out"] for item in items], stripped=stripped)[~bad]
+    seen = {name: [getattr(check, name) for check in checks] for name in ("stripped", "registered")}
+    kept = table.assign(path=[item["out"] for item in items], **seen)[~bad]
     return kept.reset_index(drop=True), left_out.reset_index(drop=True)
 
 

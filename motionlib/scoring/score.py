@@ -21,6 +21,7 @@ import numpy as np
 from motionlib import compute
 from motionlib.compute.engines import Meter, in_words
 from motionlib.files import content_key, identity, write_text
+from motionlib.preprocess.finder import faults_of
 from motionlib.preprocess.head import air_at_zero, has_noise_for_air
 from motionlib.preprocess.images import read_array, zscore
 from motionlib.scoring.check import Check, check_scan
@@ -35,6 +36,10 @@ ENGINE_CHUNK = 96  # with workers, which all wait at the end of a chunk
 MP2RAGE = (
     "no head stands out from the air, which is as bright and as dark as one; of a uniform MP2RAGE "
     "image give the version whose background is denoised"
+)
+REGISTERED = (
+    "it lies on the grid of the MNI152 template, to which it was registered; the model has seen no "
+    "such head, and takes the enlarged and smoothed tissue for motion: give the scan as acquired"
 )
 
 
@@ -89,6 +94,9 @@ def score_scans(
     journal = Journal(out.with_name(f"{out.name}.journal"))
     keys = [file_key(path, rule.key, device) for _, path in scans]
     results: list[dict | None] = [journal.entries.get(key) if key else None for key in keys]
+    for place, fault in enumerate(faults_of(scans)):
+        if fault:
+            results[place] = {"fault": fault, "note": ""}
     waiting = [place for place, result in enumerate(results) if result is None]
     # 2. Examine the others, chunk by chunk; a GPU gets whole batches.
     meter = Meter("score", len(waiting), progress)
@@ -138,7 +146,9 @@ def examine(item: tuple[str, str, str, str]) -> dict[str, Any]:
         knows_stripped=rule.knows_stripped,
     )
     result = {"fault": check.fault, "note": check.note, "logit": None}
-    if array is None:
+    if check.registered and not rule.facts.get("registered_seen"):
+        result["fault"] = REGISTERED
+    if result["fault"]:
         return result
     if device == "cuda":
         return result | {"array": array}

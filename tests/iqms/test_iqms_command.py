@@ -86,9 +86,7 @@ def test_a_wrong_call_is_one_sentence_and_status_two(tmp_path, capsys, name, tex
     assert not (tmp_path / "out.tsv").exists()
 
 
-def test_an_empty_folder_and_equal_names_are_refused(folder, tmp_path):
+def test_an_empty_folder_is_refused(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match="no image in folder empty"):
         find_scans([str(tmp_path / "empty")])
-    with pytest.raises(ValueError, match="scan ids occur twice"):
-        find_scans([str(folder), str(folder)])

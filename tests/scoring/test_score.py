@@ -15,7 +15,9 @@ from matplotlib.image import imread
 from scoring_set import HEAD_MM, Page, head, write_broken, write_heads, write_model
 
 from motionlib.cli import main
+from motionlib.preprocess.grid import Grid, resample_to_grid
 from motionlib.preprocess.images import read_array, save_volume, zscore
+from motionlib.preprocess.registration import load_target
 from motionlib.scoring import score
 from motionlib.scoring.check import check_scan
 from motionlib.scoring.model import model_input, read_rule
@@ -105,6 +107,48 @@ class TestTable:
         assert "Jane" not in (tmp_path / "s.tsv").read_text()
         assert "Jane" not in (tmp_path / "s.html").read_text()
         assert table(tmp_path / "s.tsv").loc["scan-2", "reason"].startswith("the file is no file")
+
+    def test_rows_that_no_table_can_hold_are_told_and_the_rest_goes_on(
+        self, mixed, model, tmp_path, capsys
+    ):
+        good, manifest = sorted(mixed[0].glob("scan-0*"))[:2], tmp_path / "m.tsv"
+        rows = [("a", good[0]), ("a", good[1]), ("", good[1]), ("b", ""), ("c", good[1])]
+        lines = ["scan_id\tpath", *("\t".join(map(str, row)) for row in rows)]
+        manifest.write_text("\n".join(lines) + "\n")
+        expected = ["", "same id", "no scan_id or no path", "no scan_id or no path", ""]
+        for command, more in (("score", ["--model", model, "--no-report"]), ("iqms", [])):
+            out = tmp_path / f"{command}.tsv"
+            assert run(command, manifest, "--out", out, *more) == 1
+            found = pd.read_csv(out, sep="\t", dtype=str, keep_default_na=False)
+            assert list(found["scan_id"]) == ["a", "a", "row 2", "b", "c"]
+            for reason, words in zip(found["reason"], expected, strict=True):
+                assert words in reason
+                assert bool(words) == bool(reason)
+
+
+class TestRegisteredScans:
+    @pytest.fixture
+    def registered(self, tmp_path):
+        """Two heads, one on the grid of FSL's MNI152 at 2 mm, one beside it."""
+        target = load_target("whole-head")
+        for name, shift in (("on", 0), ("beside", 5)):
+            affine = np.diag([2.0, 2, 2, 1])
+            affine[:3, 3] = (-90, -126 - shift, -72)
+            grid = Grid((91, 109, 91), tuple(map(tuple, affine.tolist())))
+            array = resample_to_grid(target.array, target.affine, grid)
+            array = np.abs(array + np.random.default_rng(0).normal(0, 0.01, array.shape))
+            save_volume(array * 900, affine, tmp_path / f"{name}_T1w.nii.gz", dtype="int16")
+        return [tmp_path / "beside_T1w.nii.gz", tmp_path / "on_T1w.nii.gz"]
+
+    def test_they_are_abstained_with_the_reason(self, registered, model, tmp_path):
+        out = tmp_path / "s.tsv"
+        assert run("score", *registered, "--model", model, "--out", out, "--no-report") == 1
+        assert list(table(out)["abstained"]) == ["false", "true"]
+        assert "grid of the MNI152 template" in table(out).loc["on_T1w", "reason"]
+
+    def test_a_model_that_has_seen_such_heads_scores_them(self, registered, tmp_path):
+        own, out = write_model(tmp_path / "own", registered_seen=True), tmp_path / "s.tsv"
+        assert run("score", *registered, "--model", own, "--out", out, "--no-report") == 0
 
 
 class TestFolders:
