@@ -19,6 +19,7 @@ FIRST_MEASURE = "cjv"  # MRIQC's tables list what a scan is first, then its meas
 MR_ART_SCORES = Path("derivatives/scores.tsv")
 MR_ART_MEASURES = Path("derivatives/mriqc-0.16.1/group_T1w.tsv")
 IXI_TABLES = ("S1_Data.tsv", "ratings.tsv")
+IXI_MEASURES = ("S2_Data.csv", "mriqc_iqms.tsv")
 FEW_VOTES = 2  # of 8: with more a scan is never called still, not even in an emulated warehouse
 MOVED_VOTES = 5  # of 8: most verdicts say motion
 
@@ -121,12 +122,15 @@ def find_mr_art(root=None) -> Path | None:
     return root if found else None
 
 
-def read_ixi_ratings(folder: str | os.PathLike) -> pd.DataFrame:
-    """Read human verdicts on scans of IXI.
+def find_ixi_ratings() -> Path | None:
+    """Folder ``ixi-ratings`` under MOTIONLIB_DATA, or None."""
+    data = os.environ.get("MOTIONLIB_DATA")
+    folder = Path(data).expanduser() / "ixi-ratings" if data else None
+    return folder if folder is not None and folder.is_dir() else None
 
-    A *verdict* is one rater's on one version of a scan, with its face or without; four raters give
-    at most eight. It is a *vote* for motion where the rater ticked "head-motion" among the
-    artefacts, at any of the times that he saw that version.
+
+def read_ixi_verdicts(folder: str | os.PathLike) -> pd.DataFrame:
+    """Read what every rater said of scans of IXI, look by look.
 
     Parameters
     ----------
@@ -137,8 +141,9 @@ def read_ixi_ratings(folder: str | os.PathLike) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        ``participant_id motion_votes n_verdicts quality_rating``, one row a participant; the last
-        is the mean of the verdicts, from 1 (exclude) to 4 (excellent).
+        ``participant_id rater_id defaced repeat rating vote``; ``repeat`` counts how often a rater
+        has seen that version (1 the first time), ``rating`` is 1 (exclude) to 4 (excellent), and
+        ``vote`` is 1 where he ticked "head-motion" among the artefacts.
 
     Raises
     ------
@@ -150,26 +155,66 @@ def read_ixi_ratings(folder: str | os.PathLike) -> pd.DataFrame:
     Source: Provins et al., PLoS Biology 2025, pbio.3003149; TheAxonLab/defacing-and-qc-analysis
     (Apache-2.0).
     """
-    folder = Path(folder)
-    path = next((folder / n for n in IXI_TABLES if (folder / n).is_file()), None)
-    if path is None:
-        raise FileNotFoundError(
-            f"{folder} has no {' or '.join(IXI_TABLES)}: run motionlib fetch ixi-ratings DEST"
-        )
-    table = read_table(path, ("rater_id", "defaced", "rating"))
+    table = read_table(_ixi_table(folder, IXI_TABLES), ("rater_id", "defaced", "rating"))
     if "head_motion" in table:
         participant, ticked = table["participant_id"], table["head_motion"] == "1"
     else:  # as published: the number of the subject, and a list of artefacts
         participant = "sub-IXI" + table["subject"].str.zfill(3)
         ticked = table["artifacts"].str.contains('"head-motion"', regex=False)
-    looks = table.assign(participant_id=participant, vote=ticked, rating=table["rating"].map(float))
+    looks = table.assign(participant_id=participant, vote=ticked.astype(int))
+    looks = looks.assign(rating=looks["rating"].map(float))
+    repeat = looks.groupby(["participant_id", "rater_id", "defaced"]).cumcount() + 1
+    names = ["participant_id", "rater_id", "defaced", "repeat", "rating", "vote"]
+    return looks.assign(repeat=repeat)[names]
+
+
+def read_ixi_ratings(folder: str | os.PathLike) -> pd.DataFrame:
+    """Read human verdicts on scans of IXI, added up.
+
+    A *verdict* is one rater's on one version of a scan, with its face or without; four raters give
+    at most eight. It is a *vote* for motion where he ticked "head-motion" at any of the times that
+    he saw that version. Arguments, errors and source as of `read_ixi_verdicts`.
+
+    Returns
+    -------
+    DataFrame
+        ``participant_id motion_votes n_verdicts quality_rating``, one row a participant; the last
+        is the mean of the verdicts, from 1 (exclude) to 4 (excellent).
+    """
     pair = ["participant_id", "rater_id", "defaced"]
-    verdicts = looks.groupby(pair, as_index=False).agg(
-        vote=("vote", "max"), rating=("rating", "mean")
+    verdicts = (
+        read_ixi_verdicts(folder)
+        .groupby(pair, as_index=False)
+        .agg(vote=("vote", "max"), rating=("rating", "mean"))
     )
     return verdicts.groupby("participant_id", as_index=False).agg(
         motion_votes=("vote", "sum"), n_verdicts=("vote", "size"), quality_rating=("rating", "mean")
     )
+
+
+def read_ixi_mriqc(folder: str | os.PathLike) -> pd.DataFrame:
+    """Read MRIQC's measures of IXI: ``participant_id defaced``, then the measures.
+
+    A scan stands twice, with its face (``defaced`` 0) and without (1). `folder` holds
+    ``S2_Data.csv`` as published or a tidy ``mriqc_iqms.tsv``; errors and source as of
+    `read_ixi_verdicts`.
+    """
+    table = read_table(_ixi_table(folder, IXI_MEASURES), ("defaced", FIRST_MEASURE))
+    if "participant_id" not in table:
+        table = table.assign(participant_id="sub-IXI" + table["sub"].str.zfill(3))
+    cells = table[list(table.columns[table.columns.get_loc(FIRST_MEASURE) :])]
+    measures = cells.drop(columns="participant_id", errors="ignore").apply(pd.to_numeric)
+    return table[["participant_id"]].assign(defaced=table["defaced"].astype(int)).join(measures)
+
+
+def _ixi_table(folder: str | os.PathLike, names: tuple[str, str]) -> Path:
+    """Find a table of the ratings as published, or the tidy one."""
+    path = next((Path(folder) / name for name in names if (Path(folder) / name).is_file()), None)
+    if path is None:
+        raise FileNotFoundError(
+            f"{folder} has no {' or '.join(names)}: run motionlib fetch ixi-ratings DEST"
+        )
+    return path
 
 
 def read_mriqc(path) -> pd.DataFrame:

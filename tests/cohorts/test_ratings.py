@@ -133,3 +133,22 @@ class TestIxiRatings:
     def test_a_folder_without_the_table_names_the_command(self, tmp_path):
         with pytest.raises(FileNotFoundError, match="fetch ixi-ratings"):
             ratings.read_ixi_ratings(tmp_path)
+
+    def test_the_measures_as_published_name_the_subject_by_number(self, tmp_path):
+        write(tmp_path / "S2_Data.csv", "bids_name,sub,defaced,site,cjv,efc\nx,12,1,0,0.5,0.6")
+        table = ratings.read_ixi_mriqc(tmp_path)
+        assert table.loc[0, ["participant_id", "defaced", "cjv"]].to_list() == [
+            "sub-IXI012",
+            1,
+            0.5,
+        ]
+        assert list(table) == ["participant_id", "defaced", "cjv", "efc"]
+        with pytest.raises(FileNotFoundError, match=r"S1_Data\.tsv or ratings\.tsv"):
+            ratings.read_ixi_verdicts(tmp_path)
+
+    def test_a_rater_s_looks_at_one_version_are_counted(self, tmp_path):
+        text = "participant_id rater_id defaced rating head_motion\n"
+        write(tmp_path / "ratings.tsv", text + "a r1 0 3 0\na r1 1 3 0\na r1 0 2 1")
+        looks = ratings.read_ixi_verdicts(tmp_path)
+        assert looks["repeat"].to_list() == [1, 1, 2]
+        assert ratings.read_ixi_ratings(tmp_path)["motion_votes"].to_list() == [1]
