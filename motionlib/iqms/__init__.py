@@ -5,7 +5,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "air": ["air_spread"],
+        "air": ["DIRECTIONS", "air_by_direction", "air_spread"],
         "forest": [
             "cross_validated",
             "importance",

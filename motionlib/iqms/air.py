@@ -13,6 +13,7 @@ NEARLY = 0.01  # relative difference of a voxel size that is left as it is
 HEAD = 0.12  # of the 98th percentile: brighter voxels are the head's
 CLOSED = 3  # voxels
 NEAR, FAR = 3, 10  # voxels outside the head between which the air is looked at
+DIRECTIONS, ALONG = ("left-right", "front-back", "up-down"), 0.9
 
 
 def air_spread(volume, affine) -> float:
@@ -45,16 +46,7 @@ def air_spread(volume, affine) -> float:
     protocol.
     """
     array = _at_two_mm(array3(volume), np.asarray(affine, dtype=np.float64))
-    head = array > HEAD * np.percentile(array, 98)
-    labels, count = ndimage.label(head)
-    if count == 0:
-        raise ValueError("no voxel stands out from the air; expected a head")
-    head = labels == np.bincount(labels.ravel())[1:].argmax() + 1
-    # Padded, so that closing does not stop at the edges and all air outside hangs together.
-    around = CLOSED + 1
-    head = ndimage.binary_closing(np.pad(head, around), iterations=CLOSED)
-    outside, _ = ndimage.label(~head)
-    head = (outside != outside[0, 0, 0])[(slice(around, -around),) * 3]
+    head = _head_of(array)
     level = float(np.median(array[head]))
     # The lower half is not looked at, but its uppermost planes are near the air above them.
     middle = array.shape[2] // 2
@@ -64,6 +56,41 @@ def air_spread(volume, affine) -> float:
     if not air.size or not level > 0:
         raise ValueError(f"no air lies {NEAR} to {FAR} voxels beside the head; expected some")
     return float(air.std(dtype=np.float64)) / level
+
+
+def air_by_direction(volume, affine) -> dict[str, float]:
+    """Mean air beside the upper half of a head in each direction, where the ghosts of motion lie.
+
+    Arguments and unit as of `air_spread`. A voxel lies in a direction if at least nine tenths of
+    its way to the head run along that axis; ``left-right 3`` is the air 3 to 10 voxels away, where
+    the head's own blur ends, ``left-right 10`` that from 10 to 20. NaN where there is none.
+    """
+    array = _at_two_mm(array3(volume), np.asarray(affine, dtype=np.float64))
+    head = _head_of(array)
+    away, nearest = ndimage.distance_transform_edt(~head, return_indices=True)
+    upper = np.indices(array.shape, dtype=np.int16)[2] >= array.shape[2] // 2
+    level, means = float(np.median(array[head])), {}
+    for axis, name in enumerate(DIRECTIONS):
+        place = np.arange(array.shape[axis]).reshape([-1 if a == axis else 1 for a in range(3)])
+        along = np.abs(place - nearest[axis]) >= ALONG * away
+        for low, high in ((NEAR, FAR), (FAR, 2 * FAR)):
+            chosen = array[upper & along & (away >= low) & (away <= high)]
+            means[f"{name} {low}"] = float(chosen.mean()) / level if chosen.size else np.nan
+    return means
+
+
+def _head_of(array: np.ndarray) -> np.ndarray:
+    """Mark the head on voxels of 2 mm; see `air_spread`."""
+    head = array > HEAD * np.percentile(array, 98)
+    labels, count = ndimage.label(head)
+    if count == 0:
+        raise ValueError("no voxel stands out from the air; expected a head")
+    head = labels == np.bincount(labels.ravel())[1:].argmax() + 1
+    # Padded, so that closing does not stop at the edges and all air outside hangs together.
+    around = CLOSED + 1
+    head = ndimage.binary_closing(np.pad(head, around), iterations=CLOSED)
+    outside, _ = ndimage.label(~head)
+    return (outside != outside[0, 0, 0])[(slice(around, -around),) * 3]
 
 
 def _squared_distance(head: np.ndarray) -> np.ndarray:

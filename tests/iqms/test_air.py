@@ -59,3 +59,16 @@ def test_distances_are_exact_up_to_the_farthest_that_is_looked_at():
 def test_without_head_or_air_it_says_so(volume, words):
     with pytest.raises(ValueError, match=words):
         air_spread(volume, AFFINE)
+
+
+def test_ghosts_are_found_in_their_direction():
+    clean = ball(noise=0) - 8
+    ghost = np.zeros_like(clean)
+    ghost[1:8, 30:42, 36:48] = 10.0  # left of the ball, 3 to 12 voxels from it
+    found = air.air_by_direction(clean + ghost, AFFINE)
+    assert list(found) == [f"{name} {far}" for name in air.DIRECTIONS for far in (3, 10)]
+    assert found["left-right 10"] > 0.001
+    assert all(found[name] == 0 for name in found if not name.startswith("left-right"))
+    no_air = air.air_by_direction(clean[24:-24], AFFINE)
+    assert np.isnan(no_air["left-right 3"])
+    assert no_air["up-down 3"] == 0
