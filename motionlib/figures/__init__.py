@@ -5,7 +5,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "cohort": ["examples", "plot_demographics", "plot_flow", "show_slices"],
+        "cohort": ["examples", "plot_demographics", "plot_flow", "show_air", "show_slices"],
         "iqms": ["plot_fragility", "plot_importance", "show_foreground"],
         "motion": ["plot_severities", "plot_simulators"],
         "results": [
@@ -14,6 +14,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "plot_controls",
             "plot_cost",
             "plot_coverage_risk",
+            "plot_detectors",
             "plot_learning_curve",
             "plot_mcnemar_range",
             "plot_roc",

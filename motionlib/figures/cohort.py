@@ -8,13 +8,14 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 
-from motionlib.figures.theme import COLOURS, new_figure, style_of, styled
+from motionlib.figures.theme import COLOURS, new_figure, sentence_figure, style_of, styled
 
 # plane: the axis through it, the one drawn across and the one drawn up
 PLANES = {"sagittal": (0, 1, 2), "coronal": (1, 0, 2), "axial": (2, 0, 1)}
 TITLE_WIDTH = 22  # letters over a panel; longer headings are broken
 # names of the two ends of each axis
 SIDES = {0: ("L", "R"), 1: ("P", "A"), 2: ("I", "S")}
+AIR = (0.002, 0.2)  # of the head's median: noise lies at a few thousandths, ghosts above
 WIDEST = 5  # columns of boxes side by side
 
 
@@ -96,6 +97,42 @@ def show_slices(
                 ax.set_ylabel(f"{plane} (mm)", fontsize=8)
             if row == 0:
                 ax.set_title(fill(label, TITLE_WIDTH), fontsize=9)
+    return figure
+
+
+@styled
+def show_air(volumes, labels, affines, *, absent: str = "no scan to show"):
+    """Show scans, one a row, first in grey, then their air by its logarithm.
+
+    Intensities are in units of the median inside the head; the logarithmic panels run over `AIR`,
+    so that ghosts of a hundredth of the head are seen. `volumes`, `labels` and `affines` as
+    for `show_slices`; without volumes the figure says `absent`.
+    """
+    if not len(volumes):
+        return sentence_figure(absent)
+    figure, axes = new_figure(12.0, 2.3 * len(volumes) + 0.3, 2 * len(PLANES), len(volumes))
+    for row, (volume, label, affine) in enumerate(zip(volumes, labels, affines, strict=True)):
+        array, its_affine = to_ras(volume, affine)
+        head = array > 0.12 * np.percentile(array, 98)
+        array = array / np.median(array[head])
+        low, high = (f(np.argwhere(head), axis=0) for f in (np.min, np.max))
+        place = low + np.array([0.5, 0.5, 0.7]) * (high - low)  # above the neck and the cut face
+        at_mm = (its_affine @ [*place, 1])[:3]
+        air = np.log10(np.maximum(array, AIR[0]))
+        for column, plane in enumerate(PLANES):
+            for ax, image, window in (
+                (axes[row, column], array, (0, 1.8)),
+                (axes[row, column + len(PLANES)], air, tuple(np.log10(AIR))),
+            ):
+                _panel(ax, image, its_affine, plane, at_mm, window, "gray")
+                ax.set(xticks=[], yticks=[], anchor="N")
+                if row == 0:
+                    ax.set_title(plane if image is array else f"{plane}, logarithm", fontsize=9)
+        axes[row, 0].set_ylabel(label, fontsize=9)
+    ticks = [0.002, 0.01, 0.05, 0.2]
+    bar = figure.colorbar(axes[0, -1].images[0], ax=axes[:, -1].tolist(), ticks=np.log10(ticks))
+    bar.ax.set_yticklabels([f"{tick:g}" for tick in ticks], fontsize=7)
+    bar.set_label("intensity, share of the head's median", fontsize=8)
     return figure
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache, wraps
 from io import BytesIO
+from textwrap import fill
 
 import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -46,6 +47,14 @@ TITLES = {
     "fine_tuned_kspace": "fine-tuned, k-space",
     "research_only_recommended": "research only, recommended recipe",
     "other-site": "other site",
+    "votes5": "5 votes or more",
+    "votes3": "3 votes or more",
+    "votes3vs0": "3 or more against none",
+    "air_spread": "one number: spread of the air",
+    "forest_mriqc_face": "forest, MRIQC, with face",
+    "forest_mriqc_defaced": "forest, MRIQC, defaced",
+    "forest_mriqc_face_to_defaced": "forest, face to defaced",
+    "forest_mrqy": "forest, MRQy's 13",
 }
 
 
@@ -103,6 +112,14 @@ def new_figure(
     figure = _StudyFigure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure, figure.subplots(n_rows, n_columns, squeeze=False, **more)
+
+
+def sentence_figure(text: str):
+    """Make a figure that says in one sentence why there is nothing to draw."""
+    figure, axes = new_figure(7.0, 1.0)
+    axes[0, 0].set_axis_off()
+    axes[0, 0].text(0.5, 0.5, fill(text, 90), ha="center", va="center", fontsize=9)
+    return figure
 
 
 def style_of(name: str, names) -> dict:

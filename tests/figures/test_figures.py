@@ -218,3 +218,35 @@ class TestDiagrams:
         words = texts(results.plot_confusion([0, 0, 0, 1], [0, 0, 1, 1], names=("a", "b")))
         assert "2\n67%" in words
         assert "1\n100%" in words
+
+
+class TestRealMotion:
+    def test_the_air_is_drawn_in_units_of_the_head_over_two_decades(self, rng):
+        volume = np.zeros((20, 24, 20), np.float32)
+        volume[5:15, 5:19, 5:15] = 500
+        volume[:3] = 5  # a ghost of a hundredth of the head
+        figure = cohort.show_air(
+            [volume, volume], ["0 of 8 votes", "8 of 8 votes"], [np.eye(4)] * 2
+        )
+        panels = np.array(figure.axes[:12]).reshape(2, 6)
+        assert [a.get_ylabel() for a in panels[:, 0]] == ["0 of 8 votes", "8 of 8 votes"]
+        assert panels[0, 5].get_title() == "axial, logarithm"
+        shown = panels[0, 5].images[0]
+        assert shown.get_clim() == pytest.approx(np.log10(cohort.AIR))
+        assert np.isclose(shown.get_array(), -2).sum() == 3 * 24
+        assert panels[0, 2].images[0].get_array().max() == 1
+
+    def test_detectors_stand_beside_the_first_with_every_seed(self):
+        rows = [("votes3", "air_spread", 0.8, ""), ("votes3", "forest_mrqy", 0.7, "0.69 0.72")]
+        table = pd.DataFrame(rows, columns=["task", "detector", "auc", "each_seed"])
+        table = table.assign(auc_low=0.6, auc_high=0.9, n=150, n_positive=32)
+        figure = results.plot_detectors(table)
+        (axes,) = figure.axes
+        assert axes.get_title() == "3 votes or more (32 of 150)"
+        seeds = [line.get_xdata() for line in axes.lines if len(line.get_xdata()) == 2]
+        assert any(np.allclose(found, [0.69, 0.72]) for found in seeds)
+
+    def test_what_is_absent_is_said_in_one_sentence(self):
+        missing = pd.DataFrame({"reason": ["no rated scans here"]})
+        assert "no rated scans here" in texts(results.plot_detectors(missing))
+        assert "none at hand" in texts(cohort.show_air([], [], [], absent="none at hand"))

@@ -1,0 +1,255 @@
+"""Real motion: what four raters saw in scans of IXI, and what detectors make of the same scans.
+
+A *vote* is a verdict that says head motion, of at most eight a scan (`cohorts.ratings`). Every
+detector answers three questions (`VOTE_TASKS`): its rows of ``predictions.csv`` are named
+``votes/{detector}``, their ``fold`` is a seed (-1 where there is none), and whatever learns from
+votes has seen no scan of the patient. Motion is called by a threshold chosen on other patients.
+Where the verdicts or the images are not at hand, tables say so in one sentence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import combinations, product
+
+import numpy as np
+import pandas as pd
+from scipy.stats import spearmanr
+
+from motionlib import compute
+from motionlib.cohorts import read_cohort
+from motionlib.cohorts.ratings import find_ixi_ratings, read_ixi_ratings
+from motionlib.files import seed_from
+from motionlib.iqms.air import air_by_direction, air_spread
+from motionlib.iqms.forest import grouped_folds, make_model
+from motionlib.metrics import auc
+from motionlib.predictions import PREDICTION_COLUMNS, average_scores
+from motionlib.preprocess.images import read_array
+from motionlib.stats.agreement import weighted_kappa
+from motionlib.stats.calibration import best_threshold
+from motionlib.stats.intervals import Interval, bootstrap_ci, bootstrap_difference
+
+VOTE_TASKS = {"votes5": (5, 4), "votes3": (3, 2), "votes3vs0": (3, 0)}  # at least, at most
+OTHERS = {"others5": 5 / 8, "others3": 3 / 8}  # share of the other raters' verdicts
+N_FOLDS = 5
+COLUMNS = list(PREDICTION_COLUMNS)
+ABSENT = (
+    "no rated scans here: motionlib fetch ixi-ratings DIR/ixi-ratings and fetch ixi DIR/ixi, then "
+    "MOTIONLIB_DATA=DIR and the profile real or open"
+)
+
+
+def rated_scans() -> pd.DataFrame | None:
+    """List the scans of IXI that people rated, or give None where there are no ratings.
+
+    Returns
+    -------
+    DataFrame
+        ``participant_id motion_votes n_verdicts quality_rating scan_id path``; no path where
+        MOTIONLIB_DATA has no image.
+    """
+    folder = find_ixi_ratings()
+    if folder is None:
+        return None
+    scans = read_ixi_ratings(folder)
+    scans["scan_id"] = scans["participant_id"] + "_T1w"
+    roots = [folder.with_name(name) for name in ("ixi-2mm", "ixi")]
+    root = next((place for place in roots if place.is_dir()), None)
+    if root is None:
+        return scans.assign(path=pd.NA)
+    selection = read_cohort("ixi", root)
+    images = selection.manifest.set_index("participant_id")["path"]
+    images = images.map(lambda path: str((selection.root / path).resolve()))
+    return scans.assign(path=scans["participant_id"].map(images))
+
+
+def rater_agreement(looks: pd.DataFrame | None, *, n_boot: int = 1000, seed: int = 0):
+    """Kappa of every two raters on motion, and of each with himself: again, and without the face.
+
+    `looks` are those of `ratings.read_ixi_verdicts`. Returns ``looks kappa low high n``; the
+    intervals draw patients.
+    """
+    if looks is None:
+        return pd.DataFrame({"reason": [ABSENT]})
+    scan, first = ["participant_id", "defaced"], looks[looks["repeat"] == 1]
+    wide = first.pivot(index=scan, columns="rater_id", values="vote")
+    pairs = [(f"{a} and {b}", wide[a], wide[b]) for a, b in combinations(wide, 2)]
+    for rater, rows in looks.groupby("rater_id"):
+        again = rows.pivot(index=scan, columns="repeat", values="vote")
+        pairs.append((f"{rater}, the same version again", again[1], again[2]))
+        faces = wide[rater].unstack("defaced")
+        pairs.append((f"{rater}, with and without the face", faces["0"], faces["1"]))
+    table = []
+    for name, one, two in pairs:
+        people = one.index.get_level_values("participant_id")
+        kappa = weighted_kappa(one, two, groups=people, n_boot=n_boot, seed=seed)
+        row = {"looks": name, "kappa": kappa.estimate, "low": kappa.low, "high": kappa.high}
+        table.append(row | {"n": kappa.n})
+    return pd.DataFrame(table)
+
+
+def against_others(looks: pd.DataFrame | None, scored: pd.DataFrame) -> pd.DataFrame:
+    """Judge each rater by the votes of the others (`OTHERS`): what a person reaches at this task.
+
+    Beside him stand the detectors of `scored`, rows of the task ``votes3``, judged by the same
+    votes. Returns rows of ``predictions.csv`` whose ``model`` is the rater that the truth leaves
+    out. A person's score is the grade he gave, his call whether he ticked motion at all.
+    """
+    if looks is None:
+        return pd.DataFrame(columns=COLUMNS)
+    pair = ["participant_id", "rater_id", "defaced"]
+    each = looks.groupby(pair, as_index=False).agg(vote=("vote", "max"), rating=("rating", "mean"))
+    parts = []
+    for (task, share), rater in product(OTHERS.items(), sorted(each["rater_id"].unique())):
+        own = each["rater_id"] == rater
+        truth = each[~own].groupby("participant_id")["vote"].mean() >= share
+        person = each[own].groupby("participant_id").agg({"vote": "max", "rating": "mean"})
+        person = person.reset_index().rename(columns={"vote": "y_pred"})
+        person["scan_id"] = person["participant_id"] + "_T1w"
+        sides = [person.assign(score=(4 - person["rating"]) / 3, experiment="votes/rater")]
+        sides += [average_scores(rows) for _, rows in scored.groupby("experiment")]
+        for place, rows in enumerate(sides):
+            rows = rows.assign(y_true=rows["participant_id"].map(truth).astype(int), task=task)
+            rows = _call(rows) if place else rows
+            parts.append(rows.assign(model=rater, fold=-1)[COLUMNS])
+    return pd.concat(parts, ignore_index=True)
+
+
+def measure_air(scans: pd.DataFrame | None, *, engine: str = "inline") -> pd.DataFrame | None:
+    """Join to every scan its `air_spread`, and the air in each direction (`air_by_direction`)."""
+    if scans is None:
+        return None
+    rows = compute.submit(_air_of, list(scans["path"]), engine=engine, label="air")
+    return scans.join(pd.DataFrame(compute.raise_failures(rows), index=scans.index))
+
+
+def _air_of(path: str) -> dict[str, float]:
+    """Measure the air of one scan."""
+    volume, affine = read_array(path)
+    return {"air_spread": air_spread(volume, affine)} | air_by_direction(volume, affine)
+
+
+def vote_rows(
+    scans: pd.DataFrame | None,
+    detector: str,
+    score_of: Callable[[pd.DataFrame, int], Sequence[float]],
+    *,
+    model: str,
+    seeds: Sequence[int] = (-1,),
+) -> pd.DataFrame:
+    """Score the scans of every task by every seed: rows of ``predictions.csv``.
+
+    `score_of` is given the scans of a task, with ``y_true``, and a seed, and returns their scores,
+    within 0 and 1; what learns in it must leave out the patient that it scores.
+    """
+    parts = [pd.DataFrame(columns=COLUMNS)]
+    for (task, (least, most)), seed in product(VOTE_TASKS.items(), seeds):
+        if scans is None:
+            continue
+        votes = scans["motion_votes"]
+        rows = scans.assign(y_true=(votes >= least).astype(int))
+        rows = rows[(votes >= least) | (votes <= most)].reset_index(drop=True)
+        rows = _call(rows.assign(score=np.asarray(score_of(rows, seed), dtype=float)))
+        names = {"experiment": f"votes/{detector}", "task": task, "model": model, "fold": seed}
+        parts.append(rows.assign(**names)[COLUMNS])
+    return pd.concat(parts[1:] or parts, ignore_index=True)
+
+
+def forest_rows(scans, measures: pd.DataFrame, detector: str, *, seeds, tested=None):
+    """Cross-fit a forest (`iqms.forest.make_model`) on measures, indexed by ``participant_id``.
+
+    The patients left out are scored on those of `tested` (another version of their scans), by
+    default on the same. Returns rows as `vote_rows`.
+    """
+    score_of = partial(_cross_fit, measures, measures if tested is None else tested)
+    return vote_rows(scans, detector, score_of, model="forest", seeds=seeds)
+
+
+def _cross_fit(measures, tested, scans: pd.DataFrame, seed: int) -> np.ndarray:
+    """Score every scan by a forest that has not seen its patient."""
+    y, people = scans["y_true"].to_numpy(), scans["participant_id"]
+    learnt, tested = (table.loc[people].to_numpy(float) for table in (measures, tested))
+    folds, score = grouped_folds(y, people, n_folds=N_FOLDS, seed=seed), np.empty(len(y))
+    for fold in np.unique(folds):
+        seen = folds != fold
+        forest = make_model("forest", seed=seed, n_rows=len(y)).fit(learnt[seen], y[seen])
+        score[~seen] = forest.predict_proba(tested[~seen])[:, 1]
+    return score.round(12)  # sums of votes, lest their order decide ties
+
+
+def _call(rows: pd.DataFrame) -> pd.DataFrame:
+    """Call motion by the threshold that is best on the patients of the other folds."""
+    folds = np.array([seed_from("votes", name) % N_FOLDS for name in rows["participant_id"]])
+    y_true, score = rows["y_true"].to_numpy(), rows["score"].to_numpy()
+    called = np.zeros(len(rows), dtype=int)
+    for fold in np.unique(folds):
+        inside = folds == fold
+        called[inside] = score[inside] >= best_threshold(y_true[~inside], score[~inside])
+    return rows.assign(y_pred=called)
+
+
+def judge_votes(
+    rows: pd.DataFrame, *, ratings=None, against: str = "air_spread", n_boot=1000, seed=0
+) -> pd.DataFrame:
+    """Judge detectors of real motion, each also beside one of them on the same scans.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        Of ``predictions.csv``. Scores of several seeds are averaged scan by scan; ``each_seed``
+        lists the AUC of each alone.
+    ratings : Series, optional
+        Raters' mean grade by ``scan_id``, for the rank correlation of the task ``votes3``.
+    against : str
+        Detector whose AUC the others' is compared with, in pairs.
+    n_boot, seed : int
+        Draws of patients for all intervals, and their seed.
+
+    Returns
+    -------
+    DataFrame
+        One row a task, detector and model; without rows, the reason.
+    """
+    if rows.empty:
+        return pd.DataFrame({"reason": [ABSENT]})
+    draws, table = {"n_boot": n_boot, "seed": seed}, []
+    rows = rows.assign(detector=rows["experiment"].str.removeprefix("votes/"))
+    for (task, name, model), part in rows.groupby(["task", "detector", "model"], sort=False):
+        one = _one_a_scan(part)
+        judged = {"task": task, "detector": name, "model": model, "n": len(one)}
+        judged["n_positive"] = int(one["y_true"].sum())
+        for metric in ("auc", "balanced_accuracy"):
+            facts = {"metric": metric, "y_pred": one["y_pred"]} | draws
+            found = bootstrap_ci(one["y_true"], one["score"], one["participant_id"], **facts)
+            judged |= _with_limits(metric, found)
+        other = rows[(rows["detector"] == against) & (rows["task"] == task)]
+        other = other[other["model"] == model] if model in set(other["model"]) else other
+        if name != against and len(other):
+            gap = bootstrap_difference(one, _one_a_scan(other), metric="auc", **draws)
+            judged |= _with_limits("difference", gap)
+        if task == "votes3" and ratings is not None:
+            judged |= _rank_correlation(one["score"], one["scan_id"].map(ratings), **draws)
+        seeds = [auc(p["y_true"], p["score"]) for _, p in part.groupby("fold")]
+        judged["each_seed"] = " ".join(f"{v:.3f}" for v in seeds) if len(seeds) > 1 else ""
+        table.append(judged)
+    return pd.DataFrame(table)
+
+
+def _one_a_scan(rows: pd.DataFrame) -> pd.DataFrame:
+    """Average the scores of several seeds and call motion anew."""
+    return _call(average_scores(rows)) if rows["fold"].nunique() > 1 else rows
+
+
+def _with_limits(name: str, found: Interval) -> dict:
+    """Columns of an estimate and its limits."""
+    return {name: found.estimate, f"{name}_low": found.low, f"{name}_high": found.high}
+
+
+def _rank_correlation(score: pd.Series, rating: pd.Series, *, n_boot: int, seed: int) -> dict:
+    """Spearman's correlation with the raters' mean grade; percentiles of draws of scans."""
+    score, rating = score.to_numpy(), rating.to_numpy()
+    draws = np.random.default_rng(seed).integers(len(score), size=(n_boot, len(score)))
+    values = [spearmanr(score[draw], rating[draw])[0] for draw in draws]
+    low, high = np.nanquantile(values, (0.025, 0.975))
+    return {"rank": spearmanr(score, rating)[0], "rank_low": low, "rank_high": high}
