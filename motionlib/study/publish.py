@@ -11,7 +11,10 @@ import shutil
 import sys
 from pathlib import Path
 
+import pandas as pd
+
 from motionlib import files
+from motionlib.figures.theme import title_of
 from motionlib.files import repository, runs_root
 from motionlib.paper import tables
 from motionlib.study.run import check_layout
@@ -88,7 +91,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def headline_lines(folder: Path) -> list[str]:
-    """Write the headline table of a published run as Markdown lines."""
+    """Write the headline tables of a published run, Table IV and real motion, as Markdown lines."""
     table = tables.headline(folder)
     lines = [
         "| task | method | BA, paper | BA, ours [95 %] | AUC, ours [95 %] | scans |",
@@ -97,6 +100,26 @@ def headline_lines(folder: Path) -> list[str]:
     for row in table.fillna("").itertuples():
         names = f"{WORDS.get(row.task, row.task)} | {WORDS.get(row.method, row.method)}"
         lines.append(f"| {names} | {row.ba_paper} | {row.ba_ours} | {row.auc_ours} | {row.n} |")
+    return lines + real_motion_lines(folder)
+
+
+def real_motion_lines(folder: Path) -> list[str]:
+    """Write what detectors make of IXI's rated scans (``table_real_motion``), if the run has it."""
+    path = Path(folder) / "tables" / "table_real_motion.csv"
+    table = pd.read_csv(path) if path.is_file() else pd.DataFrame()
+    if "auc" not in table:
+        return []
+    cells = table.assign(
+        cell=[f"{r.auc:.2f} [{r.auc_low:.2f}, {r.auc_high:.2f}]" for r in table.itertuples()]
+    )
+    cells = cells.pivot(index="detector", columns="task", values="cell")
+    tasks = list(dict.fromkeys(table["task"]))
+    sizes = table.drop_duplicates("task").set_index("task")[["n_positive", "n"]]
+    heads = [f"{title_of(t)} ({sizes.n_positive[t]} of {sizes.n[t]})" for t in tasks]
+    lines = ["", f"| real motion, graded by people: AUC [95 %] | {' | '.join(heads)} |"]
+    lines.append("|---" * (1 + len(tasks)) + "|")
+    for name in dict.fromkeys(table["detector"]):
+        lines.append(f"| {title_of(name)} | {' | '.join(cells.loc[name, tasks])} |")
     return lines
 
 

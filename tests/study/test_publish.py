@@ -1,5 +1,7 @@
 """The README's headline table is the published run's, not somebody's typing."""
 
+import shutil
+
 import pytest
 
 from motionlib.files import repository
@@ -22,6 +24,22 @@ class TestReadme:
         lines[2] = lines[2].replace("8", "9", 1)
         readme.write_text("\n".join([START, *lines, END]))
         assert not is_current(readme, repository() / "results" / "real")
+
+    def test_real_motion_is_told_where_the_run_has_judged_it(self, tmp_path):
+        tables = tmp_path / "tables"
+        tables.mkdir()
+        shutil.copy(repository() / "results" / "real" / "tables" / "table_4.csv", tables)
+        before = headline_lines(tmp_path)
+        (tables / "table_real_motion.csv").write_text("reason\nno rated scans here\n")
+        assert headline_lines(tmp_path) == before
+        rows = ["task,detector,auc,auc_low,auc_high,n,n_positive"]
+        rows += [f"{task},air_spread,0.86,0.71,0.94,150,{k}"
+                 for task, k in (("votes5", 17), ("votes3", 32))]  # fmt: skip
+        (tables / "table_real_motion.csv").write_text("\n".join(rows) + "\n")
+        added = headline_lines(tmp_path)[len(before) :]
+        assert "5 votes or more (17 of 150) | 3 votes or more (32 of 150)" in added[1]
+        number = "0.86 [0.71, 0.94]"
+        assert added[3] == f"| one number: spread of the air | {number} | {number} |"
 
     def test_a_readme_without_marks_is_left_alone(self, tmp_path):
         readme = tmp_path / "README.md"
