@@ -41,27 +41,23 @@ ABSENT = (
 
 
 def rated_scans() -> pd.DataFrame | None:
-    """List the scans of IXI that people rated, or give None where there are no ratings.
+    """List the rated scans of IXI under MOTIONLIB_DATA, or give None where there are none.
 
-    Returns
-    -------
-    DataFrame
-        ``participant_id motion_votes n_verdicts quality_rating scan_id path``; no path where
-        MOTIONLIB_DATA has no image.
+    They have the columns of a manifest, whole paths, and ``quality_rating``.
     """
-    folder = find_ixi_ratings()
-    if folder is None:
-        return None
-    scans = read_ixi_ratings(folder)
-    scans["scan_id"] = scans["participant_id"] + "_T1w"
-    roots = [folder.with_name(name) for name in ("ixi-2mm", "ixi")]
+    ratings = find_ixi_ratings()
+    roots = [ratings.with_name(name) for name in ("ixi-2mm", "ixi")] if ratings else []
     root = next((place for place in roots if place.is_dir()), None)
     if root is None:
-        return scans.assign(path=pd.NA)
+        return None
     selection = read_cohort("ixi", root)
-    images = selection.manifest.set_index("participant_id")["path"]
-    images = images.map(lambda path: str((selection.root / path).resolve()))
-    return scans.assign(path=scans["participant_id"].map(images))
+    scans = selection.manifest.dropna(subset="n_verdicts").reset_index(drop=True)
+    grade = read_ixi_ratings(ratings).set_index("participant_id")["quality_rating"]
+    return scans.assign(
+        path=[str((selection.root / path).resolve()) for path in scans["path"]],
+        quality_rating=scans["participant_id"].map(grade),
+        motion_votes=scans["motion_votes"].astype(int),
+    )
 
 
 def rater_agreement(looks: pd.DataFrame | None, *, n_boot: int = 1000, seed: int = 0):
@@ -192,24 +188,12 @@ def _call(rows: pd.DataFrame) -> pd.DataFrame:
 def judge_votes(
     rows: pd.DataFrame, *, ratings=None, against: str = "air_spread", n_boot=1000, seed=0
 ) -> pd.DataFrame:
-    """Judge detectors of real motion, each also beside one of them on the same scans.
+    """Judge detectors of real motion by rows of ``predictions.csv``; without rows, give the reason.
 
-    Parameters
-    ----------
-    rows : DataFrame
-        Of ``predictions.csv``. Scores of several seeds are averaged scan by scan; ``each_seed``
-        lists the AUC of each alone.
-    ratings : Series, optional
-        Raters' mean grade by ``scan_id``, for the rank correlation of the task ``votes3``.
-    against : str
-        Detector whose AUC the others' is compared with, in pairs.
-    n_boot, seed : int
-        Draws of patients for all intervals, and their seed.
-
-    Returns
-    -------
-    DataFrame
-        One row a task, detector and model; without rows, the reason.
+    Scores of several seeds are averaged scan by scan; ``each_seed`` lists the AUC of each alone.
+    ``difference`` is the AUC less that of the detector `against`, in pairs. `ratings` are the
+    raters' mean grades by ``scan_id``, for the rank correlation of the task ``votes3``. All
+    intervals draw patients, `n_boot` times.
     """
     if rows.empty:
         return pd.DataFrame({"reason": [ABSENT]})

@@ -14,7 +14,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "plot_controls",
             "plot_cost",
             "plot_coverage_risk",
-            "plot_detectors",
             "plot_learning_curve",
             "plot_mcnemar_range",
             "plot_roc",

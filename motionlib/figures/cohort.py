@@ -110,7 +110,7 @@ def show_air(volumes, labels, affines, *, absent: str = "no scan to show"):
     """
     if not len(volumes):
         return sentence_figure(absent)
-    figure, axes = new_figure(12.0, 2.3 * len(volumes) + 0.3, 2 * len(PLANES), len(volumes))
+    figure, axes = new_figure(10.5, 2.0 * len(volumes) + 0.3, 2 * len(PLANES), len(volumes))
     for row, (volume, label, affine) in enumerate(zip(volumes, labels, affines, strict=True)):
         array, its_affine = to_ras(volume, affine)
         head = array > 0.12 * np.percentile(array, 98)

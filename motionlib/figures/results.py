@@ -188,12 +188,15 @@ def plot_learning_curve(
 
 
 @styled
-def plot_scoreboard(table: pd.DataFrame):
+def plot_scoreboard(table: pd.DataFrame, *, metric: str = "balanced accuracy"):
     """Draw the paper's and our values of a comparison table, one row a value, one panel a task.
 
     `table` has ``task label paper ours low high`` as fractions: open diamonds are the paper's
-    values, filled circles ours with their interval.
+    values (there need be none), filled circles ours with their interval. A table that has nothing
+    but a ``reason`` becomes a figure that says it.
     """
+    if "ours" not in table:
+        return sentence_figure(table["reason"].iloc[0])
     tasks = list(table["task"].unique())
     tallest = table.groupby("task").size().max()
     figure, axes = new_figure(1.8 + 3.7 * len(tasks), 1.3 + 0.36 * tallest, len(tasks))
@@ -204,43 +207,15 @@ def plot_scoreboard(table: pd.DataFrame):
         ax.errorbar(
             part["ours"], place, xerr=bars, fmt="o", color=COLOURS[0], capsize=2, label="ours"
         )
-        ax.plot(part["paper"], place, "D", color=COLOURS[1], markerfacecolor="white", label="paper")
+        if "paper" in part:
+            style = {"color": COLOURS[1], "markerfacecolor": "white", "label": "paper"}
+            ax.plot(part["paper"], place, "D", **style)
         labels = [title_of(label) if number == 0 else "" for label in part["label"]]
         ax.set_yticks(place, labels)
         ax.set_ylim(len(part) - 0.5, -0.5)
-        ax.set(xlabel="balanced accuracy", title=task)
+        ax.set(xlabel=metric, title=title_of(task))
         ax.axvline(0.5, **CHANCE)
     _legend_below(figure, axes[0, 0])
-    return figure
-
-
-@styled
-def plot_detectors(table: pd.DataFrame):
-    """Draw the AUC of detectors of real motion with its interval, one panel a task.
-
-    `table` comes from `experiments.judge_votes`; the dashed line is the first detector, dots are
-    single seeds. Without detectors the figure says the reason.
-    """
-    if "auc" not in table:
-        return sentence_figure(table["reason"].iloc[0])
-    tasks, names = (list(dict.fromkeys(table[c])) for c in ("task", "detector"))
-    figure, axes = new_figure(
-        2.2 + 2.9 * len(tasks), 1.3 + 0.36 * len(names), len(tasks), sharey=True
-    )
-    for ax, task in zip(axes[0], tasks, strict=True):
-        part = table[table["task"] == task]
-        place = part["detector"].map(names.index).to_numpy()
-        for row, seeds in zip(place, part["each_seed"], strict=True):
-            single = [float(value) for value in seeds.split()]
-            ax.plot(single, [row + 0.22] * len(single), ".", color=COLOURS[6], markersize=4)
-        bars = _bars(part["auc"], part["auc_low"], part["auc_high"])
-        ax.errorbar(part["auc"], place, xerr=bars, fmt="o", color=COLOURS[0], capsize=2)
-        ax.axvline(part["auc"].iloc[0], color=COLOURS[1], linestyle="--", linewidth=1)
-        n_moved, n_all = part[["n_positive", "n"]].iloc[0]
-        ax.set(xlabel="AUC", title=f"{title_of(task)} ({n_moved} of {n_all})", xlim=(0.3, 1.0))
-        ax.axvline(0.5, **CHANCE)
-    axes[0, 0].set_yticks(range(len(names)), [title_of(name) for name in names])
-    axes[0, 0].set_ylim(len(names) - 0.5, -0.5)
     return figure
 
 

@@ -236,17 +236,14 @@ class TestRealMotion:
         assert np.isclose(shown.get_array(), -2).sum() == 3 * 24
         assert panels[0, 2].images[0].get_array().max() == 1
 
-    def test_detectors_stand_beside_the_first_with_every_seed(self):
-        rows = [("votes3", "air_spread", 0.8, ""), ("votes3", "forest_mrqy", 0.7, "0.69 0.72")]
-        table = pd.DataFrame(rows, columns=["task", "detector", "auc", "each_seed"])
-        table = table.assign(auc_low=0.6, auc_high=0.9, n=150, n_positive=32)
-        figure = results.plot_detectors(table)
-        (axes,) = figure.axes
-        assert axes.get_title() == "3 votes or more (32 of 150)"
-        seeds = [line.get_xdata() for line in axes.lines if len(line.get_xdata()) == 2]
-        assert any(np.allclose(found, [0.69, 0.72]) for found in seeds)
+    def test_detectors_need_no_paper_beside_them(self):
+        rows = [("votes3", "air_spread", 0.8), ("votes3", "forest_mrqy", 0.7)]
+        table = pd.DataFrame(rows, columns=["task", "label", "ours"]).assign(low=0.6, high=0.9)
+        (axes,) = results.plot_scoreboard(table, metric="AUC").axes
+        assert (axes.get_title(), axes.get_xlabel()) == ("3 votes or more", "AUC")
+        assert [t.get_text() for t in axes.get_yticklabels()][1] == "forest, MRQy's 13"
 
     def test_what_is_absent_is_said_in_one_sentence(self):
         missing = pd.DataFrame({"reason": ["no rated scans here"]})
-        assert "no rated scans here" in texts(results.plot_detectors(missing))
+        assert "no rated scans here" in texts(results.plot_scoreboard(missing))
         assert "none at hand" in texts(cohort.show_air([], [], [], absent="none at hand"))
