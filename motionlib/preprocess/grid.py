@@ -65,6 +65,35 @@ def study_grid(spacing_mm: float = 1.0) -> Grid:
     return Grid(shape, tuple(map(tuple, affine.tolist())))
 
 
+def slab_grid(spacing_mm: float, slab_mm: float | None = None) -> Grid:
+    """Study grid, or its middle sagittal planes: as many as span `slab_mm`, an odd number.
+
+    `ValueError` if the slab is thinner than a voxel or wider than the grid.
+    """
+    grid = study_grid(spacing_mm)
+    if slab_mm is None:
+        return grid
+    half = int(np.ceil(slab_mm / spacing_mm / 2 - 0.5))
+    middle = grid.shape[0] // 2
+    if not spacing_mm <= slab_mm or half > min(middle, grid.shape[0] - 1 - middle):
+        raise ValueError(
+            f"a slab of {slab_mm} mm does not fit a grid of {grid.shape[0]} planes of {spacing_mm} "
+            "mm; choose it between one voxel and the head's width"
+        )
+    affine = grid.matrix
+    affine[:3, 3] += affine[:3, 0] * (middle - half)
+    return Grid((2 * half + 1, *grid.shape[1:]), tuple(map(tuple, affine.tolist())))
+
+
+def middle_planes(n_planes: int, grid: Grid) -> slice:
+    """Planes of a whole grid that a slab of so many lies at, along the first axis.
+
+    They follow each other in memory, so that a slab is read without the rest of the volume.
+    """
+    first = grid.shape[0] // 2 - n_planes // 2
+    return slice(first, first + n_planes)
+
+
 def resample_to_grid(
     volume, affine, grid: Grid, *, interpolation: str = "linear", antialias: bool = True
 ) -> np.ndarray:

@@ -19,7 +19,7 @@ import numpy as np
 
 from motionlib import __version__
 from motionlib.files import PACKAGE, code_key, content_key, read_json, sha256_file
-from motionlib.preprocess.grid import Grid, centre_on_grid, study_grid
+from motionlib.preprocess.grid import centre_on_grid, slab_grid
 from motionlib.preprocess.head import air_at_zero
 
 KEEP, REVIEW, EXCLUDE = "keep", "review", "exclude"
@@ -150,23 +150,6 @@ def model_input(volume, affine, spacing_mm: float, slab_mm: float | None = None)
     if not top > 0:
         raise ValueError("the scan is empty after centring; expected a head")
     return np.minimum(array / top, CEILING).astype(np.float16)
-
-
-def slab_grid(spacing_mm: float, slab_mm: float | None = None) -> Grid:
-    """Study grid, or its middle sagittal planes: as many as span `slab_mm`, an odd number."""
-    grid = study_grid(spacing_mm)
-    if slab_mm is None:
-        return grid
-    half = int(np.ceil(slab_mm / spacing_mm / 2 - 0.5))
-    middle = grid.shape[0] // 2
-    if not spacing_mm <= slab_mm or half > min(middle, grid.shape[0] - 1 - middle):
-        raise ValueError(
-            f"a slab of {slab_mm} mm does not fit a grid of {grid.shape[0]} planes of {spacing_mm} "
-            "mm; choose it between one voxel and the head's width"
-        )
-    affine = grid.matrix
-    affine[:3, 3] += affine[:3, 0] * (middle - half)
-    return Grid((2 * half + 1, *grid.shape[1:]), tuple(map(tuple, affine.tolist())))
 
 
 def _number(folder: str, facts: dict, name: str, low: float, high: float) -> float:
