@@ -1,9 +1,11 @@
 """Copies of a still head by name: the paper's recipe, the recommended one, and still controls.
 
 ``image_2-4_paper`` is a head moved by the image-based simulator at 2 to 4 mm and degrees as the
-paper does it. In the recommended recipe motion is signed and half of it realistic, and its still
-copies are resampled once, as moved ones are, so that interpolation blur gives nothing away. The
-controls (`CONTROLS`) did not move either, and are changed in every way that is not motion; the
+paper does it; ``kspace_`` and ``drift_`` are the two readings of its k-space range. In the
+recommended recipe (``acquired_0.5-8_recommended``) a head moves as patients do while it is
+acquired, and its negatives (``still``) were acquired by the same simulator in a pose that does
+not change.
+The controls (`CONTROLS`) did not move either, and are changed in every way that is not motion; the
 ladder (`LADDER`) is motion of rising severity.
 """
 
@@ -16,6 +18,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from motionlib.motion import sampling
+from motionlib.motion.acquisition import Acquisition, acquire
 from motionlib.motion.image_based import image_motion, resample_once
 from motionlib.motion.kspace_based import kspace_motion
 from motionlib.motion.trajectory import Trajectory, displacement
@@ -28,8 +31,6 @@ CONTROLS = ("clean", "resampled", "shifted", "blurred", "noisier", "contrast")
 LADDER = ("motion_0.5-1", "motion_1-2", "motion_2-4", "motion_4-6", "motion_6-8")
 LEAST_MOTION_VOX = 0.25  # mean displacement; with less, still heads are mistaken for moved ones
 LPS = np.array([-1.0, -1.0, 1.0])  # turns LPS vectors and rotations into RAS
-FINE_MM = 2.0  # from this voxel size up the k-space range is read as the drift's peak-to-peak
-HELD_POSES = 26  # a gliding course is held in this many steps: the image method pays for each
 
 
 def make_variant(volume, affine, variant: str, rng: np.random.Generator) -> torch.Tensor:
@@ -42,7 +43,7 @@ def make_variant(volume, affine, variant: str, rng: np.random.Generator) -> torc
     affine : ndarray, shape (4, 4)
         Voxel indices to RAS millimetres.
     variant : str
-        A control, a training negative (``matched``, ``matched_kspace``), a rung of the ladder
+        A control, the recommended recipe's negative (``still``), a rung of the ladder
         (``motion_2-4``), or ``{simulator}_{severity}_{recipe}`` such as ``image_2-4_paper``.
     rng : numpy.random.Generator
         Source of everything random.
@@ -62,8 +63,8 @@ def make_variant(volume, affine, variant: str, rng: np.random.Generator) -> torc
     if variant.startswith("motion_"):
         return _signed_image(volume, affine, bounds(variant.removeprefix("motion_")), rng)
     parts = variant.split("_")
-    if len(parts) == 3 and (parts[0], parts[2]) in _MOTION:
-        return _MOTION[parts[0], parts[2]](volume, affine, bounds(parts[1]), rng)
+    if len(parts) == 3 and (parts[0], parts[2]) in MOTION:
+        return MOTION[parts[0], parts[2]](volume, affine, bounds(parts[1]), rng)
     raise ValueError(
         f"variant {variant!r} is unknown; use a control ({', '.join(CONTROLS)}), "
         "a rung such as motion_2-4, or simulator_severity_recipe such as image_2-4_paper"
@@ -96,20 +97,23 @@ def _paper_image(volume, affine, limits, rng):
 
 
 def _paper_kspace(volume, affine, limits, rng):
-    """Move by the fork's time course along the second axis, magnitude.
+    """Read the range as the authors' code does: the largest distance between two positions."""
+    return _kspace(volume, affine, limits, rng, "pairwise")
 
-    The paper's range has two readings.  Read as the largest distance between two poses, 2-4 mm
-    put the head 1.2 mm from its pose at the k-space centre: a third of a voxel on a 4 mm grid,
-    where networks found nothing (balanced accuracy 0.5 to 0.65).  So coarse grids take the other
-    reading, the drift's peak-to-peak with swallows and steps on top.
+
+def _drift_kspace(volume, affine, limits, rng):
+    """Read the range as the drift's peak-to-peak, with swallows and steps on top, unscaled.
+
+    The course is then three times as large as by the authors' reading: 9 mm between the two most
+    distant positions for 2-4 mm.
     """
-    coarse = np.linalg.norm(np.asarray(affine)[:3, 0]) >= FINE_MM
+    return _kspace(volume, affine, limits, rng, "peak_to_peak")
+
+
+def _kspace(volume, affine, limits, rng, reading):
+    """Move by the fork's time course along the second axis, magnitude."""
     trajectory = sampling.sample_time_course(
-        TIMES,
-        translation_mm=limits,
-        rotation_deg=limits,
-        reading="peak_to_peak" if coarse else "pairwise",
-        rng=rng,
+        TIMES, translation_mm=limits, rotation_deg=limits, reading=reading, rng=rng
     )
     return kspace_motion(volume, trajectory, affine=affine, axis=1)
 
@@ -126,32 +130,41 @@ def _realistic(affine, limits, rng):
     """Draw realistic motion until it is large enough to leave a trace on this grid."""
     least = LEAST_MOTION_VOX * float(np.linalg.norm(np.asarray(affine)[:3, 0]))
     while True:
-        trajectory = sampling.sample_realistic(
-            translation_mm=(0.2, limits[1]), rotation_deg=(0.2, limits[1]), rng=rng
-        )
+        trajectory = sampling.sample_realistic(translation_mm=limits, rotation_deg=limits, rng=rng)
         if displacement(trajectory, n_frames=40)["from_centre_mm"] >= least:
             return trajectory
 
 
-def _held(trajectory):
-    """Hold a gliding course in a few steps."""
-    step = slice(None, None, -(-len(trajectory) // HELD_POSES))
-    course = (trajectory.times, trajectory.translation_mm, trajectory.rotation_deg)
-    return Trajectory(*(values[step] for values in course))
+def _acquired(volume, affine, limits, rng):
+    """Scan a head that moves as patients do."""
+    return _scan(volume, affine, _realistic(affine, limits, rng), rng)
 
 
-def _recommended_image(volume, affine, limits, rng):
-    """Half in the named range, half realistic."""
-    if rng.random() < 0.5:
-        return _signed_image(volume, affine, limits, rng)
-    return image_motion(volume, _held(_realistic(affine, limits, rng)), affine=affine, axis=1)
+def _acquired_still(volume, affine, rng):
+    """Scan a head that lies still: the negative that is matched to `_acquired`."""
+    return _scan(volume, affine, Trajectory.identity(), rng)
 
 
-def _recommended_kspace(volume, affine, limits, rng):
-    """Half in the named range, half realistic."""
-    if rng.random() < 0.5:
-        return _paper_kspace(volume, affine, limits, rng)
-    return kspace_motion(volume, _realistic(affine, limits, rng), affine=affine, axis=1)
+def _scan(volume, affine, course, rng):
+    """Scan a head in any pose and by any protocol, its course of motion, if any, on top of it.
+
+    Still and moved copies go through this alike: the same interpolation, filters and orders of the
+    lines, so that nothing but a pose that changes during the scan tells them apart.
+    """
+    translation_mm, rotation_deg = _any_pose(rng)
+    course = replace(
+        course,
+        translation_mm=course.translation_mm + translation_mm,
+        rotation_deg=course.rotation_deg + rotation_deg,
+    )
+    order = str(rng.choice(["linear", "linear", "centric", "segmented"]))
+    protocol = Acquisition(
+        phase_axis=int(rng.integers(3)),
+        order=order,
+        n_segments=int(rng.integers(2, 7)) if order == "segmented" else 1,
+        partial_fourier=7 / 8 if rng.random() < 0.15 else 1.0,
+    )
+    return acquire(volume, course, protocol, affine=affine, rng=rng)
 
 
 def _pose(rng, size: float = 4.0):
@@ -169,18 +182,6 @@ def _any_pose(rng):
     """Draw a pose of any size, a third of them without rotation: interpolation of every kind."""
     translation_mm, rotation_deg = _pose(rng, size=rng.uniform(0.5, 4.0))
     return translation_mm, rotation_deg * (rng.random() > 1 / 3)
-
-
-def _matched(volume, affine, rng):
-    """Resample a still head as the image-based simulator resamples a moving one."""
-    return resample_once(volume, *_any_pose(rng), affine=affine)
-
-
-def _matched_kspace(volume, affine, rng):
-    """Resample a still head with the k-space simulator's own interpolation."""
-    translation_mm, rotation_deg = _any_pose(rng)
-    still = Trajectory([0.0], [translation_mm], [rotation_deg])
-    return kspace_motion(volume, still, affine=affine, axis=1)
 
 
 def _shifted(volume, affine, rng):
@@ -216,16 +217,15 @@ def _contrast(volume, affine, rng):
 _CONTROL = {
     "clean": lambda volume, affine, rng: volume.clone(),
     "resampled": _resampled,
-    "matched": _matched,
-    "matched_kspace": _matched_kspace,
+    "still": _acquired_still,
     "shifted": _shifted,
     "blurred": _blurred,
     "noisier": _noisier,
     "contrast": _contrast,
 }
-_MOTION = {
+MOTION = {  # simulator and recipe
     ("image", "paper"): _paper_image,
     ("kspace", "paper"): _paper_kspace,
-    ("image", "recommended"): _recommended_image,
-    ("kspace", "recommended"): _recommended_kspace,
+    ("drift", "paper"): _drift_kspace,
+    ("acquired", "recommended"): _acquired,
 }

@@ -7,7 +7,8 @@ import torch
 from motionlib.motion.recipes import CONTROLS, LADDER, bounds, make_variant
 
 AFFINE = np.diag([6.0, 6.0, 6.0, 1.0])
-RECIPES = [f"{s}_2-4_{r}" for s in ("image", "kspace") for r in ("paper", "recommended")]
+RECIPES = [f"{simulator}_2-4_paper" for simulator in ("image", "kspace", "drift")]
+RECIPES.append("acquired_0.5-8_recommended")
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ class TestBounds:
 
 
 class TestMakeVariant:
-    @pytest.mark.parametrize("name", [*CONTROLS, "matched", "matched_kspace", *LADDER, *RECIPES])
+    @pytest.mark.parametrize("name", [*CONTROLS, "still", *LADDER, *RECIPES])
     def test_keeps_shape_and_type_and_leaves_the_input_alone(self, head, name):
         before = head.clone()
         copy = _make(head, name)
@@ -39,7 +40,7 @@ class TestMakeVariant:
         assert torch.isfinite(copy).all()
         assert torch.equal(head, before)
 
-    @pytest.mark.parametrize("name", ["image_2-4_recommended", "noisier", "contrast"])
+    @pytest.mark.parametrize("name", ["acquired_2-8_recommended", "still", "noisier", "contrast"])
     def test_same_generator_same_copy(self, head, name):
         assert torch.equal(_make(head, name), _make(head, name))
 
@@ -48,7 +49,7 @@ class TestMakeVariant:
 
     def test_the_papers_image_recipe_makes_negative_voxels_and_the_recommended_does_not(self, head):
         assert min(_make(head, "image_6-8_paper", s).min() for s in range(3)) < 0
-        assert min(_make(head, "image_6-8_recommended", s).min() for s in range(3)) >= 0
+        assert min(_make(head, "acquired_6-8_recommended", s).min() for s in range(3)) >= 0
 
     def test_the_ladder_rises(self, head):
         means = [
