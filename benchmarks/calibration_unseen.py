@@ -31,14 +31,16 @@ EXPERIMENT = "warehouse/fine_tuned"
 
 def unseen(demo: Run, place: Path, task: str, size: int, seed: int, engine: str) -> pd.DataFrame:
     """Rows of every fold's model and of their mean on a warehouse of another seed."""
-    spacing_mm = open_cohort(demo).spacing_mm
+    own = open_cohort(demo)
+    spacing_mm = own.spacing_mm
     made, _ = make_cohort(
         place / "images", n_research=(0, 0, 0), n_real_motion=0, n_warehouse=size, seed=seed,
-        engine=engine,
+        spacing_mm=spacing_mm, engine=engine,
     )  # fmt: skip
     made = made[made["role"] == "warehouse"].assign(role="test")
     made = made.assign(path=[str(place / "images" / path) for path in made["path"]])
-    cohort = Cohort(made, spacing_mm, "More of the virtual warehouse.", "unseen", seed, place)
+    names = ("More of the virtual warehouse.", "unseen", seed, place)
+    cohort = Cohort(made, spacing_mm, own.slab_mm, *names)
     folder = cohort.volume_path("any").parent
     made, _ = centre_scans(made, folder, spacing_mm, engine)
     cohort = replace(cohort, manifest=made)

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 
-from motionlib.predictions import check_labels
+from motionlib.predictions import check_labels, judged_sets
 
 METRICS = ("balanced_accuracy", "specificity", "sensitivity", "auc")
 
@@ -127,6 +127,9 @@ def per_fold(predictions: pd.DataFrame, *, allow_one_class: bool = False) -> pd.
 def fold_summary(predictions: pd.DataFrame, *, allow_one_class: bool = False) -> dict:
     """Mean and standard deviation of each metric over the folds' models.
 
+    Where every scan was predicted by one fold's model only, out of fold, the scans are one set: the
+    "mean" is its metric, the standard deviation still that of the folds.
+
     Parameters
     ----------
     predictions : DataFrame
@@ -138,21 +141,29 @@ def fold_summary(predictions: pd.DataFrame, *, allow_one_class: bool = False) ->
     -------
     dict
         ``<metric>_mean`` and ``<metric>_sd`` (n - 1 in the denominator; NaN for one fold),
-        ``n_folds``, ``n`` (distinct scans) and ``n_positive``.
+        ``n_folds``, ``n`` (distinct scans), ``n_patients`` and ``n_positive``.
 
     Notes
     -----
     Source: paper Table II, "mean and empirical standard deviation over the five folds". The SD
     tells how the models differ; it is not an interval for the metric.
     """
-    folds = per_fold(predictions, allow_one_class=allow_one_class)
+    sets = judged_sets(predictions)
+    folds = per_fold(predictions, allow_one_class=allow_one_class or len(sets) == 1)
+    judged = pd.DataFrame(
+        classification_metrics(
+            part["y_true"], part["score"], y_pred=part["y_pred"], allow_one_class=allow_one_class
+        )
+        for part in sets
+    )
     scans = predictions.drop_duplicates("scan_id")
     summary: dict = {}
     for name in METRICS:
-        summary[f"{name}_mean"] = float(folds[name].mean())
+        summary[f"{name}_mean"] = float(judged[name].mean())
         summary[f"{name}_sd"] = float(folds[name].std(ddof=1)) if len(folds) > 1 else float("nan")
     summary["n_folds"] = len(folds)
     summary["n"] = len(scans)
+    summary["n_patients"] = scans["participant_id"].nunique()
     summary["n_positive"] = int(scans["y_true"].sum())
     return summary
 

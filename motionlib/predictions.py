@@ -132,6 +132,21 @@ def combine_folds(predictions: pd.DataFrame) -> pd.DataFrame:
     return average_scores(predictions).sort_values("scan_id", ignore_index=True)
 
 
+def judged_sets(predictions: pd.DataFrame) -> list[pd.DataFrame]:
+    """Split rows of one experiment and task into sets that are judged each by itself.
+
+    One a model and fold, ensembles (fold -1) only if they are alone; and one a model where each
+    scan was predicted by one fold's network only, the one that had not seen its patient.
+    """
+    single = predictions[predictions["fold"] >= 0]
+    rows = single if len(single) else predictions
+    sets = []
+    for _, part in rows.groupby("model", sort=True):
+        several = part["scan_id"].duplicated().any()
+        sets += [each for _, each in part.groupby("fold", sort=True)] if several else [part]
+    return sets
+
+
 def average_scores(predictions: pd.DataFrame) -> pd.DataFrame:
     """Average the scores of several models, scan by scan.
 

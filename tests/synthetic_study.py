@@ -75,13 +75,16 @@ def predictions_of(scans: pd.DataFrame, rng) -> pd.DataFrame:
     research = scans[scans["cohort"] != "virtual-warehouse"]
     test, train = (research[research["role"] == role] for role in ("test", "train"))
     parts = []
-    cells = [("image", s, "Conv5FC3") for s in ("2-4", "4-6", "6-8")]
-    cells += [("kspace", s, "Conv5FC3") for s in ("2-4", "4-6", "6-8")]
-    cells += [
-        (s, "2-4", m) for s, m in product(("image", "kspace"), ("ResNet3D", "SECNN", "ViT3D"))
+    ranges = [
+        f"{simulator}/{s}" for simulator in ("image", "kspace") for s in ("2-4", "4-6", "6-8")
     ]
-    for (simulator, severity, model), fold in product(cells, (0, 1)):
-        name = f"pretrain/{simulator}/{severity}/paper"
+    cells = [(f"pretrain/{each}/paper", "Conv5FC3") for each in ranges]
+    cells += [
+        (f"benchmark/{simulator}/2-4/paper", model)
+        for simulator in ("image", "kspace")
+        for model in ("Conv5FC3", "ResNet3D", "SECNN", "ViT3D")
+    ]
+    for (name, model), fold in product(cells, (0, 1)):
         held = train[train["fold"] == fold]
         real = test.head(20).assign(y_true=[1] * 12 + [0] * 8)
         once = test.assign(y_true=0)
@@ -123,7 +126,7 @@ def write_study(folder, seed: int = 0):
     rows = [(f"simulate/image/{n}", 2.0 * n, 4) for n in (4, 16, 128)]
     rows += [("simulate/kspace/200", 8.0, 4)]
     rows += [
-        (f"train/{model}/kspace/2-4/paper/fold{fold}", 60.0, 1)
+        (f"train/{model}/benchmark/kspace/2-4/paper/fold{fold}", 60.0, 40)
         for model in ("Conv5FC3", "ResNet3D", "SECNN", "ViT3D")
         for fold in (0, 1)
     ]

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from synthetic_study import write_study
 
 from motionlib.files import write_json
 
@@ -154,28 +153,6 @@ class TestKillStudy:
 
 
 @pytest.mark.slow
-def test_every_detector_is_judged_beside_the_one_without_grades(load, monkeypatch, tmp_path):
-    bench, out = load(ROOT / "benchmarks" / "warehouse_size.py"), tmp_path / "size.csv"
-    words = ["x", str(write_study(tmp_path)), "--n-boot", "50", "--out", str(out)]
-    monkeypatch.setattr(sys, "argv", words)
-    bench.main()
-    table = pd.read_csv(out).set_index("way")
-    scans = pd.read_csv(tmp_path / "splits.csv")
-    learnt = scans[(scans["role"] == "train") & scans["motion_grade"].notna()]
-    assert table["graded_patients"].to_dict() == {
-        "research_only": 0,
-        "fine_tuned": learnt["participant_id"].nunique(),
-        "from_scratch": learnt["participant_id"].nunique(),
-    }
-    more = table["balanced_accuracy_above_research_only"]
-    assert more.isna().to_dict() == {
-        "research_only": True,
-        "fine_tuned": False,
-        "from_scratch": False,
-    }
-    assert more["fine_tuned"] > 0.1
-
-
 def test_forty_scans_survive_killed_workers_and_a_killed_program(load, tmp_path):
     bench = load(ROOT / "benchmarks" / "bench_scale.py")
     row = bench.measure(tmp_path, 40, ["worker", "program", "worker"], 8)

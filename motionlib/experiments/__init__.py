@@ -14,11 +14,12 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "compare_starts",
             "free_weights",
             "freeze_study",
-            "label_curve",
             "research_only",
             "validation_losses",
         ],
+        "pooled_head": ["pooled_heads"],
         "pretraining": [
+            "RECOMMENDED",
             "accuracy_by_model",
             "controls",
             "forest_inputs",

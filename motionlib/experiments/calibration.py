@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+from scipy.special import expit
 
 from motionlib.experiments.cohort import Cohort
 from motionlib.experiments.copies import read_prepared, warehouse_set
@@ -20,13 +21,15 @@ from motionlib.stats.calibration import (
     calibration_error,
     expected_by_chance,
     fit_calibrator,
+    logit,
 )
 from motionlib.stats.conformal import coverage_risk, resplit_coverage
+from motionlib.training.checkpoints import read_model
 from motionlib.training.prediction import predict
 
 
 def validation_scores(run, cohort: Cohort, experiment: str, task: str) -> pd.DataFrame:
-    """Score every training scan by the one fold's model that has not trained on it.
+    """Score every graded scan that trains by the fold's model that it validates.
 
     Parameters
     ----------
@@ -40,14 +43,15 @@ def validation_scores(run, cohort: Cohort, experiment: str, task: str) -> pd.Dat
     Returns
     -------
     DataFrame
-        ``fold scan_id participant_id y_true score y_pred``, one row a scan.
+        ``fold scan_id participant_id y_true score y_pred``, one row a scan; the fold is by which
+        the model's rows are called.
     """
     folders = trained_folds(run, experiment, task, notebook="04")
     prepared = read_prepared(cohort, warehouse_set(cohort, task))
-    parts = [
-        predict(folder, prepared[prepared["fold"] == fold]).assign(fold=fold)
-        for fold, folder in enumerate(folders)
-    ]
+    parts = []
+    for fold, folder in enumerate(folders):
+        validation = prepared[prepared["fold"] == read_model(folder)["fold"]]
+        parts.append(predict(folder, validation).assign(fold=fold))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -55,6 +59,8 @@ def compare_calibrators(
     validation: pd.DataFrame, tested: pd.DataFrame, *, kinds=KINDS, seed: int = 0
 ) -> pd.DataFrame:
     """Set the maps side by side on the test, fold by fold and for the folds' mean (fold -1).
+
+    Where every scan is judged once, out of fold, there is only the row of all (fold -1).
 
     Parameters
     ----------
@@ -70,18 +76,18 @@ def compare_calibrators(
     DataFrame
         ``kind fold n_validation n_test``; on the test the ``calibration_error``, the one that is
         ``expected_by_chance`` of honest scores, ``brier`` (mean squared gap of score and label);
-        the ``threshold`` best on all mapped validation scores, balanced accuracy at it and at one
-        half, ``auc``; ``reason`` where a map could not be fitted.
+        the ``threshold`` best on mapped validation scores (mean over folds), balanced accuracy at
+        it and at one half, ``auc``; ``reason`` where a map could not be fitted.
     """
     rows = []
     for kind in kinds:
         try:
-            fitted = fit_calibrator(kind, validation["y_true"], validation["score"])
             mapped = calibrated(validation, tested, kind)
-            cut = best_threshold(validation["y_true"], fitted(validation["score"]))
+            if len(_outer_folds(tested)) > 1:
+                mapped = mapped[mapped["fold"] == -1]
             for fold, part in mapped.groupby("fold"):
                 row = {"kind": kind, "fold": fold, "n_validation": len(validation)}
-                row |= {"n_test": len(part)} | _judge(part, cut, seed)
+                row |= {"n_test": len(part)} | _judge(part, seed)
                 rows.append(row | {"reason": ""})
         except ValueError as error:
             rows.append({"kind": kind, "fold": -1, "reason": str(error)})
@@ -122,32 +128,61 @@ def risk_curve(validation: pd.DataFrame, tested: pd.DataFrame) -> pd.DataFrame:
     As `conformal.coverage_risk`, of the folds' mean score at the validation's best threshold.
     """
     rows = tested[tested["fold"] == -1]
-    cut = best_threshold(validation["y_true"], validation["score"])
-    return coverage_risk(rows["y_true"], rows["score"], threshold=cut)
+    folds = tested[tested["fold"] >= 0].drop_duplicates("scan_id").set_index("scan_id")["fold"]
+    cut = pd.Series(0.0, index=rows.index)
+    for fold in _outer_folds(tested):
+        held = _validation_of(validation, fold)
+        here = rows["scan_id"].map(folds).eq(fold) if fold is not None else slice(None)
+        cut.loc[here] = best_threshold(held["y_true"], held["score"])
+    # log-odds are shifted so that every fold's own threshold becomes one half
+    shifted = expit(logit(rows["score"]) - logit(cut))
+    return coverage_risk(rows["y_true"], shifted, threshold=0.5)
 
 
 def calibrated(validation: pd.DataFrame, tested: pd.DataFrame, kind: str) -> pd.DataFrame:
-    """Map test scores to probabilities by what all validation scans say, as one of `KINDS` does.
+    """Map test scores to probabilities by what the validation scans say, as one of `KINDS` does.
 
     Rows of single folds are mapped, and their mean becomes fold -1, since the map was fitted to
-    single models. ValueError, as `calibration.fit_calibrator` has it, if it cannot be fitted.
+    single models. Where every scan is judged once, a fold's map comes from the scans that its own
+    model validates, so that no scan's grade has a say in its own probability. The column
+    ``threshold`` is the one best on the mapped validation scores. ValueError, as
+    `calibration.fit_calibrator` has it, if a map cannot be fitted.
     """
-    fitted = fit_calibrator(kind, validation["y_true"], validation["score"])
     single = tested[tested["fold"] >= 0]
-    score = fitted(single["score"])
-    single = single.assign(score=score, y_pred=(score >= 0.5).astype(int))
-    return pd.concat([single, average_scores(single)], ignore_index=True)
+    parts = []
+    for fold in _outer_folds(tested):
+        held = _validation_of(validation, fold)
+        fitted = fit_calibrator(kind, held["y_true"], held["score"])
+        part = single if fold is None else single[single["fold"] == fold]
+        cut = best_threshold(held["y_true"], fitted(held["score"]))
+        parts.append(part.assign(score=fitted(part["score"]), threshold=cut))
+    mapped = pd.concat(parts)
+    mapped = mapped.assign(y_pred=(mapped["score"] >= 0.5).astype(int))
+    return pd.concat([mapped, average_scores(mapped)], ignore_index=True)
 
 
-def _judge(part: pd.DataFrame, cut: float, seed: int) -> dict:
+def _outer_folds(tested: pd.DataFrame) -> list:
+    """Folds that judge scans of their own; of a fixed test set that all folds judge, None alone."""
+    single = tested[tested["fold"] >= 0]
+    once = single["fold"].nunique() > 1 and not single["scan_id"].duplicated().any()
+    return sorted(single["fold"].unique()) if once else [None]
+
+
+def _validation_of(validation: pd.DataFrame, fold: int | None) -> pd.DataFrame:
+    """Choose the validation scans of one fold's model, or of all."""
+    return validation if fold is None else validation[validation["fold"] == fold]
+
+
+def _judge(part: pd.DataFrame, seed: int) -> dict:
     """One model's test scores: calibration error, Brier score, balanced accuracies."""
-    y, s = part["y_true"], part["score"]
-    at_half, at_cut = (classification_metrics(y, s, threshold=t) for t in (0.5, cut))
+    y, s, cut = part["y_true"], part["score"], part["threshold"]
+    at_half = classification_metrics(y, s, threshold=0.5)
+    at_cut = classification_metrics(y, s, y_pred=(s >= cut).astype(int))
     return {
         "calibration_error": calibration_error(y, s),
         "expected_by_chance": expected_by_chance(s, seed=seed),
         "brier": float(np.mean((y - s) ** 2)),
-        "threshold": cut,
+        "threshold": cut.mean(),
         "balanced_accuracy_at_threshold": at_cut["balanced_accuracy"],
         "balanced_accuracy_at_half": at_half["balanced_accuracy"],
         "auc": at_half["auc"],

@@ -102,7 +102,7 @@ def positive_rate_by_severity(run, cohort: Cohort, simulator: str, networks) -> 
     evaluations = [
         Evaluation(rung, "synthetic", folder, scans)
         for network in networks
-        for folder in pretrained(run, simulator, "2-4", "paper", network)
+        for folder in pretrained(run, simulator, "2-4", "paper", network, stage="benchmark")
         for rung, scans in prepared.items()
     ]
     rows = evaluate(evaluations, engine=cohort.engine)
@@ -133,6 +133,7 @@ def occlude(
     device = default_device()
     network = load_model(folders[int(surest["fold"])], device=device).network
     (volume,) = cohort.volumes([surest["scan_id"]])
+    volume = volume[cohort.planes]
     scored = torch.from_numpy(zscore(volume))[None, None].to(device)
     corners = itertools.product(*(range(0, n, cube_vox) for n in volume.shape))
     fall = np.zeros(volume.shape, np.float32)

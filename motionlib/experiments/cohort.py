@@ -34,7 +34,7 @@ from motionlib.files import (
     write_table,
 )
 from motionlib.manifest import check_still, is_warehouse, read_manifest, write_manifest
-from motionlib.preprocess.grid import Grid, centre_on_grid, study_grid
+from motionlib.preprocess.grid import Grid, centre_on_grid, middle_planes, slab_grid, study_grid
 from motionlib.preprocess.images import load_volume
 from motionlib.splits import (
     PAPER_TEST_SIZES,
@@ -63,10 +63,12 @@ PAPER_IMAGES = {"adni": 1143, "msseg": 53, "bite": 26, "aphp": 5500}  # Table I
 PAPER_GRADED = 4045  # warehouse scans without the straight rejects, Table A.II
 RESEARCH_TEST = 182 / 1222  # Table A.I
 WAREHOUSE_TEST = 385 / 4045  # Table A.II
-FEW_RESEARCH, FEW_GRADED = 150, 2001  # of fewer scans more are kept for the test
+FEW_RESEARCH = 150  # of fewer scans more are kept for the test
 SMALL_RESEARCH_TEST = 0.25  # the share of Table A.I would leave a dozen
-SMALL_WAREHOUSE_TEST = 0.35  # Table A.II's share would leave six severe scans at demo scale
-RESEARCH = 2  # times the paper's share of research scans: one share is 95 to pre-train on
+FEW_POSITIVE = 100  # with fewer severe scans in the test set every graded patient is judged once
+FEW_GRADED = 2001  # half the paper's; from there on its own cohorts keep its fixed test set
+FINEST_MM, COARSEST_MM = 1.0, 3.0  # voxels of virtual heads, whatever the study grid has
+RESEARCH = 1.5  # times the paper's share of research scans: one share is 95 to pre-train on
 WAREHOUSE_SHARE = 0.6  # at least, of the heads that may be called still, in the profile real
 HELD_BACK = 0.2  # of the patients without a vote: still heads of the real-motion test
 VISITS = 1.6  # scans of an ADNI-like patient; the paper's 1143 of 70 fit 1143 of 700 better
@@ -82,6 +84,8 @@ class Cohort:
         One row a scan, with role and fold.
     spacing_mm : float
         Voxel size of the study grid.
+    slab_mm : float or None
+        Width of the midsagittal slab that networks see; None is the whole grid.
     caption : str
         One sentence that stands beside every number made from this cohort.
     key : str
@@ -96,6 +100,7 @@ class Cohort:
 
     manifest: pd.DataFrame
     spacing_mm: float
+    slab_mm: float | None
     caption: str
     key: str
     seed: int
@@ -104,8 +109,26 @@ class Cohort:
 
     @property
     def grid(self) -> Grid:
-        """The study grid."""
+        """The study grid, of whole heads."""
         return study_grid(self.spacing_mm)
+
+    @property
+    def planes(self) -> slice:
+        """Planes of a whole head, along its first axis, that networks see."""
+        return middle_planes(self.network_shape[0], self.grid)
+
+    @property
+    def network_shape(self) -> tuple[int, int, int]:
+        """Voxels that networks see."""
+        return slab_grid(self.spacing_mm, self.slab_mm).shape
+
+    @property
+    def n_outer(self) -> int:
+        """Folds in each of which graded scans are judged by the others; 0 with a fixed test set."""
+        graded = self.manifest[is_warehouse(self.manifest["cohort"])]
+        if (graded["role"] == "test").any():
+            return 0
+        return graded.loc[graded["role"] == "train", "fold"].nunique()
 
     @property
     def research(self) -> pd.DataFrame:
@@ -126,7 +149,14 @@ class Cohort:
 
 
 def prepare_cohort(
-    run, *, cohort: str, size: int, spacing_mm: float, n_folds: int, engine: str = "inline"
+    run,
+    *,
+    cohort: str,
+    size: int,
+    spacing_mm: float,
+    slab_mm: float | None = None,
+    n_folds: int,
+    engine: str = "inline",
 ) -> Cohort:
     """Build the cohort of a run, split it by patient and centre every usable scan; or read it.
 
@@ -141,6 +171,8 @@ def prepare_cohort(
         with it.  Not used by ``open`` and ``paper``, which take what there is.
     spacing_mm : float
         Voxel size of the study grid in mm.
+    slab_mm : float, optional
+        Width of the midsagittal slab that networks see; by default they see whole heads.
     n_folds : int
         Folds of the patient-level cross-validation.
     engine : str
@@ -161,16 +193,18 @@ def prepare_cohort(
     Notes
     -----
     Source: paper §III-A, §III-D.1, Tables I, A.I and A.II.
-    Departs from the paper: at sizes below the paper's the warehouse keeps 35 % of the patients
-    for the test set, since its 9.5 % would leave a handful of severe scans; fewer than 150
-    research scans keep 25 % in place of 15 %.
+    Departs from the paper: where its 9.5 % of the graded scans would hold fewer than 100 severe
+    ones, there is no fixed test set, and every graded patient is judged once, out of fold; fewer
+    than 150 research scans keep 25 % for the test in place of 15 %.
     """
-    key = content_key(cohort, size, spacing_mm, n_folds, run.seed, code_key(*CODE))
+    key = content_key(cohort, size, spacing_mm, slab_mm, n_folds, run.seed, code_key(*CODE))
     record = run.cohort / "cohort.json"
     if record.exists() and read_json(record)["key"] == key:
         return open_cohort(run, engine=engine)
     images = run.cohort / "images"
-    manifest, flow = assemble(cohort, images, size=size, seed=run.seed, engine=engine)
+    slab_grid(spacing_mm, slab_mm)  # a slab that does not fit is told before any scan is made
+    made = {"size": size, "spacing_mm": spacing_mm, "seed": run.seed, "engine": engine}
+    manifest, flow = assemble(cohort, images, **made)
     manifest = split_patients(
         manifest, n_folds=n_folds, seed=run.seed, as_in_paper=cohort == "paper"
     )
@@ -185,7 +219,7 @@ def prepare_cohort(
     corrupted = corrupted_half(_research_rows(manifest), seed=run.seed)
     labelled = manifest.assign(y_true=manifest["scan_id"].map(corrupted).astype("Int64"))
     write_table(labelled.drop(columns=["path", "sha256"]), run.folder / "splits.csv")
-    facts = {"key": key, "caption": CAPTIONS[cohort], "spacing_mm": spacing_mm}
+    facts = {"key": key, "caption": CAPTIONS[cohort], "spacing_mm": spacing_mm, "slab_mm": slab_mm}
     write_json(record, facts | {"cohort": cohort, "n_folds": n_folds})
     return open_cohort(run, engine=engine)
 
@@ -217,6 +251,7 @@ def open_cohort(run, *, engine: str = "inline") -> Cohort:
     return Cohort(
         manifest=manifest,
         spacing_mm=float(facts["spacing_mm"]),
+        slab_mm=facts["slab_mm"],
         caption=facts["caption"],
         key=facts["key"],
         seed=run.seed,
@@ -242,22 +277,25 @@ def split_patients(
 ) -> pd.DataFrame:
     """Give train and test roles to the research and warehouse scans, folds to those that train.
 
-    The test set has the share of Table A.I or A.II, a larger one where there are few scans.  With
-    `as_in_paper` every cohort has the paper's number of test scans where it has the paper's number
-    of scans, else the same share of it.
+    The test set has the share of Table A.I or A.II, a larger one where there are few research
+    scans.  Where the warehouse's would hold fewer than `FEW_POSITIVE` severe scans, there is none:
+    every graded scan has a fold, and is judged by networks that have seen no scan of that fold.
+    With `as_in_paper` every cohort has the paper's number of test scans where it has the paper's
+    number of scans, else the same share of it, the warehouse's from `FEW_GRADED` scans on.
     """
     research = manifest[manifest["role"] == "research"]
     graded = manifest[(manifest["role"] == "warehouse") & manifest["motion_grade"].notna()]
     rest = manifest.drop(index=[*research.index, *graded.index])
+    few_severe = WAREHOUSE_TEST * (graded["motion_grade"] == 2).sum() < FEW_POSITIVE
+    once = few_severe and not (as_in_paper and len(graded) >= FEW_GRADED)
+    few = len(research) < FEW_RESEARCH
     rules = (
-        (research, FEW_RESEARCH, SMALL_RESEARCH_TEST, RESEARCH_TEST, None),
-        (graded, FEW_GRADED, SMALL_WAREHOUSE_TEST, WAREHOUSE_TEST, "motion_grade"),
+        (research, SMALL_RESEARCH_TEST if few else RESEARCH_TEST, few, None),
+        (graded, 0.0 if once else WAREHOUSE_TEST, once, "motion_grade"),
     )
     parts = []
-    for scans, few, small_share, share, stratify in rules:
-        if len(scans) < few:
-            size = {"test_fraction": small_share}
-        elif as_in_paper:
+    for scans, share, small, stratify in rules:
+        if as_in_paper and not small:
             counts = scans["cohort"].value_counts()
             size = {"test_sizes": {name: paper_size(name, n) for name, n in counts.items()}}
         else:
@@ -326,7 +364,7 @@ def _portable(path: str, folder: Path) -> str:
 
 
 def assemble(
-    name: str, folder: Path, *, size: int, seed: int, engine: str = "inline"
+    name: str, folder: Path, *, size: int, spacing_mm: float, seed: int, engine: str = "inline"
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Bring together the scans of one profile; arguments and errors as of `prepare_cohort`.
 
@@ -338,8 +376,9 @@ def assemble(
         raise ValueError(f"cohort is {name!r}; expected one of {', '.join(CAPTIONS)}")
     if name in HELD:
         return _held(HELD[name], seed=seed)
-    maker = {"virtual": _virtual, "real": _real}[name]
-    return maker(Path(folder), size=size, seed=seed, engine=engine)
+    if name == "virtual":
+        return _virtual(Path(folder), size=size, spacing_mm=spacing_mm, seed=seed, engine=engine)
+    return _real(Path(folder), size=size, seed=seed, engine=engine)
 
 
 def data_root() -> Path:
@@ -358,8 +397,8 @@ def data_root() -> Path:
     return root
 
 
-def _virtual(folder: Path, *, size: int, seed: int, engine: str):
-    """Virtual heads in every role; research scans in proportion to the warehouse's."""
+def _virtual(folder: Path, *, size: int, spacing_mm: float, seed: int, engine: str):
+    """Virtual heads in every role, as fine as the study grid; research scans in proportion."""
     research = sum(PAPER_IMAGES[name] for name in ("adni", "msseg", "bite"))
     share = size / PAPER_IMAGES["aphp"]
     n_small = max(6, round(size * 0.02))  # MSSEG and BITE scaled would leave 1 to 6 scans
@@ -370,6 +409,7 @@ def _virtual(folder: Path, *, size: int, seed: int, engine: str):
         n_research=(max(12, n_adni), n_small, n_small),
         n_real_motion=max(8, round(size * 0.04)),
         n_warehouse=size,
+        spacing_mm=min(max(spacing_mm, FINEST_MM), COARSEST_MM),
         seed=seed,
         engine=engine,
     )

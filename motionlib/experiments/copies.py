@@ -22,30 +22,40 @@ from motionlib.tasks import select_task
 
 # what a copy comes from
 CODE = ("motion", "preprocess", "experiments/copies.py")
+FEW, FEW_DRAWS = (
+    100,
+    6,
+)  # scans to train and validate on; moved copies of each where there are fewer
 DRAWS = 3  # moved copies, and still ones, of every training scan in the recommended recipe
 PREPARED = ["scan_id", "participant_id", "source_participant_id", "cohort", "path", "role", "fold"]
 
 
-def synthetic_set(cohort: Cohort, simulator: str, severity: str, recipe: str) -> Path:
+def synthetic_set(
+    cohort: Cohort, simulator: str, severity: str, recipe: str, *, whole: bool = False
+) -> Path:
     """Prepare the pre-training set of one simulator, severity and recipe.
 
     In the paper's recipe half of the originals are corrupted and the others stay untouched, no
     scan being in both classes (Table A.I); the test half is corrupted over 2-8 mm and degrees.
-    In the recommended recipe every training scan gives `DRAWS` moved and as many still copies; all
-    still copies but one were resampled once, so that interpolation tells nothing (and in training
-    contrast, sharpness and noise of both classes vary, see `pretraining.AUGMENT`); its test scans
-    are magnitude images, as a scanner stores them, moved over 2-8 mm with either sign.
+    Where there are fewer than `FEW` to train on, each of the corrupted half is moved `FEW_DRAWS`
+    times, which the paper does not do.
+    In the recommended recipe every training scan gives `DRAWS` moved and as many still copies, all
+    by the same simulator, so that interpolation tells nothing (and in training contrast, sharpness
+    and noise of both classes vary, see `pretraining.recipe_of`); its test scans are magnitude
+    images, as a scanner stores them, moved over 2-8 mm with either sign.
 
     Parameters
     ----------
     cohort : Cohort
         Whose research scans.
-    simulator : {"image", "kspace"}
-        How motion is made.
+    simulator : {"image", "kspace", "drift", "acquired"}
+        How motion is made; ``acquired`` is the recommended recipe's.
     severity : str
         Range of the motion in mm and degrees, such as ``2-4``.
     recipe : {"paper", "recommended"}
         How both classes are made.
+    whole : bool, default=False
+        Keep whole heads, for measures that need the air around them, and not the networks' slab.
 
     Returns
     -------
@@ -55,23 +65,30 @@ def synthetic_set(cohort: Cohort, simulator: str, severity: str, recipe: str) ->
     research = cohort.research
     corrupted = corrupted_half(research, seed=cohort.seed).to_numpy().astype(bool)
     test = research["role"] == "test"
-    as_scanned = recipe == "recommended" and simulator == "image"
-    tested_motion = f"motion_{TEST_RANGE}" if as_scanned else f"{simulator}_{TEST_RANGE}_paper"
+    recommended = recipe == "recommended"
+    tested_motion = f"motion_{TEST_RANGE}" if recommended else f"{simulator}_{TEST_RANGE}_paper"
     tested = research[test].assign(
         y_true=corrupted[test].astype(int),
         variant=np.where(corrupted[test], tested_motion, "clean"),
     )
     trained, moved = research[~test], corrupted[~test]
     motion = f"{simulator}_{severity}_{recipe}"
-    if recipe == "paper":
-        rows = trained.assign(y_true=moved.astype(int), variant=np.where(moved, motion, "clean"))
-    else:
-        still = "matched" if simulator == "image" else "matched_kspace"
-        stills = ["clean", *(f"{still}#{k}" for k in range(1, DRAWS))]
-        copies = [(1, f"{motion}#{k}") for k in range(DRAWS)] + [(0, name) for name in stills]
+    if recommended:
+        copies = [
+            (y, f"{name}#{k}") for y, name in ((1, motion), (0, "still")) for k in range(DRAWS)
+        ]
         rows = pd.concat([trained.assign(y_true=y, variant=name) for y, name in copies])
+    else:
+        draws = [f"{motion}#{k}" for k in range(FEW_DRAWS)] if has_few(cohort) else [motion]
+        copies = [trained[moved].assign(y_true=1, variant=name) for name in draws]
+        rows = pd.concat([trained[~moved].assign(y_true=0, variant="clean"), *copies])
     rows = pd.concat([rows, tested], ignore_index=True)
-    return _make_copies(cohort, f"synthetic_{motion}", rows)
+    return _make_copies(cohort, f"synthetic_{motion}", rows, whole=whole)
+
+
+def has_few(cohort: Cohort) -> bool:
+    """Whether the paper's recipe has too few research scans to train on."""
+    return (cohort.research["role"] == "train").sum() < FEW
 
 
 def motion_set(cohort: Cohort, *, emulated: bool = False) -> Path | None:
@@ -92,16 +109,17 @@ def motion_set(cohort: Cohort, *, emulated: bool = False) -> Path | None:
     return _make_copies(cohort, name, rows.reset_index(drop=True))
 
 
-def warehouse_set(cohort: Cohort, task: str) -> Path:
+def warehouse_set(cohort: Cohort, task: str, *, whole: bool = False) -> Path:
     """Prepare one fine-tuning task of the warehouse: ``mov01vs2`` or ``mov0vs1``.
 
-    The prepared manifest has the roles ``train`` (with folds) and ``test``.
+    The prepared manifest has the roles ``train`` (with folds) and ``test``, the latter only where
+    the cohort has a fixed test set; `whole` as in `synthetic_set`.
     Source: paper §III-D.2, Table A.II.
     """
     rows = cohort.manifest
     rows = rows[is_warehouse(rows["cohort"]) & rows["role"].isin(["train", "test"])]
     rows = select_task(rows, task).assign(variant="clean")
-    return _make_copies(cohort, f"warehouse_{task}", rows)
+    return _make_copies(cohort, f"warehouse_{task}", rows, whole=whole)
 
 
 def control_set(cohort: Cohort, control: str, *, role: str = "test") -> Path:
@@ -116,25 +134,29 @@ def control_set(cohort: Cohort, control: str, *, role: str = "test") -> Path:
     return _make_copies(cohort, f"control_{role}_{control}", rows)
 
 
-def _make_copies(cohort: Cohort, name: str, rows: pd.DataFrame) -> Path:
+def _make_copies(cohort: Cohort, name: str, rows: pd.DataFrame, *, whole: bool = False) -> Path:
     """Make variants of clean scans and write them as one prepared manifest, ``{name}.tsv``.
 
     The rows have the columns of a manifest plus ``variant`` and ``y_true``; ``scan_id`` is the
-    original's. A variant may end in ``#k`` for the k-th independent draw.
+    original's. A variant may end in ``#k`` for the k-th independent draw. Motion is made on the
+    whole head; of the copy only the planes that networks see are kept, unless `whole`.
     """
+    cut = cohort.slab_mm is not None and not whole
+    kept = f"{cohort.slab_mm:g}mm" if cut else "whole"
     key = content_key(cohort.key, code_key(*CODE), cohort.seed)
-    folder, affine = cohort.cache / f"copies-{key}", cohort.grid.matrix.tolist()
+    folder, affine = cohort.cache / f"copies-{key}" / kept, cohort.grid.matrix.tolist()
     originals = [cohort.volume_path(scan) for scan in rows["scan_id"]]
+    planes = (cohort.planes.start, cohort.planes.stop) if cut else None
     items, paths = [], []
     for scan, variant, original in zip(rows["scan_id"], rows["variant"], originals, strict=True):
-        if variant == "clean":
+        if variant == "clean" and not cut:
             paths.append(original)
             continue
         path = folder / variant.replace("#", "-") / f"{scan}.npy"
         paths.append(path)
         if not path.exists():
             item = {"scan_id": scan, "variant": variant, "source": str(original), "out": str(path)}
-            items.append(item | {"affine": affine, "seed": cohort.seed})
+            items.append(item | {"affine": affine, "seed": cohort.seed, "planes": planes})
     done = compute.submit(_copy_one, items, engine=cohort.engine, label=f"simulate {name}")
     compute.raise_failures(done)
     # a copy has a name of its own, a clean scan keeps that of the original
@@ -146,7 +168,8 @@ def _make_copies(cohort: Cohort, name: str, rows: pd.DataFrame) -> Path:
         scan_id=ids,
     )
     columns = [*PREPARED, "y_true", "variant", "original"]
-    return write_table(table[columns], cohort.cache / f"{name}.tsv")
+    stem = name if cut or cohort.slab_mm is None else f"{name}_whole"
+    return write_table(table[columns], cohort.cache / f"{stem}.tsv")
 
 
 def read_prepared(cohort: Cohort, prepared: Path) -> pd.DataFrame:
@@ -160,9 +183,10 @@ def _copy_one(item: dict) -> str:
     if Path(item["out"]).exists():
         return item["out"]
     rng = np.random.default_rng(seed_from(item["seed"], item["scan_id"], item["variant"]))
+    planes = slice(*(item["planes"] or (None,)))
     volume = torch.from_numpy(np.load(item["source"]).astype(np.float32))
     kind = item["variant"].partition("#")[0]
     copy = make_variant(volume, np.asarray(item["affine"]), kind, rng)
     with atomic(item["out"]) as aside:
-        np.save(aside, copy.numpy().astype(np.float16))
+        np.save(aside, copy.numpy()[planes].astype(np.float16))
     return item["out"]

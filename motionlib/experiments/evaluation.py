@@ -20,13 +20,15 @@ COLUMNS = list(PREDICTION_COLUMNS)
 class Evaluation:
     """Scans, a prepared manifest, that the network in a folder shall score.
 
-    The rows bear the names of `experiment` and `task`, and of the model's network and fold.
+    The rows bear the names of `experiment` and `task`, of the model's network, and of `fold`, by
+    default the model's own.
     """
 
     experiment: str
     task: str
     folder: Path
     scans: Path | pd.DataFrame
+    fold: int | None = None
 
 
 def evaluate(evaluations: Iterable[Evaluation], *, engine: str) -> pd.DataFrame:
@@ -37,7 +39,8 @@ def evaluate(evaluations: Iterable[Evaluation], *, engine: str) -> pd.DataFrame:
     parts = []
     for each, scores in zip(evaluations, scored, strict=True):
         facts = read_model(each.folder)
-        names = (each.experiment, each.task, facts["network"], facts["fold"])
+        fold = facts["fold"] if each.fold is None else each.fold
+        names = (each.experiment, each.task, facts["network"], fold)
         parts.append(prediction_rows(scores, *names))
     return pd.concat(parts, ignore_index=True)
 

@@ -1,12 +1,12 @@
 """From synthetic to real motion: networks meet the graded scans of the warehouse.
 
-Fine-tuning, no fine-tuning, training from scratch, the freeze study and the learning curve, all on
-the same split of the same patients (paper §III-C.3, §III-D.2, §IV-B).
+Fine-tuning, no fine-tuning, training from scratch and the freeze study, all on the same split of
+the same patients (paper §III-C.3, §III-D.2, §IV-B).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +27,6 @@ from motionlib.experiments.trainings import (
     train,
     trained_folds,
 )
-from motionlib.files import write_table
 from motionlib.tasks import TASK_GRADES, rater_calls
 from motionlib.training.checkpoints import load_model, read_model
 from motionlib.training.transfer import freeze_except, named_blocks
@@ -54,24 +53,26 @@ def research_only(cohort: Cohort, sources: dict[str, Sequence[Path]]) -> pd.Data
     Returns
     -------
     DataFrame
-        Rows ``warehouse/{name}`` of every fold and of their mean score.
+        Rows ``warehouse/{name}`` of every fold and of their mean score.  Where every graded scan
+        is judged once, fold i is judged by the network that a fine-tuning for it begins with.
     """
     evaluations = []
     for task in TASK_GRADES:
-        tested = _tested(cohort, warehouse_set(cohort, task))
+        prepared = warehouse_set(cohort, task)
         for name, folders in sources.items():
-            evaluations += [Evaluation(f"warehouse/{name}", task, f, tested) for f in folders]
+            for k in range(cohort.n_outer or len(folders)):
+                scans = _judged(cohort, prepared, k)
+                folder = folders[k % len(folders)]
+                evaluations.append(Evaluation(f"warehouse/{name}", task, folder, scans, k))
     return evaluate_with_mean(evaluations, engine=cohort.engine)
 
 
 def compare_starts(
     run,
     cohort: Cohort,
-    sources: dict[str, Sequence[Path]],
+    sources: dict[str, tuple[Sequence[Path], str]],
     tuning: Budget,
     scratch: Budget,
-    *,
-    depth: str = "fc1+",
 ) -> pd.DataFrame:
     """Fine-tune from every named pre-training and train from scratch, for both tasks.
 
@@ -82,11 +83,10 @@ def compare_starts(
     cohort : Cohort
         Whose warehouse.
     sources : dict
-        Folders of the pre-trained folds by what the fine-tuned rows are called.
+        By what the fine-tuned rows are called, the folders of the pre-trained folds and which
+        blocks move, a name of `FREEZE`; the paper's best is ``fc1+``.
     tuning, scratch : Budget
         Of a fine-tuning where blocks stay frozen, and of a training of all blocks.
-    depth : str
-        Blocks that move in a fine-tuning, a name of `FREEZE`; the paper's best by default.
 
     Returns
     -------
@@ -95,11 +95,14 @@ def compare_starts(
     """
     trainings = []
     for task in TASK_GRADES:
+        starts = {
+            name: _start(cohort, folders, depth, tuning, scratch)
+            for name, (folders, depth) in sources.items()
+        }
+        starts["from_scratch"] = {"budget": scratch, "outer": cohort.n_outer > 0}
         prepared = warehouse_set(cohort, task)
-        for name, folders in sources.items():
-            start = _start(folders, depth, tuning, scratch)
+        for name, start in starts.items():
             trainings += plan_trainings(run, f"warehouse/{name}", task, prepared, **start)
-        trainings += plan_trainings(run, "warehouse/from_scratch", task, prepared, scratch)
     return _train_and_predict(run, cohort, trainings, label="warehouse")
 
 
@@ -118,7 +121,7 @@ def freeze_study(
     """
     prepared, trainings = warehouse_set(cohort, task), []
     for depth in FREEZE:
-        start = _start(sources, depth, tuning, scratch)
+        start = _start(cohort, sources, depth, tuning, scratch)
         trainings += plan_trainings(run, f"freeze/{depth}", task, prepared, **start)
     return _train_and_predict(run, cohort, trainings, label="freeze study")
 
@@ -136,50 +139,29 @@ def validation_losses(run, task: str = "mov01vs2") -> pd.Series:
     return pd.Series(losses, name="validation_loss").sort_values(kind="stable")
 
 
-def label_curve(
-    run,
-    cohort: Cohort,
-    sources: Sequence[Path],
-    tuning: Budget,
-    scratch: Budget,
-    n_patients: Iterable[int],
-    *,
-    depth: str = "fc1+",
-) -> pd.DataFrame:
-    """How many graded patients does a hospital need? Severe motion, fine-tuned and from scratch.
-
-    Arguments as in `compare_starts`; rows ``labels/{fine_tuned,from_scratch}/{n}`` for every number
-    of patients.
-    """
-    task, trainings = "mov01vs2", []
-    whole = warehouse_set(cohort, task)
-    for n in n_patients:
-        some = _subset_patients(whole, n, cohort.seed)
-        start = _start(sources, depth, tuning, scratch)
-        trainings += plan_trainings(run, f"labels/fine_tuned/{n}", task, some, **start)
-        trainings += plan_trainings(run, f"labels/from_scratch/{n}", task, some, scratch)
-    return _train_and_predict(run, cohort, trainings, label="learning curve")
-
-
 def _train_and_predict(
     run, cohort: Cohort, trainings: Sequence[Training], *, label: str
 ) -> pd.DataFrame:
-    """Make trainings on the warehouse, then rows of every fold and of their mean on its test."""
+    """Make trainings on the warehouse, then rows of what each fold's network is judged on."""
     train(run, trainings, engine=cohort.engine, label=label)
-    manifests = dict.fromkeys(training.spec.manifest for training in trainings)
-    tested = {manifest: _tested(cohort, manifest) for manifest in manifests}
+    tested = {
+        (manifest, fold): _judged(cohort, Path(manifest), fold)
+        for manifest, fold in {(t.spec.manifest, t.fold) for t in trainings}
+    }
     evaluations = [
-        Evaluation(t.experiment, t.spec.task, t.folder, tested[t.spec.manifest]) for t in trainings
+        Evaluation(t.experiment, t.spec.task, t.folder, tested[t.spec.manifest, t.fold], t.fold)
+        for t in trainings
     ]
     return evaluate_with_mean(evaluations, engine=cohort.engine)
 
 
 def annotators(cohort: Cohort) -> pd.DataFrame:
-    """Rows of the two raters on the warehouse's test scans, where the cohort has raters."""
+    """Rows of the two raters on the scans that networks are judged on, where there are raters."""
     manifest = cohort.manifest.set_index("scan_id")
     parts = []
     for task in TASK_GRADES:
-        tested = _tested(cohort, warehouse_set(cohort, task))
+        tested = read_prepared(cohort, warehouse_set(cohort, task))
+        tested = tested[tested["role"] == ("train" if cohort.n_outer else "test")]
         for rater in ("rater_1", "rater_2"):
             grade = manifest.loc[tested["scan_id"], rater]
             if grade.isna().any():
@@ -200,37 +182,16 @@ def free_weights(folder: Path, blocks: tuple[str, ...]) -> int:
     return sum(p.numel() for p in network.parameters() if p.requires_grad)
 
 
-def _start(sources: Sequence[Path], depth: str, tuning: Budget, scratch: Budget) -> dict:
-    """Where fine-tunings begin, what moves in them, and what they may spend."""
+def _start(
+    cohort: Cohort, sources: Sequence[Path], depth: str, tuning: Budget, scratch: Budget
+) -> dict:
+    """Where fine-tunings begin, what moves in them, what they may spend, and who judges them."""
     budget = scratch if depth == "all" else tuning  # with nothing frozen an epoch costs as much
-    return {"budget": budget, "sources": sources, "trainable": FREEZE[depth]}
+    start = {"budget": budget, "sources": sources, "trainable": FREEZE[depth]}
+    return start | {"outer": cohort.n_outer > 0}
 
 
-def _tested(cohort: Cohort, prepared: Path | str) -> pd.DataFrame:
-    """Test scans of a prepared manifest."""
+def _judged(cohort: Cohort, prepared: Path, fold: int) -> pd.DataFrame:
+    """Choose what a fold's network is judged on: the test set, or else the outer fold."""
     scans = read_prepared(cohort, prepared)
-    return scans[scans["role"] == "test"]
-
-
-def _subset_patients(prepared: Path, n_patients: int, seed: int) -> Path:
-    """Keep all test scans and the training scans of ``n_patients`` random patients.
-
-    One patient with motion is kept in every fold, since a fold without any cannot be validated.
-    """
-    table = pd.read_csv(prepared, sep="\t")
-    training = table[table["role"] == "train"]
-    people = training.groupby("source_participant_id").agg(
-        fold=("fold", "first"), moved=("y_true", "max")
-    )
-    n_folds = people["fold"].nunique()
-    if not n_folds <= n_patients <= len(people):
-        raise ValueError(
-            f"{n_patients} graded patients were asked for; expected {n_folds} (one a fold) to "
-            f"{len(people)} (all that train)"
-        )
-    people = people.loc[np.random.default_rng(seed).permutation(people.index.to_numpy())]
-    needed = people[people["moved"] == 1].drop_duplicates("fold").index
-    rest = people.index.difference(needed, sort=False)
-    kept = [*needed, *rest[: n_patients - len(needed)]]
-    rows = table[(table["role"] != "train") | table["source_participant_id"].isin(kept)]
-    return write_table(rows, prepared.with_name(f"{prepared.stem}_{n_patients}patients.tsv"))
+    return scans[scans["fold"] == fold] if cohort.n_outer else scans[scans["role"] == "test"]

@@ -15,6 +15,7 @@ import pandas as pd
 from motionlib.experiments.cohort import Cohort
 from motionlib.experiments.copies import (
     control_set,
+    has_few,
     motion_set,
     read_prepared,
     synthetic_set,
@@ -31,8 +32,12 @@ from motionlib.experiments.trainings import (
 from motionlib.motion.recipes import CONTROLS, LADDER
 from motionlib.stats.intervals import summary_intervals
 
-AUGMENT = {"paper": "none", "recommended": "nuisance"}  # contrast, sharpness, noise, both classes
-FEW = 100  # scans to train and validate on; fewer are moved and mirrored anew in every epoch
+RECOMMENDED = ("acquired", "0.5-8", "recommended")  # simulator, severity, recipe
+CONTROLLED = {  # networks that the shortcut audit looks at
+    "paper": ("image", "2-4", "paper"),
+    "paper, k-space": ("kspace", "2-4", "paper"),
+    "recommended": RECOMMENDED,
+}
 
 
 def pretrain(
@@ -44,6 +49,7 @@ def pretrain(
     severities=("2-4",),
     recipe: str = "paper",
     networks=("Conv5FC3",),
+    stage: str = "pretrain",
 ) -> pd.DataFrame:
     """Pre-train networks on synthetic motion and predict every test.
 
@@ -59,6 +65,9 @@ def pretrain(
         The grid of Tables II, III and A.III.
     recipe : {"paper", "recommended"}
         How both classes are made (see `copies.synthetic_set`).
+    stage : str
+        First word of the experiments' names: ``pretrain``, or ``benchmark`` of the architectures,
+        which may spend another budget.
 
     Returns
     -------
@@ -75,13 +84,13 @@ def pretrain(
     motion = {"real": motion_set(cohort), "emulated": motion_set(cohort, emulated=True)}
     still = control_set(cohort, "resampled")
     sets = {
-        f"pretrain/{simulator}/{severity}/{recipe}": synthetic_set(
+        f"{stage}/{simulator}/{severity}/{recipe}": synthetic_set(
             cohort, simulator, severity, recipe
         )
         for simulator in simulators
         for severity in severities
     }
-    choices = recipe_of(cohort, next(iter(sets.values())), recipe, budget)
+    choices = recipe_of(cohort, recipe)
     trainings = [
         training
         for experiment, prepared in sets.items()
@@ -114,67 +123,75 @@ def _tests(
             yield Evaluation(f"{name}/{kind}", f"{kind}_motion", folder, prepared)
 
 
-def recipe_of(cohort: Cohort, prepared: Path, recipe: str, budget: Budget) -> dict:
-    """Say how training changes its scans from epoch to epoch, as fields of `TrainSpec`.
+def recipe_of(cohort: Cohort, recipe: str) -> dict:
+    """Say how training draws and changes its scans, as fields of `TrainSpec`.
 
-    Departs from the paper: the scans of its recipe are moved once, as the paper's, where there are
-    at least `FEW` to train and validate on; of fewer, those that train are moved again and
-    mirrored at random in every epoch, for twice the epochs.
+    The recommended recipe's batches hold pairs, a moved and a still copy of one head: without
+    motion these differ by nothing, and a network that meets them apart does not begin to learn.
+
+    Departs from the paper: where its recipe has fewer than `copies.FEW` scans, both classes are
+    drawn alike, with replacement, and mirrored at random.
     """
-    n_scans = (pd.read_csv(prepared, sep="\t")["role"] == "train").sum()
-    if recipe != "paper" or n_scans >= FEW:
-        return {"augment": AUGMENT[recipe]}
-    return {"augment": "flip", "fresh_mm": cohort.spacing_mm, "epochs": 2 * budget.epochs}
+    if recipe != "paper":
+        return {"augment": "nuisance", "sampler": "pairs"}
+    if has_few(cohort):
+        return {"augment": "flip", "sampler": "weighted", "loss": "plain"}
+    return {"augment": "none"}
 
 
 def _record_durations(run, trainings: Iterable[Training]) -> None:
     """Keep the seconds of every training, as its own log says."""
     for training in trainings:
         network, fold = training.spec.network, training.spec.fold
-        cell = training.experiment.removeprefix("pretrain/")
-        seconds = float(pd.read_csv(training.folder / "metrics.csv")["seconds"].sum())
-        run.duration(f"train/{network}/{cell}/fold{fold}", seconds, model=network, fold=fold)
+        cell = training.experiment
+        log = pd.read_csv(training.folder / "metrics.csv")
+        step, seconds = f"train/{network}/{cell}/fold{fold}", float(log["seconds"].sum())
+        run.duration(step, seconds, model=network, fold=fold, n=int(log["steps"].sum()))
 
 
-def pretrained(run, simulator: str, severity: str, recipe: str, network="Conv5FC3") -> list[Path]:
-    """Folders of the pre-trained folds of one simulator, severity, recipe and network.
+def pretrained(
+    run,
+    simulator: str,
+    severity: str,
+    recipe: str,
+    network: str = "Conv5FC3",
+    *,
+    stage: str = "pretrain",
+) -> list[Path]:
+    """Folders of the pre-trained folds of one simulator, severity, recipe, network and stage.
 
     Raises
     ------
     FileNotFoundError
-        If notebook 02 (03 for other networks) has not trained it.
+        If notebook 02 (03 for the benchmark) has not trained it.
     """
-    number = "02" if network == "Conv5FC3" else "03"
-    experiment = f"pretrain/{simulator}/{severity}/{recipe}"
+    number = "02" if stage == "pretrain" else "03"
+    experiment = f"{stage}/{simulator}/{severity}/{recipe}"
     return trained_folds(run, experiment, "synthetic", network, notebook=number)
 
 
 def learning_curves(run, simulators, networks, *, severity="2-4", recipe="paper") -> pd.DataFrame:
-    """Loss by epoch of every fold of some networks, with their simulator, model and fold."""
+    """Loss by epoch of every fold of the benchmark's networks, with simulator, model and fold."""
     parts = []
     for simulator, network in itertools.product(simulators, networks):
-        folders = pretrained(run, simulator, severity, recipe, network)
+        folders = pretrained(run, simulator, severity, recipe, network, stage="benchmark")
         for fold, folder in enumerate(folders):
             curve = pd.read_csv(folder / "metrics.csv")
             parts.append(curve.assign(simulator=simulator, model=network, fold=fold))
     return pd.concat(parts, ignore_index=True)
 
 
-def controls(
-    run, cohort: Cohort, recipes=("paper", "recommended"), *, simulator: str = "image"
-) -> pd.DataFrame:
+def controls(run, cohort: Cohort, recipes=tuple(CONTROLLED)) -> pd.DataFrame:
     """Score clean scans changed in every way that is not motion, and a ladder of motion.
 
     Parameters
     ----------
     run : motionlib.study.run.Run
-        A run in which the networks are trained on motion of 2-4 mm.
+        A run in which the networks are trained.
     cohort : Cohort
         Its test patients and other sites are scored.
     recipes : sequence of str
-        Of the networks.
-    simulator : {"image", "kspace"}
-        Of the motion that they were trained on.
+        Of `CONTROLLED`.
 
     Returns
     -------
@@ -186,7 +203,7 @@ def controls(
     elsewhere = manifest.loc[manifest["role"] == "other_site", "cohort"].unique()
     evaluations = []
     for recipe in recipes:
-        folders = pretrained(run, simulator, "2-4", recipe)
+        folders = pretrained(run, *CONTROLLED[recipe])
         for control, site in itertools.product((*CONTROLS, *LADDER), ("", *elsewhere)):
             role = "other_site" if site else "test"
             rows = read_prepared(cohort, control_set(cohort, control, role=role))
@@ -197,7 +214,7 @@ def controls(
 
 
 def forest_inputs(cohort: Cohort, kind: str, task: str) -> dict[str, pd.DataFrame]:
-    """Training and test scans of the random forest: the same split as the networks'.
+    """Training and test scans of the random forest: the same split as the networks', whole heads.
 
     Parameters
     ----------
@@ -211,13 +228,15 @@ def forest_inputs(cohort: Cohort, kind: str, task: str) -> dict[str, pd.DataFram
     Returns
     -------
     dict
-        ``train`` and ``test``: prepared manifests with absolute paths.
+        ``train`` and ``test``: prepared manifests with absolute paths. Where every graded scan is
+        judged once, the clinical ones are the same scans twice: each is judged out of its fold.
     """
-    clinical = read_prepared(cohort, warehouse_set(cohort, task))
-    test = clinical[clinical["role"] == "test"]
+    clinical = read_prepared(cohort, warehouse_set(cohort, task, whole=True))
+    graded = clinical[clinical["role"] == "train"]
+    test = graded if cohort.n_outer else clinical[clinical["role"] == "test"]
     if kind == "clinical":
-        return {"train": clinical[clinical["role"] == "train"], "test": test}
-    research = read_prepared(cohort, synthetic_set(cohort, "image", "2-4", "paper"))
+        return {"train": graded, "test": test}
+    research = read_prepared(cohort, synthetic_set(cohort, "image", "2-4", "paper", whole=True))
     return {"train": research[research["role"] == "train"], "test": test}
 
 

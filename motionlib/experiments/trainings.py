@@ -62,6 +62,11 @@ class Training:
     source: Path | None = None
 
     @property
+    def fold(self) -> int:
+        """Fold by which its rows are called: the one it is judged on, else the validation fold."""
+        return self.spec.fold if self.spec.test_fold is None else self.spec.test_fold
+
+    @property
     def folder(self) -> Path:
         """Where the training goes, known before it is made."""
         return self.spec.folder(self.models)
@@ -76,14 +81,21 @@ def plan_trainings(
     *,
     sources: Sequence[Path] | None = None,
     trainable: tuple[str, ...] = ("all",),
+    outer: bool = False,
     **choices,
 ) -> list[Training]:
     """Specify the folds of one network: from fresh weights, or fine-tuned from folds of another.
 
-    Fold i goes on from source i, the folder of a pre-trained fold; `trainable` are the blocks that
-    move in it. `choices` are further fields of `TrainSpec`.
+    Fold i goes on from source i, the folder of a pre-trained fold, or from the first again where
+    there are fewer; `trainable` are the blocks that move in it. With `outer` fold i is kept apart
+    to be judged, and the next one validates. `choices` are further fields of `TrainSpec`.
     """
     # bf16 is the fast way on a GPU; on a CPU its gradients are not reproducible
+    if outer and budget.n_folds < 3:
+        raise ValueError(
+            f"{budget.n_folds} folds were asked for; expected at least 3 where every graded scan "
+            "is judged once: one to be judged, one to validate, the others to train"
+        )
     fields = {
         "network": "Conv5FC3",
         "task": task,
@@ -97,10 +109,13 @@ def plan_trainings(
     }
     trainings = []
     for fold in range(budget.n_folds):
-        spec = TrainSpec(**(fields | choices), fold=fold)
+        folds = {"fold": fold}
+        if outer:
+            folds = {"fold": (fold + 1) % budget.n_folds, "test_fold": fold}
+        spec = TrainSpec(**(fields | choices | folds))
         source = None
         if sources is not None:
-            source = sources[fold]
+            source = sources[fold % len(sources)]
             spec = specify(source, spec, trainable=trainable)
         trainings.append(Training(experiment, spec, run.models, source))
     return trainings
@@ -140,9 +155,7 @@ def _train_one(training: Training, *, device: str, progress=None) -> str:
 
 def _note_folders(run, trainings: Iterable[Training]) -> None:
     """Put the folders of trainings into ``models/trainings.csv``, before they are made."""
-    rows = [
-        (t.experiment, t.spec.task, t.spec.network, t.spec.fold, t.folder.name) for t in trainings
-    ]
+    rows = [(t.experiment, t.spec.task, t.spec.network, t.fold, t.folder.name) for t in trainings]
     table = pd.DataFrame(rows, columns=[*KEYS, "fold", "folder"])
     path = run.models / "trainings.csv"
     if path.is_file():

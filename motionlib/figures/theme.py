@@ -36,6 +36,8 @@ METHOD_ORDER = (
     "fine_tuned_recommended",
     "fine_tuned_kspace",
     "research_only_recommended",
+    "pooled_head",
+    "untrained_features",
 )
 TITLES = {
     "fine_tuned": "fine-tuned",
@@ -46,6 +48,8 @@ TITLES = {
     "fine_tuned_recommended": "fine-tuned, recommended recipe",
     "fine_tuned_kspace": "fine-tuned, k-space",
     "research_only_recommended": "research only, recommended recipe",
+    "pooled_head": "regression on frozen features",
+    "untrained_features": "regression on untrained features",
     "other-site": "other site",
     "votes5": "5 votes or more",
     "votes3": "3 votes or more",

@@ -198,6 +198,7 @@ def warehouse_rows(
     seed: int,
     n_iter: int = N_ITER,
     n_jobs: int = 1,
+    outer: bool = False,
 ) -> tuple[pd.DataFrame, ForestSearch]:
     """Train the paper's forest on one cohort and predict the warehouse's test scans.
 
@@ -215,14 +216,17 @@ def warehouse_rows(
         Which question `test` is labelled for.
     seed, n_iter, n_jobs
         As in :func:`search_forest`.
+    outer : bool, default=False
+        `test` holds the scans of `train`, each of which is predicted by a search among the scans
+        of the other folds.
 
     Returns
     -------
     predictions : DataFrame
         Rows of ``predictions.csv``: every test scan by the forest of each fold, and by their mean
-        (fold -1).
+        (fold -1); with `outer` by the mean forest of the search that has not seen its fold.
     search : ForestSearch
-        The search behind them.
+        The search among all of `train`.
 
     Raises
     ------
@@ -240,32 +244,42 @@ def warehouse_rows(
         seed=seed, n_jobs=n_jobs, folds=folds,
     )  # fmt: skip
     seen = _finite(test[usable])
-    scores = {
-        int(k): forest.predict_proba(seen)[:, 1]
-        for k, forest in zip(np.unique(folds), search.fold_estimators, strict=True)
-    }
-    scores[-1] = np.mean(list(scores.values()), axis=0)
-    names = {"experiment": f"warehouse/forest_{kind}", "task": task, "model": "RandomForest"}
     scans = test[["scan_id", "participant_id"]].assign(y_true=test["y_true"].astype(int))
-    parts = [
-        named_predictions(scans.assign(fold=fold, score=score), **names)
-        for fold, score in sorted(scores.items())
-    ]
-    return pd.concat(parts, ignore_index=True), search
+    if outer:
+        inner = {"n_iter": n_iter, "seed": seed, "n_jobs": n_jobs}
+        scans = scans.assign(fold=test["fold"].to_numpy(int), score=_nested(train, usable, **inner))
+        parts = [scans, scans.assign(fold=-1)]
+    else:
+        scores = {
+            int(k): forest.predict_proba(seen)[:, 1]
+            for k, forest in zip(np.unique(folds), search.fold_estimators, strict=True)
+        }
+        scores[-1] = np.mean(list(scores.values()), axis=0)
+        parts = [scans.assign(fold=fold, score=score) for fold, score in sorted(scores.items())]
+    names = {"experiment": f"warehouse/forest_{kind}", "task": task, "model": "RandomForest"}
+    return named_predictions(pd.concat(parts, ignore_index=True), **names), search
 
 
-def judge_set(
-    train: pd.DataFrame, test: pd.DataFrame, columns, *, seed: int, n_iter: int, n_jobs: int = 1
-) -> dict:
+def _nested(train: pd.DataFrame, columns, **options) -> np.ndarray:
+    """Score every row by the mean forest of a search among the other folds, shape (n,)."""
+    X, y = _finite(train[columns]), train["y_true"].to_numpy(int)
+    folds, patients = train["fold"].to_numpy(int), train["source_participant_id"].to_numpy()
+    score = np.empty(len(y))
+    for k in np.unique(folds):
+        rest = folds != k
+        search = search_forest(X[rest], y[rest], patients[rest], folds=folds[rest], **options)
+        votes = [forest.predict_proba(X[~rest])[:, 1] for forest in search.fold_estimators]
+        score[~rest] = np.mean(votes, axis=0)
+    return score
+
+
+def judge_set(train: pd.DataFrame, test: pd.DataFrame, columns, **options) -> dict:
     """Judge a set of measures: the search on `train`, the mean forest on `test`.
 
-    Arguments as of `warehouse_rows`; returns the `metrics.classification_metrics` of the mean over
-    folds.
+    Arguments and options as of `warehouse_rows`; returns the `metrics.classification_metrics` of
+    the mean over folds.
     """
-    rows, _ = warehouse_rows(
-        train, test, columns, kind="clinical", task="mov01vs2", seed=seed, n_iter=n_iter,
-        n_jobs=n_jobs,
-    )  # fmt: skip
+    rows, _ = warehouse_rows(train, test, columns, kind="clinical", task="mov01vs2", **options)
     mean = rows[rows["fold"] == -1]
     return classification_metrics(mean["y_true"], mean["score"], y_pred=mean["y_pred"])
 

@@ -32,7 +32,7 @@ METRICS_OF = {
 }
 LABELS = ("database_group", "architecture", "label")
 PARTS = ("mean", "sd", "low", "high")
-FACTS = ["n", "n_positive", "n_folds", "cohort", "reason"]
+FACTS = ["n", "n_patients", "n_positive", "n_folds", "cohort", "reason"]
 
 
 def same_order(paper, ours) -> pd.Series:
@@ -112,6 +112,8 @@ def beside_paper(ours: pd.DataFrame, table: str) -> pd.DataFrame:
         if name not in used | set(result) | set(METRICS_OF[table]) | set(FACTS):
             result[name] = matched[f"{name}_o" if f"{name}_o" in matched else name]
     for name in FACTS:
+        if name in METRICS_OF[table]:
+            continue
         if name in ours or name in ("n", "cohort", "reason"):
             result[name] = matched.get(name, pd.NA)
     first = METRICS_OF[table][0]

@@ -23,7 +23,11 @@ PAIRS = [
     ("fine_tuned", "research_only"),
     ("fine_tuned", "forest_clinical"),
     ("fine_tuned", "forest_research"),
+    ("fine_tuned_recommended", "from_scratch"),
+    ("fine_tuned_recommended", "research_only_recommended"),
     ("fine_tuned_recommended", "fine_tuned"),
+    ("pooled_head", "untrained_features"),
+    ("pooled_head", "research_only_recommended"),
 ]
 COLUMNS = ["table", "row", "metric", "paper", "ours", "low", "high", "difference", "n"]
 COLUMNS += ["same_order", "cohort", "reason"]
@@ -130,7 +134,7 @@ def mcnemar_table(run: RunSummary) -> pd.DataFrame:
         rows += _with_holm(part)
     part = []
     for first, second in combinations(ARCHITECTURES.values(), 2):
-        experiment = "pretrain/kspace/2-4/paper"
+        experiment = "benchmark/kspace/2-4/paper"
         sides = [run.one_a_scan(experiment, task="synthetic", model=m) for m in (first, second)]
         row = {"task": "synthetic", "first": first, "second": second, "p_paper": np.nan}
         part.append(row | {"p_paper_text": "> 0.05"} | _compare(run, *sides))

@@ -18,7 +18,7 @@ import pandas as pd
 from scipy.stats import norm, t
 
 from motionlib.metrics import METRICS, classification_metrics
-from motionlib.predictions import THRESHOLD, check_labels, pair_predictions
+from motionlib.predictions import THRESHOLD, check_labels, judged_sets, pair_predictions
 
 LEVEL = 0.95  # nominal coverage of every interval of the study
 MOST_BLOCKS = 400  # of patients left out in turn
@@ -158,7 +158,7 @@ def bootstrap_difference(
 def summary_intervals(
     predictions: pd.DataFrame, *, n_boot: int = 2000, seed: int = 0
 ) -> dict[str, Interval]:
-    """Intervals of the mean over the folds' models, for every metric.
+    """Intervals of the mean over the folds' models, for every metric; of one set out of fold.
 
     `predictions` are rows of one experiment and task: several folds, or several raters. The
     patients are drawn once and judged by every model, so an interval speaks of the patients, not of
@@ -202,14 +202,14 @@ class CodedSet:
 
 
 def _coded_sets(predictions: pd.DataFrame) -> tuple[list[CodedSet], int]:
-    """Split predictions into one coded set a fold's model; ensembles only if alone."""
-    single = predictions[predictions["fold"] >= 0]
-    rows = single if len(single) else predictions
+    """Code the sets that are judged each by itself (`predictions.judged_sets`)."""
+    sets = judged_sets(predictions)
+    rows = pd.concat(sets)
     code, n_groups = _codes(rows["participant_id"], len(rows))
-    rows = rows.assign(code=code)
+    codes = np.split(code, np.cumsum([len(part) for part in sets])[:-1])
     models = [
-        CodedSet(*(part[name].to_numpy() for name in ("y_true", "score", "y_pred", "code")))
-        for _, part in rows.groupby(["model", "fold"], sort=True)
+        CodedSet(*(part[name].to_numpy() for name in ("y_true", "score", "y_pred")), own)
+        for part, own in zip(sets, codes, strict=True)
     ]
     return models, n_groups
 

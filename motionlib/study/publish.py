@@ -17,6 +17,7 @@ from motionlib import files
 from motionlib.figures.theme import title_of
 from motionlib.files import repository, runs_root
 from motionlib.paper import tables
+from motionlib.paper.claims import claims
 from motionlib.study.run import check_layout
 
 KEPT = ("predictions.csv", "splits.csv", "provenance.json", "durations.csv")
@@ -33,6 +34,8 @@ WORDS = {
     "fine_tuned_recommended": "recommended recipe, fine-tuned",
     "research_only_recommended": "recommended recipe, research data only",
     "fine_tuned_kspace": "k-space pre-training, fine-tuned",
+    "pooled_head": "regression on frozen features (recommended)",
+    "untrained_features": "regression on untrained features",
     "forest_research": "forest, research data",
     "forest_clinical": "forest, warehouse",
 }
@@ -91,9 +94,12 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def headline_lines(folder: Path) -> list[str]:
-    """Write the headline tables of a published run, Table IV and real motion, as Markdown lines."""
+    """Write the claims, Table IV and real motion of a published run as Markdown lines."""
     table = tables.headline(folder)
-    lines = [
+    parts = [pd.read_csv(folder / "tables" / f"{name}.csv") for name in ("table_4", "mcnemar")]
+    lines = [f"- {sentence}" for sentence in claims(*parts)]
+    lines += [
+        "",
         "| task | method | BA, paper | BA, ours [95 %] | AUC, ours [95 %] | scans |",
         "|---|---|---|---|---|---|",
     ]

@@ -17,6 +17,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from motionlib import files
+from motionlib.paper.claims import claims
 from motionlib.study import run
 from motionlib.study.publish import WORDS
 from motionlib.study.runner import duration
@@ -38,13 +39,14 @@ LATER = {  # first among the tables that are not the paper's
     "timing": "How long the steps took, here and in the paper.",
     "paper_audit": "The published numbers checked by their own arithmetic.",
 }
+LEAD = "fig_scoreboard"  # the figure that the report opens with
 LONGEST_NOTE = 40  # characters; longer notes are prose, not numbers
 FIGURES = {
     "fig_1": ("Fig. 1", "The two simulators step by step on one head."),
-    "fig_2": ("Fig. 2", "The same motion by both simulators, at growing severity."),
+    "fig_2": ("Fig. 2", "The same range of motion by both simulators, at growing severity."),
     "fig_3": ("Fig. 3", "ROC curves for severe and for mild motion, by method."),
     "fig_a1": ("Fig. A.1", "How the scans were selected."),
-    "fig_a2": ("Fig. A.2", "Examples of real motion, by grade."),
+    "fig_a2": ("Fig. A.2", "Examples of each grade of the warehouse."),
 }
 WIDGET = "application/vnd.jupyter.widget-view+json"
 MATH = re.compile(r"(?<![\\\w$])\$\$?(?=\S)([^$\n]+?)(?<=\S)\$\$?(?![\w$])")
@@ -77,6 +79,8 @@ def build(folder: str | Path) -> Path:
         facts=facts,
         notes=[(key, _large(key, value)) for key, value in run.headline(folder).items()
                if len(str(value)) <= LONGEST_NOTE],
+        claims=_claims(tables),
+        lead=next((figure for figure in figures if figure["name"] == LEAD), None),
         **_scoreboard(tables),
         notebooks=[(stem, title, times.get(stem)) for stem, title in titles.items()],
         tables=_typeset(tables, TABLES),
@@ -113,6 +117,13 @@ def _figures(folder: Path) -> list[dict[str, str]]:
         facts = {"name": path.stem, "number": paper, "title": title, "alt": alt}
         figures.append(facts | {"data": base64.b64encode(path.read_bytes()).decode()})
     return figures
+
+
+def _claims(tables: dict[str, pd.DataFrame]) -> list[str]:
+    """Sentences that the report opens with, where there are the tables they are written from."""
+    if not {"table_4", "mcnemar"} <= set(tables):
+        return []
+    return claims(tables["table_4"], tables["mcnemar"])
 
 
 def _scoreboard(tables: dict[str, pd.DataFrame]) -> dict:

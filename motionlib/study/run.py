@@ -236,15 +236,17 @@ class Run:
         *,
         model: str = "",
         fold: int | None = None,
+        n: int = 1,
         device: str = "cpu",
     ) -> None:
         """Record how long a step took in seconds; a step recorded again replaces its former row.
 
         `step` says what was done (``"train"``), `model` by which network or method, `fold` on which
-        fold of the cross-validation, `device` where.
+        fold of the cross-validation, `n` in how many equal parts (optimiser steps of a training),
+        `device` where.
         """
         path = self.folder / "durations" / f"{self.name}.csv"
-        row = (self.name, step, model, "" if fold is None else fold, 1, f"{seconds:.3f}", device)
+        row = (self.name, step, model, "" if fold is None else fold, n, f"{seconds:.3f}", device)
         table = pd.DataFrame([map(str, row)], columns=DURATION_COLUMNS)
         if path.is_file():
             old = pd.read_csv(path, dtype=str, keep_default_na=False)

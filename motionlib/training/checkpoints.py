@@ -220,6 +220,7 @@ def model_facts(spec, shape, state: dict, device: str, class_weights) -> dict[st
         "cohort": None,
         "seed": spec.seed,
         "fold": spec.fold,
+        "test_fold": spec.test_fold,
         "init_from": spec.init_from,
         "manifest_sha256": spec.manifest_sha256,
         "class_weights": [float(w) for w in class_weights],

@@ -1,7 +1,7 @@
 """Scans in memory: prepared manifests, their split, and batches for training and prediction.
 
 A prepared manifest lists volumes on the study grid with their label. Batches are z-scored; those
-that train may be augmented, or made of copies that are moved anew in every epoch.
+that train may be augmented.
 """
 
 from __future__ import annotations
@@ -17,8 +17,6 @@ import pandas as pd
 import torch
 
 from motionlib.files import seed_from
-from motionlib.motion.recipes import make_variant
-from motionlib.preprocess.grid import study_grid
 from motionlib.preprocess.images import mean_and_sd
 
 READERS = 8  # threads; numpy reads and sums without the interpreter's lock
@@ -81,16 +79,21 @@ def load_prepared(manifest: str | os.PathLike | pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def split_rows(table: pd.DataFrame, fold: int | None) -> tuple[np.ndarray, np.ndarray]:
+def split_rows(
+    table: pd.DataFrame, fold: int | None, test_fold: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Choose the rows of a prepared manifest that train and those that validate, by position.
 
-    Only rows of role ``train`` (all rows where there is no `role`) that have a `y_true` are used.
+    Only rows of role ``train`` (all rows where there is no `role`) that have a `y_true` are used,
+    and none of `test_fold`.
     The rows of the fold validate; with None, the fifth of the patients whose hashed ids come
     last. ValueError, if either part lacks a class, or a patient is in both.
     """
     usable = table["y_true"].notna().to_numpy()
     if "role" in table:
         usable = usable & (table["role"] == "train").fillna(False).to_numpy(bool)
+    if test_fold is not None:
+        usable = usable & (table["fold"] != test_fold).fillna(True).to_numpy(bool)
     patient = table["participant_id"].astype(str)
     if "source_participant_id" in table:
         source = table["source_participant_id"]
@@ -231,56 +234,6 @@ class FeatureStore:
         """Gather features ``(B, ...)``; `epoch` has no effect."""
         rows = torch.as_tensor(np.asarray(indices), device=self.features.device)
         return self.features[rows].to(device)
-
-
-class FreshStore(VolumeStore):
-    """A store whose training copies are simulated again in every epoch.
-
-    The table has ``variant`` and ``original`` too: which copy, and the still array that it is made
-    of; the arrays lie on the study grid of that voxel size. Without an epoch, that is in
-    validation and prediction, the prepared copies are given.
-
-    Departs from the paper: it corrupts every scan once (Table A.I).
-    """
-
-    def __init__(self, table: pd.DataFrame, spacing_mm: float, **options):
-        missing = [name for name in ("variant", "original") if name not in table]
-        if missing:
-            raise ValueError(
-                f"The prepared manifest lacks {missing}, which copies are made anew from; prepare "
-                "it again, or leave fresh_mm=None."
-            )
-        super().__init__(table, **options)
-        grid = study_grid(spacing_mm)
-        if self.shape != grid.shape:
-            raise ValueError(
-                f"The prepared volumes have {self.shape} voxels where the study grid of "
-                f"{spacing_mm:g} mm has {grid.shape}; give their own voxel size as fresh_mm."
-            )
-        # every original is kept once, however many copies are made of it
-        self.affine = grid.matrix
-        self.variants = [str(name).partition("#")[0] for name in table["variant"]]
-        originals = table["original"].astype(str)
-        names = list(dict.fromkeys(originals))
-        stills = VolumeStore(
-            table.assign(path=originals).drop_duplicates("path"),
-            device=options.get("device", "cpu"),
-        )
-        self.stills = stills.volumes
-        self.still_of = [names.index(name) for name in originals]
-
-    def batch(
-        self, indices: Sequence[int], device: str = "cpu", epoch: int | None = None
-    ) -> torch.Tensor:
-        """As `VolumeStore.batch`, of copies that are made for the epoch."""
-        if epoch is None:
-            return super().batch(indices, device)
-        copies = []
-        for i in indices:
-            rng = np.random.default_rng(seed_from(self.seed, "fresh", epoch, self.scan_ids[i]))
-            still = self.stills[self.still_of[i]].to(device, non_blocking=True).float()
-            copies.append(make_variant(still, self.affine, self.variants[i], rng))
-        return self._augmented(torch.stack(copies)[:, None].float(), indices, epoch)
 
 
 def augmented(volumes: torch.Tensor, kind: str, seeds: Sequence[int]) -> torch.Tensor:

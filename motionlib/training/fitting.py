@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -33,7 +34,7 @@ from motionlib.training.checkpoints import (
     model_facts,
     save_epoch,
 )
-from motionlib.training.data import FreshStore, VolumeStore, load_prepared, split_rows
+from motionlib.training.data import VolumeStore, load_prepared, split_rows
 from motionlib.training.spec import TrainSpec
 
 WARM_UP = 0.1  # of all steps, where the schedule is "cosine"
@@ -98,11 +99,15 @@ def fresh_network(spec: TrainSpec, shape):
 
 @dataclass(frozen=True)
 class Split:
-    """Scans that train or validate: rows of a store, and their classes in the same order."""
+    """Scans that train or validate: rows of a store, and in the same order classes and originals.
+
+    An original has a number, which all copies made of it share.
+    """
 
     store: Any
     rows: np.ndarray
     y_true: np.ndarray
+    original: np.ndarray
 
 
 def load_splits(spec: TrainSpec, device: str = "cpu") -> tuple[Split, Split]:
@@ -116,15 +121,13 @@ def load_splits(spec: TrainSpec, device: str = "cpu") -> tuple[Split, Split]:
             f"specified for {spec.manifest_sha256[:12]}; make the specification again."
         )
     table = load_prepared(spec.manifest)
-    train, validation = split_rows(table, spec.fold)
+    train, validation = split_rows(table, spec.fold, spec.test_fold)
     table = table.iloc[np.concatenate([train, validation])].reset_index(drop=True)
-    options = {"device": device, "augment": spec.augment, "seed": spec.seed}
-    if spec.fresh_mm is None:
-        store = VolumeStore(table, **options)
-    else:
-        store = FreshStore(table, spec.fresh_mm, **options)
-    y_true, rows, cut = table["y_true"].to_numpy(np.int64), np.arange(len(table)), len(train)
-    return Split(store, rows[:cut], y_true[:cut]), Split(store, rows[cut:], y_true[cut:])
+    store = VolumeStore(table, device=device, augment=spec.augment, seed=spec.seed)
+    original, _ = pd.factorize(table["original" if "original" in table else "scan_id"])
+    columns = (np.arange(len(table)), table["y_true"].to_numpy(np.int64), original)
+    first, second = zip(*(np.split(column, [len(train)]) for column in columns), strict=True)
+    return Split(store, *first), Split(store, *second)
 
 
 class Loop:
@@ -214,6 +217,7 @@ class Loop:
             self._stop(number, np.arange(0))
         row = {
             "epoch": number,
+            "steps": self.n_batches,
             "learning_rate": rate,
             "train_loss": float(np.average(values, weights=[len(batch) for batch in batches])),
             "valid_loss": valid_loss,
@@ -239,6 +243,8 @@ class Loop:
         if self.spec.sampler == "weighted":
             chance = 1 / np.bincount(y_true, minlength=2)[y_true]
             order = rng.choice(len(y_true), len(y_true), p=chance / chance.sum())
+        elif self.spec.sampler == "pairs":
+            order = self._paired_order(rng)
         else:
             order = rng.permutation(len(y_true))
         size = self.spec.batch_size
@@ -246,6 +252,25 @@ class Loop:
         if cuts and len(order) - cuts[-1] == 1:
             cuts.pop()
         return np.split(order, cuts)
+
+    def _paired_order(self, rng: np.random.Generator) -> np.ndarray:
+        """Positions in random pairs of a still and a moved copy of one original.
+
+        Copies that are left over, where one class has more of them, wait for another epoch.
+        """
+        y_true, original = self.train.y_true, self.train.original
+        pairs = []
+        for number in np.unique(original):
+            sides = [np.flatnonzero((original == number) & (y_true == y)) for y in (0, 1)]
+            n = min(map(len, sides))
+            pairs.append(np.stack([rng.permutation(side)[:n] for side in sides], axis=1))
+        pairs = np.concatenate(pairs)
+        if not len(pairs):
+            raise ValueError(
+                "No original has a copy with and one without motion; expected pairs of copies, or "
+                "another sampler."
+            )
+        return rng.permutation(pairs).ravel()
 
     def rate(self, step: int) -> float:
         """Learning rate of a step, counted from 0 over all epochs."""

@@ -13,7 +13,7 @@ from motionlib.training.data import AUGMENTATIONS
 CHOICES = {
     "network": NETWORKS,
     "loss": ("weighted", "plain"),
-    "sampler": ("shuffle", "weighted"),
+    "sampler": ("shuffle", "weighted", "pairs"),
     "precision": ("float32", "bf16"),
     "schedule": ("constant", "cosine"),
     "augment": AUGMENTATIONS,
@@ -34,6 +34,8 @@ class TrainSpec:
         Of that file; computed when empty.
     fold : int or None
         Validation fold; None holds out a fifth of the patients.
+    test_fold : int or None
+        Fold that neither trains nor validates, because the network is judged on it.
     task : str, default="synthetic"
         ``synthetic``, ``mov01vs2`` or ``mov0vs1``; a label only.
     epochs : int, default=20
@@ -46,9 +48,10 @@ class TrainSpec:
         Not stated in the paper; the published tool's default is 1e-4.
     loss : {"weighted", "plain"}
         Cross-entropy on two logits with or without weights ``n / (2 n_class)``.
-    sampler : {"shuffle", "weighted"}
+    sampler : {"shuffle", "weighted", "pairs"}
         ``weighted`` draws scans with replacement, both classes alike, as the published tool
-        does; it asks for ``loss="plain"``.
+        does; it asks for ``loss="plain"``. ``pairs`` puts a copy with and a copy without motion of
+        one original side by side in a batch, so that the head itself says nothing; each copy once.
     dropout : float or None
         None is the network's published one.
     seed : int, default=20
@@ -65,10 +68,6 @@ class TrainSpec:
         ``cosine`` warms up for a tenth of the steps and decays to zero.
     options : tuple of (str, value) pairs
         Further options of the network, such as ``(("patch", (8, 8, 8)),)``.
-    fresh_mm : float or None
-        Voxel size in mm of the study grid on which every training scan's copy is made anew in
-        every epoch, on the device (see `data.FreshStore`); None trains on the copies as
-        they were prepared, the paper's way.
     freeze_bn_stats : bool, default=True
         Frozen batch-norm layers keep their running statistics; False is the published tool's
         behaviour, where they move.
@@ -78,6 +77,7 @@ class TrainSpec:
     manifest: str
     manifest_sha256: str = ""
     fold: int | None = None
+    test_fold: int | None = None
     task: str = "synthetic"
     epochs: int = 20
     batch_size: int = 16
@@ -93,7 +93,6 @@ class TrainSpec:
     augment: str = "none"
     schedule: str = "constant"
     options: tuple = ()
-    fresh_mm: float | None = None
     freeze_bn_stats: bool = True
 
     def __post_init__(self):
@@ -119,8 +118,6 @@ class TrainSpec:
         """Twelve hexadecimal digits of everything but the manifest's path."""
         values = asdict(self)
         del values["manifest"]
-        if self.fresh_mm is None:
-            del values["fresh_mm"]  # runs from before there was the choice keep their names
         return content_key("TrainSpec", values)
 
     def folder(self, runs_dir: str | os.PathLike) -> Path:

@@ -156,7 +156,7 @@ def frozen_prefix(spec: TrainSpec, network: nn.Sequential) -> int:
 
     None where the inputs change from epoch to epoch, or the first block trains, drops or adapts.
     """
-    if spec.augment != "none" or spec.fresh_mm is not None:
+    if spec.augment != "none":
         return 0
     count = 0
     for block in network.children():

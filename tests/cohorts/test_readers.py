@@ -528,7 +528,8 @@ class TestBids:
 
     def test_the_flow_of_profile_real_adds_up(self, data_root, tmp_path, monkeypatch):
         monkeypatch.setenv("MOTIONLIB_DATA", str(data_root))
-        manifest, flow = assemble("real", tmp_path, size=12, seed=20, engine="local:2")
+        options = {"size": 12, "spacing_mm": 2.0, "seed": 20, "engine": "local:2"}
+        manifest, flow = assemble("real", tmp_path, **options)
         last = flow.groupby("cohort").tail(1).set_index("cohort")["n_out"]
         kept = manifest[manifest["role"] != "excluded"]
         names = [flow_label(*pair) for pair in zip(kept["cohort"], kept["role"], strict=True)]

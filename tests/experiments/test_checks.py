@@ -32,7 +32,9 @@ class TestPositiveRateBySeverity:
     def test_each_rung_is_averaged_over_scans_and_folds(self, monkeypatch):
         monkeypatch.setattr(checks, "control_set", lambda cohort, rung: rung)
         monkeypatch.setattr(checks, "read_prepared", lambda cohort, prepared: prepared)
-        monkeypatch.setattr(checks, "pretrained", lambda run, *cell: [(cell[-1], 0), (cell[-1], 1)])
+        monkeypatch.setattr(
+            checks, "pretrained", lambda run, *cell, stage: [(cell[-1], 0), (cell[-1], 1)]
+        )
 
         def evaluate(evaluations, *, engine):
             """Both scans still, or one moved, and both by the second fold."""

@@ -58,7 +58,8 @@ class TestPrepareCohort:
         ).unlink()
         manifest = prepare_cohort(run, cohort="open", **SMALL).manifest
         assert manifest["cohort"].value_counts().to_dict() == {"mr-art": 23, "ixi": 14}
-        assert set(manifest["role"]) == {"train", "test"}
+        roles = manifest.groupby("cohort")["role"].apply(set).to_dict()
+        assert roles == {"ixi": {"train", "test"}, "mr-art": {"train"}}
         flow = pd.read_csv(run.cohort / "flow.tsv", sep="\t")
         lost = flow[flow["n_in"] > flow["n_out"]]
         assert lost[["cohort", "n_in", "n_out"]].to_numpy().tolist() == [["mr-art", 24, 23]]
@@ -69,7 +70,7 @@ class TestPrepareCohort:
         manifest = prepare_cohort(run, cohort="paper", **SMALL).manifest
         roles = manifest.groupby("cohort")["role"].apply(set).to_dict()
         assert roles["adni"] == {"train", "test", "real_motion"}
-        assert roles["aphp"] == {"train", "test", "excluded"}
+        assert roles["aphp"] == {"train", "excluded"}
         splits = pd.read_csv(run.folder / "splits.csv")
         assert splits.dropna(subset="y_true")["cohort"].nunique() == 3
 
@@ -132,7 +133,7 @@ class TestVotes:
             return clean.assign(**named, **role, motion_grade=1)
 
         monkeypatch.setattr(cohort, "make_warehouse", emulate)
-        manifest, flow = cohort.assemble("real", tmp_path, size=400, seed=20)
+        manifest, flow = cohort.assemble("real", tmp_path, size=400, spacing_mm=2.0, seed=20)
         return manifest, flow, made
 
     def test_research_heads_have_no_vote_and_moving_heads_go_nowhere_else(self, real):
@@ -164,7 +165,7 @@ class TestVotes:
         assert not tested & rest
 
     def test_real_and_emulated_motion_are_two_tests(self, real, tmp_path):
-        opened = cohort.Cohort(real[0], 4.0, "", "key", 20, tmp_path)
+        opened = cohort.Cohort(real[0], 4.0, None, "", "key", 20, tmp_path)
         both = [copies.motion_set(opened, emulated=kind) for kind in (False, True)]
         seen, made = (pd.read_csv(path, sep="\t") for path in both)
         assert seen["y_true"].value_counts().to_dict() == {1: 17, 0: 12}
@@ -177,7 +178,7 @@ class TestVotes:
         roles = cohort._roles_by_votes(unrated, seed=1)
         assert roles.value_counts().to_dict() == {"research": 8, "real_motion": 2}
         manifest = unrated.assign(role=roles, cohort="ixi", motion_grade=unrated["motion_votes"])
-        opened = cohort.Cohort(manifest, 4.0, "", "key", 20, tmp_path)
+        opened = cohort.Cohort(manifest, 4.0, None, "", "key", 20, tmp_path)
         assert copies.motion_set(opened) is None
 
     def test_open_takes_voted_scans_out_of_research(self, held):
@@ -262,14 +263,23 @@ class TestPaperSplit:
         sides = split.groupby("source_participant_id")[["role", "fold"]].nunique(dropna=False)
         assert (sides == 1).all(axis=None)
 
-    def test_few_scans_keep_more_for_the_test(self):
+    def test_few_research_scans_keep_more_for_the_test_and_few_graded_none(self):
         few = paper_manifest().groupby("cohort").head(20).reset_index(drop=True)
         split, same = (
             split_patients(few, n_folds=2, seed=20, as_in_paper=paper) for paper in (True, False)
         )
         pd.testing.assert_frame_equal(split, same)
         tested = split["role"].eq("test").groupby(split["cohort"].eq("aphp")).mean()
-        assert tested.to_list() == pytest.approx([0.25, 0.35], abs=0.05)
+        assert tested.to_list() == pytest.approx([0.25, 0.0], abs=0.05)
+        graded = split[split["cohort"].eq("aphp")]
+        assert set(graded["fold"]) == {0, 1}
+
+    def test_with_100_severe_test_scans_the_test_set_is_fixed(self):
+        many = paper_manifest()
+        many["motion_grade"] = many["motion_grade"].mask(many["cohort"] == "aphp", 2)
+        split = split_patients(many, n_folds=2, seed=20)
+        tested = split[split["role"] == "test"]
+        assert (tested["cohort"] == "aphp").sum() == pytest.approx(385, abs=1)
 
 
 class TestCommand:

@@ -12,6 +12,7 @@ from motionlib.experiments import evaluation, pretraining, trainings
 from motionlib.experiments.evaluation import Evaluation, evaluate
 from motionlib.experiments.trainings import Budget, plan_trainings, train, trained_folds
 from motionlib.study.run import Run
+from motionlib.training.data import load_prepared, split_rows
 
 
 @pytest.fixture
@@ -56,6 +57,24 @@ class TestPlanTrainings:
         assert {t.spec.trainable for t in tuned} == {("fc3",)}
         train(run, tuned, engine="inline", label="x")
         assert trained_folds(run, "x", "mov01vs2", notebook="04") == [t.folder for t in tuned]
+
+    def test_an_outer_fold_neither_trains_nor_validates(self, run, prepared):
+        plan = plan_trainings(run, "x", "mov01vs2", prepared, Budget(1, 3), outer=True)
+        assert [(t.fold, t.spec.fold, t.spec.test_fold) for t in plan] == [
+            (0, 1, 0),
+            (1, 2, 1),
+            (2, 0, 2),
+        ]
+        table = load_prepared(prepared)
+        for training in plan:
+            seen = [set(table.loc[rows, "fold"]) for rows in
+                    split_rows(table, training.spec.fold, training.spec.test_fold)]  # fmt: skip
+            assert seen == [set(range(3)) - {training.fold, training.spec.fold},
+                            {training.spec.fold}]  # fmt: skip
+
+    def test_two_folds_cannot_be_outer_ones(self, run, prepared):
+        with pytest.raises(ValueError, match="at least 3 where every graded scan is judged once"):
+            plan_trainings(run, "x", "mov01vs2", prepared, Budget(1, 2), outer=True)
 
     @pytest.mark.parametrize(("device", "precision"), [("cpu", "float32"), ("cuda", "bf16")])
     def test_the_device_decides_the_precision(self, run, prepared, monkeypatch, device, precision):
@@ -138,42 +157,34 @@ class TestEvaluate:
 
 
 class TestRecipe:
-    @pytest.fixture
-    def write(self, tmp_path):
-        def write(n):
-            rows = pd.DataFrame({"role": ["train"] * n + ["test"] * 200})
-            rows.to_csv(tmp_path / "prepared.tsv", sep="\t", index=False)
-            return tmp_path / "prepared.tsv"
-
-        return write
+    def cohort(self, n: int) -> SimpleNamespace:
+        research = pd.DataFrame({"role": ["train"] * n + ["test"] * 200})
+        return SimpleNamespace(research=research, engine="inline")
 
     @pytest.mark.parametrize(
         ("n", "recipe", "expected"),
         [
             (100, "paper", {"augment": "none"}),
-            (99, "paper", {"augment": "flip", "fresh_mm": 4.0, "epochs": 24}),
-            (10, "recommended", {"augment": "nuisance"}),
+            (99, "paper", {"augment": "flip", "sampler": "weighted", "loss": "plain"}),
+            (10, "recommended", {"augment": "nuisance", "sampler": "pairs"}),
         ],
     )
-    def test_few_scans_are_moved_and_mirrored_in_every_epoch_for_twice_the_epochs(
-        self, write, n, recipe, expected
-    ):
-        cohort = SimpleNamespace(spacing_mm=4.0)
-        assert pretraining.recipe_of(cohort, write(n), recipe, Budget(12, 3)) == expected
+    def test_few_scans_are_mirrored_and_both_classes_drawn_alike(self, n, recipe, expected):
+        assert pretraining.recipe_of(self.cohort(n), recipe) == expected
 
-    @pytest.mark.parametrize(("n", "epochs", "augment"), [(99, 6, "flip"), (100, 3, "none")])
-    def test_pretraining_specifies_it(self, run, write, monkeypatch, n, epochs, augment):
-        seen, cell = [], write(n)
+    @pytest.mark.parametrize(("n", "augment"), [(99, "flip"), (100, "none")])
+    def test_pretraining_specifies_it(self, run, prepared, monkeypatch, n, augment):
+        seen = []
 
         def stop(run, trainings, **options):
-            seen.extend((t.spec.fold, t.spec.epochs, t.spec.augment) for t in trainings)
+            seen.extend((t.experiment, t.spec.fold, t.spec.augment) for t in trainings)
             raise StopIteration
 
         monkeypatch.setattr(pretraining, "motion_set", lambda cohort, **kind: None)
         monkeypatch.setattr(pretraining, "control_set", lambda *cell: None)
-        monkeypatch.setattr(pretraining, "synthetic_set", lambda *names: cell)
+        monkeypatch.setattr(pretraining, "synthetic_set", lambda *names: prepared)
         monkeypatch.setattr(pretraining, "train", stop)
-        cohort = SimpleNamespace(spacing_mm=4.0, engine="inline")
         with pytest.raises(StopIteration):
-            pretraining.pretrain(run, cohort, Budget(3, 2))
-        assert seen == [(0, epochs, augment), (1, epochs, augment)]
+            pretraining.pretrain(run, self.cohort(n), Budget(3, 2), stage="benchmark")
+        name = "benchmark/image/2-4/paper"
+        assert seen == [(name, 0, augment), (name, 1, augment)]

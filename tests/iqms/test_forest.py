@@ -168,6 +168,22 @@ class TestWarehouseRows:
         ensemble = rows[rows.fold == -1].set_index("scan_id").score
         np.testing.assert_allclose(ensemble.sort_index(), mean.sort_index(), atol=1e-9)
 
+    def test_out_of_fold_no_scan_is_predicted_by_a_search_that_knows_its_fold(
+        self, scans, small_space
+    ):
+        train = scans[0]
+        names = {"kind": "clinical", "task": "mov01vs2", "seed": 1, "n_iter": 2, "outer": True}
+        columns = ["SNR1", "EFC", "CPP"]
+        rows, _ = forest.warehouse_rows(train, train, columns, **names)
+        single = rows[rows.fold >= 0].set_index("scan_id")
+        assert single.index.is_unique
+        assert single.fold.to_dict() == train.set_index("scan_id").fold.to_dict()
+        # other labels in a fold change nothing of what is said about it
+        flipped = train.assign(y_true=train.y_true.where(train.fold != 0, 1 - train.y_true))
+        again, _ = forest.warehouse_rows(flipped, flipped, columns, **names)
+        again = again[again.fold == 0].set_index("scan_id")
+        pd.testing.assert_series_equal(again.score, single.score[single.fold == 0])
+
     def test_a_measure_that_is_never_defined_is_left_out(self, scans, small_space):
         train, test = scans
         train, columns = train.assign(CPP=np.nan), ["SNR1", "EFC", "CPP"]

@@ -296,8 +296,10 @@ class TestFaults:
 
 
 class TestBatches:
-    def loop(self, spec, y_true):
-        part = fitting.Split(None, np.arange(len(y_true)), np.asarray(y_true))
+    def loop(self, spec, y_true, original=None):
+        rows = np.arange(len(y_true))
+        original = rows if original is None else np.asarray(original)
+        part = fitting.Split(None, rows, np.asarray(y_true), original)
         network = build_network("SECNN", (5, 5, 5))
         return fitting.Loop(spec, None, network, network, part, part, "cpu")
 
@@ -316,6 +318,21 @@ class TestBatches:
         drawn = np.concatenate(self.loop(spec, y_true).batches(1))
         assert 0.4 < y_true[drawn].mean() < 0.6
         assert len(drawn) == 400
+
+    def test_pairs_are_a_still_and_a_moved_copy_of_one_original(self, spec):
+        y_true = np.tile([0, 0, 0, 1, 1], 6)
+        original = np.repeat(np.arange(6), 5)
+        loop = self.loop(replace(spec, sampler="pairs", batch_size=4), y_true, original)
+        first, second = (np.concatenate(loop.batches(epoch)) for epoch in (1, 2))
+        pairs = first.reshape(-1, 2)
+        assert (y_true[pairs] == [0, 1]).all()
+        assert (original[pairs[:, 0]] == original[pairs[:, 1]]).all()
+        assert len(set(first)) == len(first) == 24
+        assert first.tolist() != second.tolist()
+
+    def test_pairs_without_copies_are_refused(self, spec):
+        with pytest.raises(ValueError, match="No original has a copy with and one without"):
+            self.loop(replace(spec, sampler="pairs"), [0, 1, 1, 0])
 
     def test_weighted_loss_of_pieces_adds_up_to_that_of_the_batch(self, spec):
         some, logits = self.loop(spec, [0, 0, 0, 1]), torch.randn(4, 2)
@@ -368,7 +385,7 @@ class TestPredict:
         pairs = [(runs[1], manifest), (runs[0], manifest)]
         for found, pair in zip(predict_all(pairs), pairs, strict=True):
             pd.testing.assert_frame_equal(found, predict(*pair))
-        with pytest.raises(RuntimeError, match=r"1 of 2 tasks failed, the first with ValueError"):
+        with pytest.raises(RuntimeError, match=r"1 of 2 .* the first with The volumes have shape"):
             predict_all([*pairs[:1], (runs[0], prepared_set(tmp_path / "other", 2, (16, 16, 16)))])
 
 

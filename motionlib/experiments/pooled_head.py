@@ -1,0 +1,152 @@
+"""A head of few numbers on frozen features: what a network pre-trained once gives a small hospital.
+
+Fine-tuning moves millions of weights by a few dozen severe scans.  Here every block of the
+pre-trained network stays as it is; mean, standard deviation and maximum of each of its channels
+describe a scan, and a logistic regression, whose regularisation is chosen by inner folds, decides.
+The same features of a network that was never trained say how much of it the pre-training did.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from motionlib.compute.engines import configure_cpu, default_device
+from motionlib.experiments.cohort import Cohort
+from motionlib.experiments.copies import read_prepared, warehouse_set
+from motionlib.experiments.evaluation import prediction_rows
+from motionlib.predictions import THRESHOLD, average_scores
+from motionlib.tasks import TASK_GRADES
+from motionlib.training.checkpoints import load_model
+from motionlib.training.data import VolumeStore
+from motionlib.training.fitting import fresh_network
+from motionlib.training.spec import TrainSpec
+
+BATCH = 16  # scans a forward pass
+STRENGTHS = np.logspace(-5, 0, 6)  # C of the regression, from which the inner folds choose
+INNER_FOLDS = 3
+KINDS = {"pooled_head": True, "untrained_features": False}  # whether the network was pre-trained
+
+
+def pooled_heads(
+    cohort: Cohort, sources: Sequence[Path], n_patients: Iterable[int] = ()
+) -> pd.DataFrame:
+    """Train and judge the head on pre-trained and on untrained features, for both tasks.
+
+    Parameters
+    ----------
+    cohort : Cohort
+        Whose warehouse.
+    sources : sequence of Path
+        Folders of the pre-trained folds; fold i is judged on features of source i, or of the first
+        again where there are fewer.
+    n_patients : iterable of int
+        For severe motion, numbers of graded patients to train on as well; above what there is, all.
+
+    Returns
+    -------
+    DataFrame
+        Rows ``warehouse/pooled_head`` and ``warehouse/untrained_features``, folds and their mean;
+        for numbers of patients ``labels/{kind of features}/{n}``.
+
+    Notes
+    -----
+    Departs from the paper: it fine-tunes the fully connected layers.
+    """
+    parts = []
+    for task in TASK_GRADES:
+        scans = read_prepared(cohort, warehouse_set(cohort, task))
+        for name, trained in KINDS.items():
+            described = [_features(folder, scans, trained=trained) for folder in sources]
+            parts.append(_judge(cohort, scans, described, f"warehouse/{name}", task))
+            for n in n_patients if task == "mov01vs2" else ():
+                named = (f"labels/{name}/{n}", task)
+                parts.append(_judge(cohort, scans, described, *named, n_patients=n))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _judge(
+    cohort: Cohort,
+    scans: pd.DataFrame,
+    described: list[np.ndarray],
+    experiment: str,
+    task: str,
+    *,
+    n_patients: int | None = None,
+) -> pd.DataFrame:
+    """Train and judge the head in every fold: rows of the folds and of their mean."""
+    fold, y_true = scans["fold"].to_numpy(float, na_value=-1), scans["y_true"].to_numpy(int)
+    train = (scans["role"] == "train").to_numpy()
+    patients = scans["source_participant_id"].to_numpy(str)
+    head = make_pipeline(
+        StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=1000)
+    )
+    choices = {
+        "param_grid": {"logisticregression__C": STRENGTHS},
+        "cv": StratifiedGroupKFold(INNER_FOLDS, shuffle=True, random_state=cohort.seed),
+        "scoring": "roc_auc",
+    }
+    rows = []
+    for k in range(cohort.n_outer or len(described)):
+        X = described[k % len(described)]
+        inside, outside = train, ~train
+        if cohort.n_outer:
+            inside, outside = train & (fold != k), fold == k
+        if n_patients is not None:
+            inside = inside & _some(patients, y_true, inside, n_patients, cohort.seed)
+        few = min(len(set(patients[inside & (y_true == grade)])) for grade in (0, 1))
+        if few < INNER_FOLDS:  # too few patients with motion to choose by: the middle of the range
+            search = head.set_params(logisticregression__C=STRENGTHS[len(STRENGTHS) // 2])
+            search.fit(X[inside], y_true[inside])
+        else:
+            search = GridSearchCV(head, **choices).fit(
+                X[inside], y_true[inside], groups=patients[inside]
+            )
+        score = search.predict_proba(X[outside])[:, 1]
+        judged = scans[outside].assign(score=score, y_pred=(score >= THRESHOLD).astype(int))
+        rows.append(prediction_rows(judged, experiment, task, "LogisticRegression", k))
+    folds = pd.concat(rows, ignore_index=True)
+    mean = prediction_rows(average_scores(folds), experiment, task, "LogisticRegression", -1)
+    return pd.concat([folds, mean], ignore_index=True)
+
+
+def _some(patients, y_true, inside, n_patients: int, seed: int) -> np.ndarray:
+    """Choose so many random patients of those inside; some with motion, for the inner folds."""
+    people = pd.Series(y_true[inside]).groupby(patients[inside]).max()
+    people = people.loc[np.random.default_rng(seed).permutation(people.index.to_numpy())]
+    needed = people[people == 1].index[: 2 * INNER_FOLDS]
+    rest = people.index.difference(needed, sort=False)
+    return np.isin(patients, [*needed, *rest[: max(0, n_patients - len(needed))]])
+
+
+@torch.inference_mode()
+def _features(folder: Path, scans: pd.DataFrame, *, trained: bool) -> np.ndarray:
+    """Describe scans by a network's blocks: mean, SD and maximum of every channel, (N, 3 C)."""
+    device = default_device()
+    model = load_model(folder, device=device)
+    network = model.network
+    if not trained:
+        facts = model.facts
+        spec = TrainSpec(facts["network"], "none", "none", seed=facts["seed"])
+        network = fresh_network(spec, model.shape).to(device).eval()
+    store, parts = VolumeStore(scans, device=device), []
+    with configure_cpu():
+        for first in range(0, len(store), BATCH):
+            x = store.batch(np.arange(first, min(first + BATCH, len(store))), device)
+            described = []
+            for name, block in network.named_children():
+                if name.startswith("fc"):
+                    break
+                x = block(x)
+                flat = x.flatten(2)
+                described += [flat.mean(2), flat.std(2, correction=0), flat.amax(2)]
+            parts.append(torch.cat(described, 1).cpu().numpy())
+    return np.concatenate(parts).astype(float)
