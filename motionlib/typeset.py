@@ -38,6 +38,10 @@ LABELS = {
     "table_1": "Table I", "table_2": "Table II", "table_3": "Table III", "table_4": "Table IV",
     "table_a1": "Table A.I", "table_a2": "Table A.II", "table_a3": "Table A.III",
     "table_a4": "Table A.IV", "in_text": "Counts in the text", "agreement": "Agreement of raters",
+    "table_raters": "agreement of IXI's raters on motion",
+    "table_people": "each rater judged by the votes of the others",
+    "table_directions": "air beside the head by direction, IXI",
+    "table_real_motion": "detectors of real motion, judged by raters of IXI",
     "mcnemar": "McNemar's tests", "timing": "Seconds per scan", "paper_audit": "Audit of the paper",
 }  # fmt: skip
 SOURCES = ("paper", "ours", "difference")
