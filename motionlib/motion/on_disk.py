@@ -44,42 +44,20 @@ UNSAFE = set("/\\\0")  # in a scan's id, which becomes the name of a file
 
 @dataclass(frozen=True)
 class Motion:
-    """How scans are to be moved.
+    """How scans are to be moved."""
 
-    Attributes
-    ----------
-    method : {"image", "kspace"}
-        The simulator.
-    translation_mm, rotation_deg : tuple of 2 float
-        Ranges of the motion.
-    axis : {0, 1, 2}
-        Anatomical axis of phase encoding: right, anterior, superior.
-    seed : int
-        Of the trajectory; over a manifest each scan's own follows from it and the scan's id.
-    positions, points : int
-        Positions of method ``image``, points of method ``kspace``.
-    positive, realistic : bool
-        Positive components only; drift, nods, steps and coughs instead of the paper's.
-    part : {"magnitude", "real"}
-        Of the complex image.
-    trajectory : str, optional
-        JSON file to replay.
-    orientation : str, optional
-        Where the axes of files lead that do not state it, such as ``RAS``.
-    """
-
-    method: str = "image"
+    method: str = "image"  # the simulator, image or kspace
     translation_mm: tuple[float, float] = (2.0, 4.0)
     rotation_deg: tuple[float, float] = (2.0, 4.0)
-    axis: int = 1
-    seed: int = 0
-    positions: int = 4
-    points: int = 200
-    positive: bool = False
-    realistic: bool = False
-    part: str = "magnitude"
-    trajectory: str | None = None
-    orientation: str | None = None
+    axis: int = 1  # anatomical, of phase encoding: 0 right, 1 anterior, 2 superior
+    seed: int = 0  # of the trajectory; of a manifest each scan's own follows from it and its id
+    positions: int = 4  # of method image
+    points: int = 200  # of method kspace
+    positive: bool = False  # positive components only
+    realistic: bool = False  # drift, nods, steps and coughs instead of the paper's
+    part: str = "magnitude"  # or real, of the complex image
+    trajectory: str | None = None  # JSON file to replay
+    orientation: str | None = None  # where the axes lead of files that do not state it, as RAS
 
 
 def corrupt_file(
@@ -130,30 +108,16 @@ def corrupt_manifest(
     shard: str | None = None,
     progress=None,
 ) -> pd.DataFrame:
-    """Move every scan of a manifest, each by a trajectory of its own.
+    """Move every scan of a manifest into a folder, each by a trajectory of its own.
 
-    Parameters
-    ----------
-    manifest : path-like
-        Rows whose id or path is faulty become failed rows; other faults refuse the call.
-    out : path-like
-        Folder to write to. What it already holds of the same scan and settings is kept. Copies
-        have ids of their own (`moved_id`), so that they can be scored beside the clean scans.
-    motion : Motion
-        How; the seed of a scan is made of `motion.seed` and its id.
-    engine : str, default="inline"
-        As for `motionlib.compute.engines.submit`.
-    shard : str, optional
-        ``"I/N"``: only every N-th scan from the I-th on.
-    progress : callable, optional
-        Called with lines of text.
+    Rows whose id or path is faulty become failed rows; other faults refuse the call. What the
+    folder already holds of the same scan and settings is kept. Copies have ids of their own
+    (`moved_id`), so that they can be scored beside the clean scans. `shard` is ``"I/N"``, only
+    every N-th scan from the I-th on; for `engine` and `progress` see `compute.engines.submit`.
 
-    Returns
-    -------
-    pandas.DataFrame
-        One row per scan: ``scan_id status path reason``; status is ``done``, ``kept`` or
-        ``failed``. Also written as ``outcome.tsv`` (a shard's: ``outcome_I-of-N.tsv``), beside
-        ``manifest.tsv`` of the scans that are there.
+    Returns a row per scan, ``scan_id status path reason`` with status ``done``, ``kept`` or
+    ``failed``, also written as ``outcome.tsv`` (a shard's: ``outcome_I-of-N.tsv``), beside
+    ``manifest.tsv`` of the scans that are there.
     """
     manifest, out = Path(manifest), Path(out)
     table, refused = usable_rows(manifest)

@@ -53,33 +53,17 @@ def preprocess_manifest(
     orientation: str | None = None,
     progress=None,
 ) -> pd.DataFrame:
-    """Preprocess every scan of a manifest into a CAPS folder.
+    """Preprocess every scan of a manifest into a CAPS folder, as `linear.t1_linear` does one.
 
-    Parameters
-    ----------
-    manifest : path-like
-        Rows whose id or path is faulty become failed rows; other faults refuse the call.
-    out : path-like
-        CAPS folder. What it already holds of the same scan and settings is kept.
-    backend, template
-        As for `motionlib.preprocess.linear.t1_linear`.
-    engine : str, default="inline"
-        As for `motionlib.compute.engines.submit`.
-    shard : str, optional
-        ``"I/N"``: only every N-th scan from the I-th on; the outcome is ``outcome_I-of-N.tsv``.
-    cache : bool, default=False
-        Also write float16 arrays for training, in ``cache-<hash of the manifest>``.
-    orientation : str, optional
-        Where the axes of files lead that do not state it, such as ``RAS``.
-    progress : callable, optional
-        Called with lines of text.
+    Rows whose id or path is faulty become failed rows; other faults refuse the call. What the
+    folder already holds of the same scan and settings is kept. `shard` is ``"I/N"``, only every
+    N-th scan from the I-th on; `cache` also writes float16 arrays for training, in ``cache-<hash
+    of the manifest>``; `orientation`, such as RAS, is for files that do not state theirs. For
+    `engine` and `progress` see `compute.engines.submit`.
 
-    Returns
-    -------
-    pandas.DataFrame
-        One row per scan: ``scan_id status reason path`` and the numbers of
-        `linear.Quality`; status is ``done``, ``kept`` or ``failed``. Also written
-        as ``outcome.tsv``, beside ``manifest.tsv`` of the scans that are there.
+    Returns a row per scan, ``scan_id status reason path`` and the numbers of `linear.Quality`, with
+    status ``done``, ``kept`` or ``failed``, also written as ``outcome.tsv`` (a shard's:
+    ``outcome_I-of-N.tsv``), beside ``manifest.tsv`` of the scans that are there.
     """
     manifest, out = Path(manifest), Path(out)
     table, refused = usable_rows(manifest)

@@ -25,32 +25,16 @@ def find_scans(
     suffixes: tuple[str, ...] = IMAGE_SUFFIXES,
     report: Callable[[str], None] = lambda line: None,
 ) -> list[tuple[str, str]]:
-    """List the scans that the words of a call stand for.
+    """List the scans that the words of a call stand for: images, folders, manifests (``.tsv``).
 
-    Parameters
-    ----------
-    words : list of str
-        Images; folders; manifests (``.tsv``). Of a CAPS folder each scan's cropped image is taken,
-        of a BIDS folder its T1w images, of another its images named ``*_T1w``, or all where there
-        are none.
-    suffixes : tuple of str
-        Endings of an image's name.
-    report : callable, optional
-        Called with a line about what was left aside.
+    Of a CAPS folder each scan's cropped image is taken, of a BIDS folder its T1w images, of another
+    its images named ``*_T1w``, or all where there are none; `report` is called with a line about
+    what was left aside.
 
-    Returns
-    -------
-    list of (str, str)
-        Id and path. The id is the manifest's, or the file's name without its suffix; where a
-        plain folder holds one name several times, the folders between are part of the ids. Which
-        of them cannot stand in a table `faults_of` says.
-
-    Raises
-    ------
-    FileNotFoundError
-        If an input does not exist, or no image is found.
-    ValueError
-        If a table is no manifest.
+    Returns ids and paths. The id is the manifest's, or the file's name without its suffix; where a
+    plain folder holds one name several times, the folders between are part of the ids. Which scans
+    cannot stand in a table `faults_of` says. An input that does not exist, or holds no image, is a
+    `FileNotFoundError`, a table that is no manifest a `ValueError`.
     """
     rows = []
     for word in words:
