@@ -13,7 +13,6 @@ from importlib import import_module
 
 import motionlib
 from motionlib import commands
-from motionlib.compute.engines import in_words
 
 SUMMARIES = {
     "study": "run the ordered notebooks of a profile and build the report",
@@ -115,6 +114,8 @@ def sentence(error: BaseException) -> str:
         return f"the package {error.name} is not installed; motionlib doctor lists what is missing"
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    from motionlib.compute.engines import in_words  # not above: a package may be missing
+
     where = "" if isinstance(error, WRONG_CALL_ERRORS) else " (MOTIONLIB_DEBUG=1 shows where)"
     return in_words(error) + where
 

@@ -248,30 +248,39 @@ def write_table(table, path: str | os.PathLike) -> Path:
     return Path(path)
 
 
+def check_file(path: Path) -> None:
+    """Refuse what is no readable regular file, before anything could block on it."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        kind = "a link to nothing" if path.is_symlink() else "no file"
+        raise FileNotFoundError(f"{path.name} is {kind}; expected an image.") from None
+    except OSError as error:
+        raise ValueError(f"{path.name} cannot be reached: {error.strerror}.") from None
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError(f"{path.name} is no regular file; expected an image.")
+    if status.st_size == 0:
+        raise ValueError(f"{path.name} is empty (0 bytes); expected an image.")
+    if not os.access(path, os.R_OK):
+        raise ValueError(f"{path.name} may not be read; change its permissions.")
+
+
 def identity(path: str | os.PathLike) -> list:
     """Tell what changes when a file does: place, size, time of change, and checksum of its ends.
 
     The ends are its first and last megabyte: a gzip ends with a checksum of all that is in it, a
     small file is read whole, and of a large, uncompressed one a change in the middle shows by time.
 
-    Raises
-    ------
-    FileNotFoundError
-        If it is no file.
-    ValueError
-        If it cannot be read.
+    The errors are those of `check_file`.
     """
     path = Path(path)
+    check_file(path)
+    status = path.stat()
     try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise FileNotFoundError
         with open(path, "rb") as stream:
             ends = hashlib.sha256(stream.read(END_BYTES))
             stream.seek(max(stream.tell(), status.st_size - END_BYTES))
             ends.update(stream.read())
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path.name} is no file; expected an image.") from None
     except OSError as error:
         raise ValueError(f"{path.name} cannot be read: {error.strerror}.") from None
     return [os.path.abspath(path), status.st_size, status.st_mtime_ns, ends.hexdigest()]

@@ -245,7 +245,7 @@ def locate(path: str, root: str | os.PathLike) -> Path:
     """Find an image: relative to the manifest's folder, else to ``MOTIONLIB_DATA``."""
     here = Path(root) / path
     data = os.environ.get("MOTIONLIB_DATA")
-    return Path(data) / path if data and not here.exists() else here
+    return Path(data) / path if data and not os.path.lexists(here) else here
 
 
 def check_still(table: pd.DataFrame, *, most_votes: int = 0) -> None:

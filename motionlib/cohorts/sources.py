@@ -17,6 +17,7 @@ from motionlib.preprocess.finder import told
 from motionlib.preprocess.images import need_orientation, read_image
 
 MISSING = ["", "n/a", "N/A", "NA", "nan", "-4"]  # ADNI writes -4 for "not done"
+FAULTS = ("plain name", "unique name", "readable header")  # steps at which a file is at fault
 FLAGS = {"1": 1, "yes": 1, "true": 1, "0": 0, "no": 0, "false": 0}
 SEXES = {"m": "M", "male": "M", "1": "M", "f": "F", "female": "F", "2": "F"}
 

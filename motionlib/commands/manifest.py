@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 from pathlib import Path
 
 
@@ -26,10 +28,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Read the cohort, write manifest, flow and dropped scans, print the flow."""
+    """Write manifest, flow and dropped scans; 1 if a file is at fault, or none is left."""
     import pandas as pd
 
     from motionlib.cohorts import read_cohort
+    from motionlib.cohorts.sources import FAULTS
     from motionlib.files import write_table
     from motionlib.manifest import write_manifest
     from motionlib.splits import assign_splits
@@ -58,7 +61,11 @@ def main(args: argparse.Namespace) -> int:
     with pd.option_context("display.width", 160, "display.max_colwidth", 70):
         print(selection.flow.to_string(index=False))
     print(f"{len(manifest)} scans in {out}")
-    return 0 if len(manifest) else 1
+    dropped = selection.dropped
+    faulty = dropped[dropped["step"].isin(FAULTS)]
+    for row in faulty.itertuples():
+        print(f"{row.scan_id}: {row.reason}", file=sys.stderr)
+    return 0 if len(manifest) and not len(faulty) else 1
 
 
 def _sizes(words: str, cohort: str) -> dict[str, int]:
@@ -80,9 +87,6 @@ def _sizes(words: str, cohort: str) -> dict[str, int]:
 
 def _from_here(paths, root: Path, folder: Path):
     """Paths relative to the manifest's folder, else to MOTIONLIB_DATA."""
-    import os
-    import sys
-
     data = os.environ.get("MOTIONLIB_DATA")
     for base in (folder, *([Path(data)] if data else [])):
         if root.resolve().is_relative_to(base.resolve()):

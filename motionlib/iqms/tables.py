@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from motionlib.compute.engines import Failure, submit
-from motionlib.files import content_key, read_json, sha256_file, write_json
+from motionlib.files import check_file, content_key, read_json, sha256_file, write_json
 from motionlib.iqms.measures import MEASURES, Quality, measure
 from motionlib.preprocess.finder import faults_of
 
@@ -94,15 +94,12 @@ def measure_files(
         if fault:
             keys.append(fault)
             rows[fault] = _undefined(fault)
-        elif Path(path).is_file():
-            content = path if cache is None else sha256_file(path)
+        else:
+            content = sha256_file(path) if cache is not None and Path(path).is_file() else path
             assumed = [orientation] if orientation and not compat else []
             keys.append(content_key(content, bool(compat), VERSION, *assumed))
             if keys[-1] not in known:
                 todo.setdefault(keys[-1], (path, compat, orientation))
-        else:
-            keys.append(f"missing {path}")
-            rows[keys[-1]] = _undefined(f"no file {Path(path).name}: expected an image")
     todo = list(todo.items())
     for start in range(0, len(todo), CHUNK):
         chunk = todo[start : start + CHUNK]
@@ -130,7 +127,7 @@ def _measure_file(item: tuple[str, bool, str | None]) -> dict:
         volume, affine = read_stored(path, needs_axes=not compat, orientation=orientation)
         return quality_row(measure(volume, compat=compat, affine=affine))
     except (ValueError, FileNotFoundError, MemoryError) as error:
-        name, reason = Path(path).name, str(error)
+        name, reason = Path(path).name, " ".join(str(error).split())
         return _undefined(reason if name in reason else f"{name}: {reason}")
 
 
@@ -146,8 +143,7 @@ def read_stored(
     from motionlib.preprocess import images  # imports nibabel; arrays need none
 
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no file {path.name}: expected an image, check the path")
+    check_file(path)
     try:
         if path.suffix == ".npy":
             return np.load(path, allow_pickle=False), None
@@ -159,7 +155,7 @@ def read_stored(
             return np.asarray(voxels), image.affine
         stored = voxels.get_unscaled()
     except (OSError, EOFError) as error:
-        raise ValueError(f"{path.name} ends too early or is damaged: {error}") from error
+        raise ValueError(f"{path.name} ends too early or is damaged.") from error
     if (voxels.slope, voxels.inter) != (1, 0):
         stored = (stored * np.float64(voxels.slope) + np.float64(voxels.inter)).astype(np.float32)
     return stored.reshape(stored.shape[:3]), image.affine

@@ -16,13 +16,12 @@ import io
 import logging
 import math
 import os
-import stat
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
-from motionlib.files import atomic, gzipped
+from motionlib.files import atomic, check_file, gzipped
 
 FEWEST_VOXELS = 8  # along an axis
 MAX_VOXELS = 2**28  # 1 GiB as float32; the largest published 7 T T1w has 1.7e8 voxels
@@ -104,7 +103,7 @@ def read_image(
     affine is None where neither the file nor `orientation` says how the axes lie in the body.
     """
     path = Path(path)
-    _check_file(path)
+    check_file(path)
     logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)  # what it mends is no news
     try:
         is_nifti = path.name.endswith((".nii", ".nii.gz"))
@@ -157,23 +156,6 @@ def read_mni_map(kind: str) -> tuple[np.ndarray, np.ndarray]:
             f"{path.name} is not in the installed nilearn: install nilearn>=0.12."
         )
     return read_array(path)
-
-
-def _check_file(path: Path) -> None:
-    """Refuse what is no readable regular file, before anything could block on it."""
-    try:
-        status = path.stat()
-    except FileNotFoundError:
-        kind = "a link to nothing" if path.is_symlink() else "no file"
-        raise FileNotFoundError(f"{path.name} is {kind}; expected an image.") from None
-    except OSError as error:
-        raise ValueError(f"{path.name} cannot be reached: {error.strerror}.") from None
-    if not stat.S_ISREG(status.st_mode):
-        raise ValueError(f"{path.name} is no regular file; expected an image.")
-    if status.st_size == 0:
-        raise ValueError(f"{path.name} is empty (0 bytes); expected an image.")
-    if not os.access(path, os.R_OK):
-        raise ValueError(f"{path.name} may not be read; change its permissions.")
 
 
 def _reason(error: Exception) -> str:

@@ -44,7 +44,7 @@ def read_graded(path: str | os.PathLike, task: str) -> pd.DataFrame:
         )
     if "cohort" not in table:
         table["cohort"] = "bids"
-    table = validate(complete(table))
+    table = validate(complete(table), anywhere=True)
     raters = table[["rater_1", "rater_2"]].max(axis=1).astype("Int64")
     table["motion_grade"] = table["motion_grade"].fillna(table["consensus"]).fillna(raters)
     if table["motion_grade"].isna().all():
