@@ -26,7 +26,7 @@ import pandas as pd
 import motionlib
 from motionlib.cohorts.ixi import IMAGE
 from motionlib.cohorts.ratings import MR_ART_MEASURES, MR_ART_SCORES
-from motionlib.files import atomic, read_json, sha256_file, write_json, write_table
+from motionlib.files import atomic, read_json, read_table, sha256_file, write_json, write_table
 
 DATASETS = {
     "ixi": "http://biomedic.doc.ic.ac.uk/brain-development/downloads/IXI",
@@ -120,9 +120,7 @@ def _fetch_mr_art(source: _Source, subset: str | None) -> None:
     tables = [source.get(name) for name in MR_ART_TABLES]
     if tables[0] is None:
         return
-    scores = pd.read_csv(tables[0], sep="\t", dtype="string")
-    if "bids_name" not in scores:
-        raise ValueError("scores.tsv has no column bids_name; is the base address MR-ART's?")
+    scores = read_table(tables[0], ("bids_name",))
     names = [name for name in scores["bids_name"].dropna() if MR_ART_SCAN.fullmatch(name)]
     subjects = list(dict.fromkeys(name.split("_")[0].removeprefix("sub-") for name in names))
     wanted = _choose(subjects, subset)

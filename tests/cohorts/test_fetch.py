@@ -78,7 +78,9 @@ def mirror():
 def mr_art(mirror):
     """Three subjects of MR-ART, two scans each."""
     names = [f"sub-00010{n}_acq-{kind}_T1w" for n in (3, 4, 5) for kind in ("standard", "head")]
-    lines = ["bids_name\tscore", *(f"{name}\t1" for name in names)]
+    remarks = ['"moved', "", 'nod"', "", "", ""]  # quotation marks must hide no row
+    rows = zip(names, remarks, strict=True)
+    lines = ["bids_name\tscore\tremark", *(f"{name}\t1\t{remark}" for name, remark in rows)]
     mirror.files["derivatives/scores.tsv"] = "\n".join(lines).encode()
     measures = ["bids_name\tcjv\tefc\tfber", *(f"{name}\t0.4\t0.5\t9.0" for name in names)]
     mirror.files["derivatives/mriqc-0.16.1/group_T1w.tsv"] = "\n".join(measures).encode()
