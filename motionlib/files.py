@@ -169,28 +169,12 @@ def read_table(
     missing: Sequence[str] = ("", "n/a"),
     lower: bool = False,
 ):
-    """Read a table that somebody wrote, every cell as text.
+    """Read a table that somebody wrote, every cell as text without blanks around it.
 
-    Parameters
-    ----------
-    path : path-like
-        UTF-8; tab-separated without quoting, as BIDS has it, or CSV (commas, semicolons) with.
-    required : sequence of str
-        Columns it must have.
-    missing : sequence of str
-        Cells that mean "not known".
-    lower : bool, default=False
-        Give the column names in lower case.
-
-    Returns
-    -------
-    pandas.DataFrame
-        All ``string``, cells without blanks around them, missing ones NA; empty rows are left out.
-
-    Raises
-    ------
-    ValueError
-        If it is no table, or has not every column once.
+    The file is UTF-8; tab-separated without quoting, as BIDS has it, or CSV (commas, semicolons)
+    with. `required` are columns that it must have, `missing` cells that mean "not known", which
+    become NA; `lower` gives the column names in lower case. All columns are ``string``; empty rows
+    are left out. ValueError if it is no table, or has not every column once.
     """
     import pandas as pd  # files is imported where there are no tables too
 
@@ -300,10 +284,7 @@ def repository() -> Path:
 def shipped(name: str) -> Path:
     """Folder ``notebooks`` or ``data_manifests``: beside the package, else packed into its wheel.
 
-    Raises
-    ------
-    FileNotFoundError
-        If the package is neither in its repository nor a wheel with these folders.
+    FileNotFoundError if the package is neither in its repository nor a wheel with these folders.
     """
     for folder in (PACKAGE.parent / name, PACKAGE / "_study" / name):
         if (folder.parent / "notebooks" / "profiles").is_dir() and folder.is_dir():

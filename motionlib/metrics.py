@@ -17,17 +17,8 @@ METRICS = ("balanced_accuracy", "specificity", "sensitivity", "auc")
 def auc(y_true, score) -> float:
     """Area under the ROC curve by midranks (ties count one half).
 
-    Parameters
-    ----------
-    y_true : array-like of 0 and 1, shape (n,)
-        Both classes are needed.
-    score : array-like, shape (n,)
-        Larger means more like motion.
-
-    Returns
-    -------
-    float
-        Probability that a scan with motion scores higher than one without.
+    `y_true` (n,) holds both classes, `score` (n,) is larger for what is more like motion. It is the
+    probability that a scan with motion scores higher than one without.
     """
     y_true, _ = check_labels(y_true)
     ranks = rankdata(np.asarray(score, dtype=float))
@@ -44,10 +35,8 @@ def classification_metrics(
 
     Parameters
     ----------
-    y_true : array-like of 0 and 1, shape (n,)
-        1 is motion.
-    score : array-like, shape (n,)
-        Probability of motion in [0, 1].
+    y_true, score : array-like, shape (n,)
+        1 is motion, else 0, and probability of motion in [0, 1].
     threshold : float, default=0.5
         A scan is called motion when its score is at least this.
     y_pred : array-like of 0 and 1, shape (n,), optional
@@ -127,24 +116,13 @@ def per_fold(predictions: pd.DataFrame, *, allow_one_class: bool = False) -> pd.
 def fold_summary(predictions: pd.DataFrame, *, allow_one_class: bool = False) -> dict:
     """Mean and standard deviation of each metric over the folds' models.
 
-    Where every scan was predicted by one fold's model only, out of fold, the scans are one set: the
-    "mean" is its metric, the standard deviation still that of the folds.
+    From rows of one experiment, task and model. Where every scan was predicted by one fold's model
+    only, out of fold, the scans are one set: the "mean" is its metric, the standard deviation still
+    that of the folds.
+    Returns ``<metric>_mean`` and ``<metric>_sd`` (n - 1 in the denominator; NaN for one fold),
+    ``n_folds``, ``n`` (distinct scans), ``n_patients`` and ``n_positive``; `allow_one_class` as for
+    `classification_metrics`.
 
-    Parameters
-    ----------
-    predictions : DataFrame
-        Rows of one experiment, task and model.
-    allow_one_class : bool, default=False
-        Passed on to `classification_metrics`.
-
-    Returns
-    -------
-    dict
-        ``<metric>_mean`` and ``<metric>_sd`` (n - 1 in the denominator; NaN for one fold),
-        ``n_folds``, ``n`` (distinct scans), ``n_patients`` and ``n_positive``.
-
-    Notes
-    -----
     Source: paper Table II, "mean and empirical standard deviation over the five folds". The SD
     tells how the models differ; it is not an interval for the metric.
     """
@@ -169,19 +147,9 @@ def fold_summary(predictions: pd.DataFrame, *, allow_one_class: bool = False) ->
 
 
 def roc(y_true, score) -> pd.DataFrame:
-    """ROC curve, every corner kept.
+    """ROC curve of `auc`'s arguments, with scores in [0, 1], every corner kept.
 
-    Parameters
-    ----------
-    y_true : array-like of 0 and 1, shape (n,)
-        Both classes are needed.
-    score : array-like, shape (n,)
-        Probability of motion in [0, 1].
-
-    Returns
-    -------
-    DataFrame
-        ``threshold`` (falling, first infinite), ``false_positive_rate``, ``sensitivity``.
+    Returns ``threshold`` (falling, first infinite), ``false_positive_rate``, ``sensitivity``.
     """
     y_true, score = check_labels(y_true, score)
     order = np.argsort(-score, kind="stable")

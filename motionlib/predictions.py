@@ -25,10 +25,7 @@ KEY_COLUMNS = ("experiment", "task", "model", "fold", "scan_id")
 def check_predictions(predictions: pd.DataFrame) -> pd.DataFrame:
     """Return the rows with the nine columns in their order, or say what is wrong with them.
 
-    Raises
-    ------
-    ValueError
-        If a column is missing, a score lies outside 0-1, or a scan has two rows for a model.
+    ValueError if a column is missing, a score lies outside 0-1, or a scan has two rows for a model.
     """
     missing = [name for name in PREDICTION_COLUMNS if name not in predictions]
     if missing:
@@ -57,10 +54,7 @@ def check_predictions(predictions: pd.DataFrame) -> pd.DataFrame:
 def load_predictions(folder: str | os.PathLike) -> pd.DataFrame:
     """Read ``predictions.csv`` of a run folder, with its columns in their types.
 
-    Raises
-    ------
-    FileNotFoundError
-        If the study has not written it yet.
+    FileNotFoundError if the study has not written it yet.
     """
     path = Path(folder) / "predictions.csv"
     if not path.is_file():

@@ -25,44 +25,22 @@ def assign_splits(
 ) -> pd.DataFrame:
     """Put every patient either into the test set or into one cross-validation fold.
 
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        A manifest. Rows whose role is one of `KEPT_ROLES` keep it and get no fold; rows with
-        ``straight_reject`` 1 become ``excluded``.
-    test_fraction : float, optional
-        Share of the scans of each cohort and grade for the test set, in [0, 1).
-    test_sizes : mapping, optional
-        Scans per cohort for the test set instead (`PAPER_TEST_SIZES`); others have none.
-    n_folds : int, default=5
-        Folds of the cross-validation.
-    seed : int
-        Which of the equally good splits is taken.
-    stratify : str or None, default="motion_grade"
-        Column whose values are spread evenly, within each cohort.
-    group : str, default="source_participant_id"
-        Column that may never be on two sides.
+    Rows of the manifest whose role is one of `KEPT_ROLES` keep it and get no fold; rows with
+    ``straight_reject`` 1 become ``excluded``. The test set holds `test_fraction` of the scans of
+    each cohort and grade, in [0, 1), or `test_sizes` scans per cohort (`PAPER_TEST_SIZES`; others
+    have none). The values of `stratify` are spread evenly within each cohort, those of `group` are
+    never on two sides, and `seed` says which of the equally good splits is taken.
+    Returns the same rows in the same order; ``role`` is ``train`` or ``test``, ``fold`` (training
+    rows only) is the fold in which the scan is a validation scan. ValueError if both or neither
+    test size is given, or there are fewer patients than folds.
 
-    Returns
-    -------
-    pandas.DataFrame
-        Same rows, same order; ``role`` is ``train`` or ``test``, ``fold`` (training rows only)
-        is the fold in which the scan is a validation scan.
-
-    Raises
-    ------
-    ValueError
-        If both or neither test size is given, or there are fewer patients than folds.
-
-    Notes
-    -----
     Source: paper §III-D.1 and §III-D.2, Tables A.I and A.II. Patients with equal counts of scans
     per class are dealt out in equal numbers; those left over go, largest first, to the fold that
     holds least of what they bring. Bound: a fold's count of a class differs from the mean over
     folds by at most the root of the summed squared counts of the patients left over (one scan a
-    patient: by less than one scan). The test set's total misses the wanted size by less than
-    the scans of the largest patient, for each cohort and grade with patients of one grade, as
-    long as as many patients as folds are left.
+    patient: by less than one scan). The test set's total misses the wanted size by less than the
+    scans of the largest patient, for each cohort and grade with patients of one grade, as long as
+    as many patients as folds are left.
     """
     if (test_fraction is None) == (test_sizes is None):
         raise ValueError("Give either test_fraction or test_sizes, and not both.")
@@ -94,19 +72,11 @@ def assign_splits(
 
 
 def check_no_leakage(table: pd.DataFrame, *, group: str = "source_participant_id") -> None:
-    """Raise if a patient, or one image under two names, is on two sides of a split.
+    """Raise ValueError if a patient, or one image under two names, is on two sides of a split.
 
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        A manifest with ``role`` and ``fold``; rows with role ``excluded`` or none are left out.
-    group : str, default="source_participant_id"
-        The column that names the patient a scan was made from.
-
-    Raises
-    ------
-    ValueError
-        Naming how many patients or images leak, and the first of them.
+    It names how many patients or images leak, and the first of them. The manifest has ``role`` and
+    ``fold``; rows with role ``excluded`` or none are left out. `group` is the column that names the
+    patient a scan was made from.
     """
     used = table[table["role"].fillna("excluded") != "excluded"]
     for column, noun in ((group, "patient"), ("sha256", "image")):
@@ -122,26 +92,13 @@ def check_no_leakage(table: pd.DataFrame, *, group: str = "source_participant_id
 
 
 def partition_clean_corrupted(table: pd.DataFrame, *, seed: int) -> pd.Series:
-    """Choose the half of the originals that is corrupted; the other half stays clean.
+    """Choose the half of the originals that is corrupted (True); the other half stays clean.
 
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        A manifest with splits; only rows with role ``train`` or ``test`` take part.
-    seed : int
-        Which half.
-
-    Returns
-    -------
-    pandas.Series of bool
-        True where the scan is corrupted. Corrupted and clean differ by at most one scan in every
-        cohort's test set, in its training set and in every fold, and within a patient by at most
-        one scan of the patient.
-
-    Notes
-    -----
-    Source: Table A.I, which is a partition: no scan is in both classes, and an odd number
-    leaves one clean scan more.
+    Only rows of the manifest with role ``train`` or ``test`` take part; `seed` says which half.
+    Corrupted and clean differ by at most one scan in every cohort's test set, in its training set
+    and in every fold, and within a patient by at most one scan of the patient.
+    Source: Table A.I, which is a partition: no scan is in both classes, and an odd number leaves
+    one clean scan more.
     """
     used = table[table["role"].isin(["train", "test"]).to_numpy(dtype=bool)]
     order = pd.DataFrame(

@@ -112,20 +112,12 @@ def show_tables_readably() -> bool:
 
 
 def to_notebook(table: pd.DataFrame) -> str:
-    """Show a table as HTML; the table itself, which the cell returns, keeps every column.
+    """Show a table as one ``<div>``; the table itself, which the cell returns, keeps every column.
 
-    Parameters
-    ----------
-    table : DataFrame
-        A comparison with the paper is gathered and put into words; any other table keeps its
-        columns and names, so that code can be written from what is seen.  Tables with several
-        levels, with names twice, or with more than `LONGEST` rows or columns are left to pandas,
-        whose cells then hold whole texts too.
-
-    Returns
-    -------
-    str
-        One ``<div>`` with its own style.
+    A comparison with the paper is gathered and put into words; any other table keeps its columns
+    and names, so that code can be written from what is seen. Tables with several levels, with names
+    twice, or with more than `LONGEST` rows or columns are left to pandas, whose cells then hold
+    whole texts too.
     """
     axes = (table.index, table.columns)
     plain = all(axis.nlevels == 1 and axis.is_unique for axis in axes)

@@ -88,13 +88,8 @@ def slurm_cluster(file: str | os.PathLike) -> tuple:
     `lifetime` (shorter than the walltime, so that workers hand over), `host` (address of this
     scheduler). Without a GPU a job runs one worker a core. The cluster's `job_script()` is what
     will be submitted.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the profile is not there.
-    ValueError
-        If a key is unknown or missing, or dask-jobqueue is not installed.
+    FileNotFoundError if the profile is not there; ValueError if a key is unknown or missing, or
+    dask-jobqueue is not installed.
     """
     path = Path(file)
     if not path.is_file():

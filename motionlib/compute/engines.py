@@ -38,10 +38,9 @@ class Failure:
 
     Parameters
     ----------
-    item : object
-        The item as it was given.
-    error : str
-        What happened, in one line without the exception's class (`in_words`).
+    item, error : object, str
+        The item as it was given, and what happened, in one line without the exception's class
+        (`in_words`).
     details : str
         The traceback, for a person; not compared.
     """
@@ -66,22 +65,20 @@ def submit(
     Parameters
     ----------
     function : callable
-        Takes one item. With another engine than ``inline`` it must be importable by the workers
-        and return something small, for instance the path of the file it wrote.
+        Takes one item. With another engine than ``inline`` it must be importable by the workers and
+        return something small, for instance the path of the file it wrote.
     items : iterable
         The arguments, one a call.
     engine : str, default="inline"
         ``inline`` (this process), ``local`` or ``local:N`` (N processes on this machine, bound to
         127.0.0.1), ``tcp://host:port`` (a running Dask scheduler) or ``slurm:FILE.yaml`` (jobs
         asked of SLURM).
-    label : str
-        Name of the work in progress lines.
     resources : dict, optional
         What one task occupies, for instance ``{"GPU": 1}``; ``inline`` ignores it.
     batch : int, default=1
         Items a task; larger values spare the scheduler when items are many and short.
-    progress : callable, optional
-        Called with a line of text from time to time, and at the end.
+    label, progress : str, callable or None
+        Name of the work in the lines of text that `progress` is called with from time to time.
 
     Returns
     -------
@@ -104,13 +101,7 @@ def submit(
 
 
 def raise_failures(results: list) -> list:
-    """Return results unchanged, or raise one sentence when some of them are failures.
-
-    Raises
-    ------
-    RuntimeError
-        Says how many failed and why the first one did.
-    """
+    """Return results, or raise RuntimeError: how many failed and why the first one did."""
     lost = [result for result in results if isinstance(result, Failure)]
     if lost:
         raise RuntimeError(
@@ -136,13 +127,8 @@ def configure_cpu(threads: int | None = None) -> Iterator[int]:
     Parameters
     ----------
     threads : int, optional
-        None reads ``MOTIONLIB_THREADS``, else 1: several runs side by side use several cores
-        better than one run with several threads does.
-
-    Yields
-    ------
-    int
-        The number of threads.
+        None reads ``MOTIONLIB_THREADS``, else 1: several runs side by side use several cores better
+        than one run with several threads does. The number is yielded.
     """
     import torch
 

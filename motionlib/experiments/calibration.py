@@ -33,10 +33,8 @@ def validation_scores(run, cohort: Cohort, experiment: str, task: str) -> pd.Dat
 
     Parameters
     ----------
-    run : motionlib.study.run.Run
-        A run in which the experiment's networks are fine-tuned.
-    cohort : Cohort
-        Whose warehouse.
+    run, cohort : motionlib.study.run.Run, Cohort
+        A run in which the experiment's networks are fine-tuned, and whose warehouse.
     experiment, task : str
         As in ``predictions.csv``.
 
@@ -66,10 +64,8 @@ def compare_calibrators(
     ----------
     validation, tested : DataFrame
         From `validation_scores`, and rows of ``predictions.csv`` of the same experiment and task.
-    kinds : sequence of str
-        Of `calibration.KINDS`.
-    seed : int, default=0
-        Of the labels drawn for honest scores.
+    kinds, seed : sequence of str, int
+        Of `calibration.KINDS`, and of the labels drawn for honest scores.
 
     Returns
     -------

@@ -27,15 +27,15 @@ RUNGS = ("clean", "resampled", "motion_2-4", "motion_4-6", "motion_6-8")
 def coin_lesson(volumes, patients, *, n_repeats: int = 20, n_folds: int = 5, seed: int = 0):
     """Toss a coin for every patient and let the nearest neighbour "predict" it.
 
-    There is nothing to learn: an honest accuracy is one half.  Split by image, other visits of
-    the same patient stand in the training set and give the answer away.
+    There is nothing to learn: an honest accuracy is one half. Split by image, other visits of the
+    same patient stand in the training set and give the answer away.
 
     Parameters
     ----------
     volumes : iterable of ndarray, each (I, J, K)
         One a scan, taken one at a time.
     patients : sequence of str
-        Patient of each scan; some need several.
+        Patient of each scan; ValueError if none needs several or they are fewer than folds.
     n_repeats, n_folds, seed : int
         Coins tossed, folds, seed.
 
@@ -43,11 +43,6 @@ def coin_lesson(volumes, patients, *, n_repeats: int = 20, n_folds: int = 5, see
     -------
     DataFrame
         ``split repeat accuracy`` for ``by image`` and ``by patient``.
-
-    Raises
-    ------
-    ValueError
-        If no patient has two scans, or there are fewer patients than folds.
 
     Notes
     -----
@@ -83,14 +78,11 @@ def positive_rate_by_severity(run, cohort: Cohort, simulator: str, networks) -> 
 
     Parameters
     ----------
-    run : motionlib.study.run.Run
-        A run in which the networks are trained on motion of 2-4 mm, the paper's way.
-    cohort : Cohort
-        Its research test patients are scored.
-    simulator : {"image", "kspace"}
-        Of the motion that they were trained on.
-    networks : sequence of str
-        Architectures.
+    run, cohort : motionlib.study.run.Run, Cohort
+        A run in which the networks are trained on motion of 2-4 mm, the paper's way, and whose
+        research test patients are scored.
+    simulator, networks : {"image", "kspace"}, sequence of str
+        Of the motion that they were trained on, and architectures.
 
     Returns
     -------
@@ -116,15 +108,13 @@ def occlude(
 ) -> tuple[list[np.ndarray], list[str]]:
     """Hide one cube after the other of the severe scan that the networks are surest of.
 
-    The hidden voxels get the volume's mean, which is zero after z-scoring.  The fold whose model
+    The hidden voxels get the volume's mean, which is zero after z-scoring. The fold whose model
     gave the highest score looks.
 
     Returns
     -------
-    volumes : list of 2 ndarray, shape (I, J, K)
-        The scan, and the fall of the score at every voxel when it is hidden.
-    labels : list of 2 str
-        What the two are.
+    volumes, labels : list of 2 ndarray, shape (I, J, K); list of 2 str
+        The scan, and the fall of the score at every voxel when it is hidden; what the two are.
     """
     rows = run.predictions(experiment, task=task)
     rows = rows[(rows["fold"] >= 0) & (rows["y_true"] == 1)]

@@ -35,10 +35,10 @@ def synthetic_set(
 ) -> Path:
     """Prepare the pre-training set of one simulator, severity and recipe.
 
-    In the paper's recipe half of the originals are corrupted and the others stay untouched, no
-    scan being in both classes (Table A.I); the test half is corrupted over 2-8 mm and degrees.
-    Where there are fewer than `FEW` to train on, each of the corrupted half is moved `FEW_DRAWS`
-    times, which the paper does not do.
+    In the paper's recipe half of the originals are corrupted and the others stay untouched, no scan
+    being in both classes (Table A.I); the test half is corrupted over 2-8 mm and degrees. Where
+    there are fewer than `FEW` to train on, each of the corrupted half is moved `FEW_DRAWS` times,
+    which the paper does not do.
     In the recommended recipe every training scan gives `DRAWS` moved and as many still copies, all
     by the same simulator, so that interpolation tells nothing (and in training contrast, sharpness
     and noise of both classes vary, see `pretraining.recipe_of`); its test scans are magnitude
@@ -46,12 +46,10 @@ def synthetic_set(
 
     Parameters
     ----------
-    cohort : Cohort
-        Whose research scans.
+    cohort, severity : Cohort, str
+        Whose research scans, and range of the motion in mm and degrees, such as ``2-4``.
     simulator : {"image", "kspace", "drift", "acquired"}
         How motion is made; ``acquired`` is the recommended recipe's.
-    severity : str
-        Range of the motion in mm and degrees, such as ``2-4``.
     recipe : {"paper", "recommended"}
         How both classes are made.
     whole : bool, default=False

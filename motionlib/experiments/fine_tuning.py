@@ -45,16 +45,14 @@ def research_only(cohort: Cohort, sources: dict[str, Sequence[Path]]) -> pd.Data
 
     Parameters
     ----------
-    cohort : Cohort
-        Whose warehouse.
-    sources : dict
-        Folders of the pre-trained folds by what their rows are called.
+    cohort, sources : Cohort, dict
+        Whose warehouse, and folders of the pre-trained folds by what their rows are called.
 
     Returns
     -------
     DataFrame
-        Rows ``warehouse/{name}`` of every fold and of their mean score.  Where every graded scan
-        is judged once, fold i is judged by the network that a fine-tuning for it begins with.
+        Rows ``warehouse/{name}`` of every fold and of their mean score. Where every graded scan is
+        judged once, fold i is judged by the network that a fine-tuning for it begins with.
     """
     evaluations = []
     for task in TASK_GRADES:
@@ -78,10 +76,8 @@ def compare_starts(
 
     Parameters
     ----------
-    run : motionlib.study.run.Run
-        Where the models go.
-    cohort : Cohort
-        Whose warehouse.
+    run, cohort : motionlib.study.run.Run, Cohort
+        Where the models go, and whose warehouse.
     sources : dict
         By what the fine-tuned rows are called, the folders of the pre-trained folds and which
         blocks move, a name of `FREEZE`; the paper's best is ``fc1+``.

@@ -55,12 +55,8 @@ def pretrain(
 
     Parameters
     ----------
-    run : motionlib.study.run.Run
-        Where models and durations go.
-    cohort : Cohort
-        Whose research scans.
-    budget : Budget
-        Epochs, folds, steps.
+    run, cohort, budget : motionlib.study.run.Run, Cohort, Budget
+        Where models and durations go, whose research scans, and epochs, folds, steps.
     simulators, severities, networks : sequence of str
         The grid of Tables II, III and A.III.
     recipe : {"paper", "recommended"}
@@ -73,13 +69,13 @@ def pretrain(
     -------
     DataFrame
         Rows of ``predictions.csv``: independent test set, cross-validation (``/cv``), the test
-        patients' still heads resampled once (``/resampled``), real motion (``/real``), and
-        emulated motion (``/emulated``), where the cohort has them.
+        patients' still heads resampled once (``/resampled``), real motion (``/real``), and emulated
+        motion (``/emulated``), where the cohort has them.
 
     Notes
     -----
-    Source: paper §III-C, §III-D.1, Tables II, III and A.III.
-    Departs from the paper where a cohort is small (see `recipe_of`).
+    Source: paper §III-C, §III-D.1, Tables II, III and A.III. Departs from the paper where a cohort
+    is small (see `recipe_of`).
     """
     motion = {"real": motion_set(cohort), "emulated": motion_set(cohort, emulated=True)}
     still = control_set(cohort, "resampled")
@@ -160,10 +156,7 @@ def pretrained(
 ) -> list[Path]:
     """Folders of the pre-trained folds of one simulator, severity, recipe, network and stage.
 
-    Raises
-    ------
-    FileNotFoundError
-        If notebook 02 (03 for the benchmark) has not trained it.
+    FileNotFoundError if notebook 02 (03 for the benchmark) has not trained it.
     """
     number = "02" if stage == "pretrain" else "03"
     experiment = f"{stage}/{simulator}/{severity}/{recipe}"
@@ -186,10 +179,8 @@ def controls(run, cohort: Cohort, recipes=tuple(CONTROLLED)) -> pd.DataFrame:
 
     Parameters
     ----------
-    run : motionlib.study.run.Run
-        A run in which the networks are trained.
-    cohort : Cohort
-        Its test patients and other sites are scored.
+    run, cohort : motionlib.study.run.Run, Cohort
+        A run in which the networks are trained, whose test patients and other sites are scored.
     recipes : sequence of str
         Of `CONTROLLED`.
 

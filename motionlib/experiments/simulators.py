@@ -79,11 +79,9 @@ def time_simulators(run, spacing_mm: float, *, positions=POSITIONS, seed: int = 
         Records CPU-seconds of the steps ``simulate/image/4`` ... and ``simulate/kspace/200``, and
         of TorchIO's own transform as ``simulate/torchio/4`` for comparison.
     spacing_mm : float
-        Voxel size; 1 mm is the paper's.  More positions than k-space lines are left out.
-    positions : sequence of int
-        Numbers of positions of the image-based simulator.
-    seed : int
-        Of the movements.
+        Voxel size; 1 mm is the paper's. More positions than k-space lines are left out.
+    positions, seed : sequence of int, int
+        Numbers of positions of the image-based simulator, and seed of the movements.
     """
     import torchio  # takes seconds to open, and nothing else here needs it
 

@@ -31,14 +31,10 @@ class Budget:
 
     Attributes
     ----------
-    epochs : int
-        Passes over the training scans.
-    n_folds : int
-        Folds trained.
-    learning_rate : float
-        Adam's step; the paper has 1e-4.
-    batch_size : int
-        The paper has 16.
+    epochs, n_folds : int
+        Passes over the training scans, and folds trained.
+    learning_rate, batch_size : float, int
+        Adam's step and the scans of a batch; the paper has 1e-4 and 16.
     """
 
     epochs: int

@@ -64,15 +64,9 @@ def standardise(volume: np.ndarray, affine=None) -> tuple[np.ndarray, np.ndarray
     Without an affine the axes are taken as RAS and voxels as 1 mm; negative intensities (real
     parts) lose their sign. Unchanged by scaling of intensities, zero padding, flips and
     permutations of axes that the affine tells; nearly unchanged by crops that leave 10 mm of air.
-
-    Returns
-    -------
-    volume : ndarray of float32, shape (I', J', K')
-        RAS axes, the head's box and 10 mm of air (where there is air), head median 1000.
-    mask : ndarray of bool, same shape
-        One foreground for all measures.
-    box : ndarray of int, shape (3, 2)
-        First and past-last voxel kept, on the RAS axes of the given volume.
+    Returns the volume, float32 on RAS axes, the head's box and 10 mm of air (where there is air),
+    head median 1000; a mask of the same shape, one foreground for all measures; and the box, int
+    (3, 2): first and past-last voxel kept, on the RAS axes of the given volume.
     """
     # 1. Turn the axes to RAS.
     spacing_mm = np.ones(3)

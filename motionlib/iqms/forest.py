@@ -44,20 +44,11 @@ N_FOLDS = 5  # §III-C.3
 class ForestSearch:
     """A finished random search.
 
-    Attributes
-    ----------
-    best_params : dict
-        The combination with the best mean balanced accuracy; the smallest forest among equals.
-    best_score : float
-        Its cross-validated balanced accuracy. Optimistic: it is the best of many.
-    results : DataFrame
-        One row per combination tried: the four values, ``mean`` and ``sd`` over folds.
-    estimator : RandomForestClassifier
-        The best combination, fitted to all rows.
-    fold_estimators : list of RandomForestClassifier
-        The best combination, fitted without each fold in turn.
-    predictions : DataFrame
-        Out-of-fold rows of the best combination: ``fold y_true score y_pred``.
+    `best_params` is the combination with the best mean balanced accuracy, the smallest forest among
+    equals; `best_score`, its cross-validated balanced accuracy, is optimistic: the best of many.
+    `results` has one row per combination tried: the four values, ``mean`` and ``sd`` over folds.
+    `estimator` is the best combination fitted to all rows, `fold_estimators` without each fold in
+    turn, `predictions` its out-of-fold rows: ``fold y_true score y_pred``.
     """
 
     best_params: dict
@@ -85,10 +76,8 @@ def search_forest(
     ----------
     X : array-like of float, shape (n, p)
         Measures; NaN where one is undefined.
-    y : array-like of 0 and 1, shape (n,)
-        1 is motion.
-    groups : array-like, shape (n,)
-        Patient of each row.
+    y, groups : array-like, shape (n,)
+        1 is motion, else 0, and patient of each row.
     n_iter : int, default=300
         Combinations tried.
     seed : int
@@ -106,15 +95,15 @@ def search_forest(
     Raises
     ------
     ValueError
-        If there is one class, fewer patients than folds, a patient in two folds, infinite
-        values or a measure that is nowhere defined.
+        If there is one class, fewer patients than folds, a patient in two folds, infinite values or
+        a measure that is nowhere defined.
 
     Notes
     -----
     Source: paper §III-C.3. The classes are not weighed, since the paper does not speak of it. With
     one seed the first k trees of a forest are the forest of k trees, so each forest is grown once,
-    at its largest size; and combinations that split only nodes which the leaf size forbids to
-    split are one forest. Neither changes a result.
+    at its largest size; and combinations that split only nodes which the leaf size forbids to split
+    are one forest. Neither changes a result.
     """
     X, y, groups = _check_table(X, y, groups)
     folds = grouped_folds(y, groups, seed=seed) if folds is None else np.asarray(folds)
@@ -204,21 +193,19 @@ def warehouse_rows(
 
     Parameters
     ----------
-    train : DataFrame
-        ``source_participant_id y_true fold`` and the measures; the folds are the networks' folds.
-    test : DataFrame
-        ``scan_id participant_id y_true`` and the measures.
+    train, test : DataFrame
+        ``source_participant_id y_true fold``, and ``scan_id participant_id y_true``, with the
+        measures; the folds are the networks' folds.
     columns : sequence of str
-        The measures used. One that is undefined in all of `train` is left out.
-    kind : {"research", "clinical"}
-        Which cohort `train` is.
-    task : {"mov01vs2", "mov0vs1"}
-        Which question `test` is labelled for.
+        The measures used. One that is undefined in all of `train` is left out; ValueError if all
+        are.
+    kind, task : {"research", "clinical"}, {"mov01vs2", "mov0vs1"}
+        Which cohort `train` is, and which question `test` is labelled for.
     seed, n_iter, n_jobs
         As in :func:`search_forest`.
     outer : bool, default=False
-        `test` holds the scans of `train`, each of which is predicted by a search among the scans
-        of the other folds.
+        `test` holds the scans of `train`, each of which is predicted by a search among the scans of
+        the other folds.
 
     Returns
     -------
@@ -227,11 +214,6 @@ def warehouse_rows(
         (fold -1); with `outer` by the mean forest of the search that has not seen its fold.
     search : ForestSearch
         The search among all of `train`.
-
-    Raises
-    ------
-    ValueError
-        If no measure is defined in any training scan.
 
     Notes
     -----

@@ -29,22 +29,11 @@ NO_ENERGY = 1e-3  # median squared intensity of air under which MRQy calls FBER 
 class Quality:
     """What was measured in one volume.
 
-    Attributes
-    ----------
-    values : dict of str to float
-        Mean over slices of each measure; NaN where no slice has a finite value.
-    slices_used : dict of str to int
-        How many slices entered each mean.
-    slice_index : ndarray of int, shape (n,)
-        Slices whose foreground varies, along the last axis of the measured array.
-    foreground_voxels : ndarray of int, shape (n,)
-        Pixels of each slice's mask.
-    per_slice : dict of str to ndarray, shape (n,)
-        Every measure in every such slice.
-    volume : ndarray, shape (I, J, K)
-        The measured array: as given, or standardised.
-    mask : ndarray of bool, shape (I, J, K)
-        The foreground, on the measured array.
+    `values` are the means over slices of each measure, NaN where no slice has a finite value, and
+    `slices_used` how many slices entered each mean. `slice_index` (n,) lists the slices whose
+    foreground varies, along the last axis of the measured array; `foreground_voxels` (n,) counts
+    the pixels of each one's mask, and `per_slice` has every measure in each, (n,). `volume` (I, J,
+    K) is the measured array, as given or standardised, and `mask` the foreground on it.
     """
 
     values: dict[str, float]
@@ -64,22 +53,12 @@ class Quality:
 
 
 def measure(volume, *, compat: bool = True, affine=None, threads: int = 1) -> Quality:
-    """Measure a volume and keep the slices.
-
-    Parameters
-    ----------
-    volume, compat, affine, threads
-        As in :func:`motionlib.iqms.image_quality`.
+    """Measure a volume and keep the slices; parameters and errors as in `iqms.image_quality`.
 
     Returns
     -------
     Quality
         Values, per-slice values, number of slices used, mask.
-
-    Raises
-    ------
-    ValueError
-        As :func:`motionlib.iqms.image_quality`.
     """
     volume = _as_array(volume)
     if compat:

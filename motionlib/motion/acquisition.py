@@ -46,10 +46,8 @@ def acquire(
     ----------
     volume : Tensor, shape (1, I, J, K) or (I, J, K)
         The head at rest, float32, not negative. Not modified. On the CPU.
-    trajectory : Trajectory
-        Its motion over the scan.
-    acquisition : Acquisition
-        How k-space is sampled; its axes are array axes of `volume`.
+    trajectory, acquisition : Trajectory, Acquisition
+        How the head moves, and how k-space is sampled along the array axes of `volume`.
     affine : array-like, shape (4, 4)
         From voxel indices to RAS mm.
     rng : Generator or int
@@ -68,8 +66,8 @@ def acquire(
     Notes
     -----
     Departs from the paper: order of the lines, partial Fourier, phase and noise are modelled. With
-    none of them it is the paper's k-space simulator without padding.
-    Not modelled: coils, motion within one repetition, spin history, field changes, the neck.
+    none of them it is the paper's k-space simulator without padding. Not modelled: coils, motion
+    within one repetition, spin history, field changes, the neck.
     """
     grid, affine = check_volume(volume, "magnitude"), check_affine(affine)
     if grid.device.type != "cpu":
@@ -117,13 +115,13 @@ def acquire(
 
 @dataclass(frozen=True)
 class Acquisition:
-    """How a 3-D scan samples k-space over time.
+    """How a 3-D scan samples k-space over time; ValueError if a value lies outside its limits.
 
     Attributes
     ----------
     phase_axis : int
-        Array axis of the in-plane phase encoding, along which partial Fourier acts. In RAS arrays
-        1 is anterior-posterior, usual for sagittal MPRAGE.
+        Array axis of the in-plane phase encoding, along which partial Fourier acts. In RAS arrays 1
+        is anterior-posterior, usual for sagittal MPRAGE.
     slow_axis : int, optional
         Array axis of the outer loop, along which motion acts; default `phase_axis` (MPRAGE). The
         inner loop and the readout are instantaneous.
@@ -137,11 +135,6 @@ class Acquisition:
         SD of the complex noise per channel, as a fraction of the foreground mean.
     phase : bool
         Give the head a smooth phase that moves with it.
-
-    Raises
-    ------
-    ValueError
-        If a value lies outside its limits.
     """
 
     phase_axis: int = 1

@@ -56,24 +56,16 @@ def kspace_motion(
 
     Parameters
     ----------
-    volume : Tensor, shape (1, I, J, K) or (I, J, K)
-        Motion-free intensities, float32 (float64 is computed in double). Not modified.
+    volume, affine, axis, output, center, direction
+        As for `image_motion`. A course from the fork turns about voxel ``N // 2``.
     trajectory : Trajectory
         Any number of poses; evaluated at every plane along `axis`.
-    affine : array-like, shape (4, 4)
-        From voxel indices to RAS mm.
-    axis : int
-        Array axis along which k-space is acquired in time (0, 1 or 2).
     eps : float, default=1e-3
         Relative accuracy of the non-uniform FFT; below 1e-5 it is computed in double.
     pad_vox : int, (int, int, int) or "auto"
         Voxels of air added on each side, so that what leaves the field of view does not wrap.
         ``auto``: the largest displacement, at least 8 % along `axis`, rounded up to sizes that the
         FFT likes.
-    output : {"magnitude", "real", "complex"}
-        What to return.
-    center, direction : str
-        As in `image_motion`. A course from the fork turns about voxel ``N // 2``.
     half_sample_grid : bool, default=False
         The fork's k-space grid, half a sample off on odd sizes. For equivalence tests only.
     mask_corners : bool, default=False
@@ -92,8 +84,8 @@ def kspace_motion(
 
     Notes
     -----
-    Source: paper §III-C.1, Fig. 1 (right), nT = 200; the fork's ``MotionFromTimeCourse``.
-    Departs from the paper: correct grid on odd sizes, voxel sizes, affine honoured, less padding.
+    Source: paper §III-C.1, Fig. 1 (right), nT = 200; the fork's ``MotionFromTimeCourse``. Departs
+    from the paper: correct grid on odd sizes, voxel sizes, affine honoured, less padding.
     """
     grid, affine = check_volume(volume, output), check_affine(affine)
     axis, shape = check_axis(axis), np.array(grid.shape)

@@ -34,29 +34,11 @@ LPS = np.array([-1.0, -1.0, 1.0])  # turns LPS vectors and rotations into RAS
 
 
 def make_variant(volume, affine, variant: str, rng: np.random.Generator) -> torch.Tensor:
-    """Make one named variant of a clean volume.
+    """Make one named variant of a clean volume (I, J, K) on the study grid, not negative; float32.
 
-    Parameters
-    ----------
-    volume : Tensor, shape (I, J, K)
-        Non-negative intensities on the study grid.  Not modified.
-    affine : ndarray, shape (4, 4)
-        Voxel indices to RAS millimetres.
-    variant : str
-        A control, the recommended recipe's negative (``still``), a rung of the ladder
-        (``motion_2-4``), or ``{simulator}_{severity}_{recipe}`` such as ``image_2-4_paper``.
-    rng : numpy.random.Generator
-        Source of everything random.
-
-    Returns
-    -------
-    Tensor, shape (I, J, K)
-        The copy, float32.
-
-    Raises
-    ------
-    ValueError
-        If the variant is unknown.
+    `variant` is a control, the recommended recipe's negative (``still``), a rung of the ladder
+    (``motion_2-4``), or ``{simulator}_{severity}_{recipe}`` such as ``image_2-4_paper``; ValueError
+    if it is unknown. `rng` is the source of everything random.
     """
     if variant in _CONTROL:
         return _CONTROL[variant](volume, affine, rng)

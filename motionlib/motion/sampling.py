@@ -56,8 +56,8 @@ def sample_segments(
 
     Notes
     -----
-    Source: paper §III-C.1 (Nt = 4); TorchIO 1.2.1 ``RandomMotion`` for times and ranges.
-    Departs from the paper: signs are drawn by default; always the same octant is a learnable cue.
+    Source: paper §III-C.1 (Nt = 4); TorchIO 1.2.1 ``RandomMotion`` for times and ranges. Departs
+    from the paper: signs are drawn by default; always the same octant is a learnable cue.
     """
     rng = np.random.default_rng(rng)
     ranges = _check_ranges(translation_mm, rotation_deg)
@@ -107,10 +107,9 @@ def sample_time_course(
         Range of the number of octaves of the drift.
     swallow_count, sudden_count : (int, int)
         Numbers of events, upper bound excluded; ``(0, 1)`` means none.
-    swallow_magnitude, sudden_magnitude : (float, float)
-        Sizes of events in mm and degrees, before any scaling.
-    drift_magnitude : (float, float)
-        Size of the drift against the events in the ``pairwise`` reading.
+    swallow_magnitude, sudden_magnitude, drift_magnitude : (float, float)
+        Sizes of events in mm and degrees, before any scaling, and of the drift against the events
+        in the ``pairwise`` reading.
     rng : Generator or int
         Source of randomness.
 
@@ -175,14 +174,12 @@ def sample_realistic(
         The largest distance between two poses of the scan, drawn log-uniformly, mm and degrees.
     n_moves : (int, int)
         Least and greatest number of moves of the kinds that come in numbers.
-    rng : Generator or int
-        Source of randomness.
+    rng, n_times
+        As for `sample_time_course`.
     kind : str or sequence of str, optional
         ``drift`` (slow sag), ``nod`` (pitch to and fro), ``steps`` (new resting positions),
         ``spikes`` (coughs that return), ``partial`` (only part of the scan is hit). Default: one to
         three of them at random.
-    n_times : int, default=200
-        Points of the course.
 
     Returns
     -------
@@ -196,8 +193,8 @@ def sample_realistic(
 
     Notes
     -----
-    Source: shifts mainly anterior-posterior, turns mainly nods (Schilling; 16,995 visits).
-    Departs from the paper: its 2-8 mm lie far above the 0.5 mm at which readers reject scans.
+    Source: shifts mainly anterior-posterior, turns mainly nods (Schilling; 16,995 visits). Departs
+    from the paper: its 2-8 mm lie far above the 0.5 mm at which readers reject scans.
     """
     rng = np.random.default_rng(rng)
     ranges = _check_ranges(translation_mm, rotation_deg)

@@ -27,16 +27,15 @@ STILL_MM = 0.5  # Afacan 2016: scans moved by more than 0.5 mm were called non-d
 
 @dataclass(frozen=True, eq=False)
 class Trajectory:
-    """Poses of the head while k-space is acquired.
+    """Poses of the head while k-space is acquired; ValueError if values are not as described.
 
     Attributes
     ----------
     times : ndarray, shape (T,)
         Moments of the poses as fractions of the scan, 0 to 1, never decreasing.
-    translation_mm : ndarray, shape (T, 3)
-        Shifts in mm along the RAS axes (right, anterior, superior).
-    rotation_deg : ndarray, shape (T, 3)
-        Rotations in degrees about the RAS axes, ``R = Rz Rx Ry``.
+    translation_mm, rotation_deg : ndarray, shape (T, 3)
+        Shifts in mm along, and rotations in degrees about, the RAS axes (right, anterior,
+        superior), ``R = Rz Rx Ry``.
     interpolation : {"auto", "hold", "linear"}
         What happens between two poses. ``hold``: a pose stays until the next one (segments);
         ``linear``: it glides to the next one (time courses). ``auto``: each simulator's own rule
@@ -44,11 +43,6 @@ class Trajectory:
     frame : {"ras", "voxel"}
         ``voxel`` is the TorchIO fork's frame: `translation_mm` counts voxels along the array axes
         and the centre is voxel ``N // 2``; only :meth:`from_fork` makes it.
-
-    Raises
-    ------
-    ValueError
-        If shapes, times or values are not as described.
     """
 
     times: np.ndarray
@@ -98,20 +92,10 @@ class Trajectory:
     def from_torchio(cls, times: Any, translation: Any, degrees: Any) -> Trajectory:
         """Convert the movements of TorchIO 1.2.1's ``Motion``.
 
-        Parameters
-        ----------
-        times : array-like, shape (n,)
-            Start of each movement, fractions of the scan.
-        translation, degrees : array-like, shape (n, 3)
-            As given to ``Motion``: mm and degrees about the LPS axes.
+        `times` (n,) are the starts of the movements, fractions of the scan; `translation` and
+        `degrees` (n, 3) are as given to ``Motion``, mm and degrees about the LPS axes. Returns ``n
+        + 1`` held poses: the identity at time 0, then the movements in RAS axes.
 
-        Returns
-        -------
-        Trajectory
-            ``n + 1`` held poses: the identity at time 0, then the movements in RAS axes.
-
-        Notes
-        -----
         Source: TorchIO 1.2.1, ``random_motion.py``; it works in SimpleITK's LPS world.
         """
         to_ras = np.array([-1.0, -1.0, 1.0])
@@ -128,26 +112,11 @@ class Trajectory:
 
     @classmethod
     def from_fork(cls, params: Any) -> Trajectory:
-        """Convert the ``euler_motion_params`` of the TorchIO fork.
+        """Convert the ``euler_motion_params`` of the TorchIO fork; ValueError if not six rows.
 
-        Parameters
-        ----------
-        params : array-like, shape (6, T)
-            Rows 0-2 translation in voxels of the array axes, rows 3-5 rotation in degrees.
-
-        Returns
-        -------
-        Trajectory
-            ``T`` poses spread evenly over the scan, in the fork's voxel frame.
-
-        Raises
-        ------
-        ValueError
-            If `params` has not six rows.
-
-        Notes
-        -----
-        Source: the fork, which calls its voxels millimetres.
+        `params` (6, T) holds the translation in voxels of the array axes in rows 0-2 and the
+        rotation in degrees in rows 3-5. Returns T poses spread evenly over the scan, in the fork's
+        voxel frame. Source: the fork, which calls its voxels millimetres.
         """
         params = np.asarray(params, dtype=np.float64)
         if params.ndim != 2 or params.shape[0] != 6:
@@ -233,8 +202,8 @@ def displacement(
     -------
     dict
         ``max_pairwise_mm`` (largest distance of two poses), ``max_pairwise_translation_mm``,
-        ``max_pairwise_rotation_deg`` (the simulators' ranges), ``mean_mm`` (mean distance from
-        the first pose), ``framewise_power_mm`` (50 mm), ``framewise_jenkinson_mm`` (80 mm; both the
+        ``max_pairwise_rotation_deg`` (the simulators' ranges), ``mean_mm`` (mean distance from the
+        first pose), ``framewise_power_mm`` (50 mm), ``framewise_jenkinson_mm`` (80 mm; both the
         mean over frames), ``from_centre_mm`` (mean distance from the pose at `centre_time`),
         ``energy_weighted_mm`` (RMS distance from the energy-weighted mean pose, energy-weighted),
         ``motion_free_fraction`` (largest share of the scan within 0.5 mm of one pose).

@@ -193,12 +193,8 @@ class KSpaceMotion(_Replay):
 
     Parameters
     ----------
-    times : list of float, or mapping from image name to list
-        Fractions of the scan, shape (T,).
-    translation_mm, rotation_deg : list, or mapping from image name to list
-        Shape (T, 3), RAS axes, mm and degrees.
-    interpolation : {"hold", "linear"}, default="linear"
-        What happens between poses.
+    times, translation_mm, rotation_deg, interpolation
+        As for `ImageMotion`, but the pose glides (``linear``) by default.
     **kwargs
         ``axis`` (default 1), ``eps``, ``pad_vox``, ``center``, ``direction`` and ``output`` as in
         `kspace_motion`; arguments of TorchIO's ``Transform``.
@@ -218,10 +214,8 @@ class RandomKSpaceMotion(_Draw):
         The severity, mm and degrees.
     n_times : int, default=200
         Points of the course.
-    course : {"paper", "realistic"}
-        ``sample_time_course`` or ``sample_realistic``.
-    course_options : dict, optional
-        Further arguments of that function.
+    course, course_options : {"paper", "realistic"}, dict or None
+        ``sample_time_course`` or ``sample_realistic``, and further arguments of that function.
     **kwargs
         As in `KSpaceMotion`.
 

@@ -19,17 +19,15 @@ def cost_table(names: Sequence[str], shapes: Mapping[str, Sequence[int]]) -> pd.
 
     Parameters
     ----------
-    names : sequence of str
-        Names of `NETWORKS`.
-    shapes : mapping of str to 3 int
-        Named grids, voxels (I, J, K).
+    names, shapes : sequence of str, mapping of str to 3 int
+        Names of `NETWORKS`, and named grids, voxels (I, J, K).
 
     Returns
     -------
     DataFrame
-        One row for each pair: ``model``, ``grid``, ``shape``, ``parameters``, ``gflop_forward``
-        and ``gflop_training`` for one volume (two operations a multiply-add), and
-        ``activations_mib``: float32 outputs of every layer, which are kept for the backward pass.
+        One row for each pair: ``model``, ``grid``, ``shape``, ``parameters``, ``gflop_forward`` and
+        ``gflop_training`` for one volume (two operations a multiply-add), and ``activations_mib``:
+        float32 outputs of every layer, which are kept for the backward pass.
     """
     return pd.DataFrame(
         [

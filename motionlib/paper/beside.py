@@ -36,21 +36,11 @@ FACTS = ["n", "n_patients", "n_positive", "n_folds", "cohort", "reason"]
 
 
 def same_order(paper, ours) -> pd.Series:
-    """Tell for every row whether it stands in the same order to all others as in the paper.
+    """Tell for every row (n,) whether it stands in the same order to all others as in the paper.
 
-    Parameters
-    ----------
-    paper, ours : array-like of float, shape (n,)
-        Values of the same rows; missing where not printed or not measured.
+    Missing where there is nothing to compare. Where the paper ties, any order agrees; a tie of ours
+    where the paper has an order does not.
 
-    Returns
-    -------
-    Series of boolean, shape (n,)
-        Missing where there is nothing to compare. Where the paper ties, any order agrees; a tie
-        of ours where the paper has an order does not.
-
-    Examples
-    --------
     >>> same_order([0.9, 0.8, 0.7], [0.6, 0.5, 0.55]).tolist()
     [True, False, False]
     """

@@ -18,20 +18,10 @@ SEVERE, MILD = "mov01vs2", "mov0vs1"
 def claims(table_4: pd.DataFrame, mcnemar: pd.DataFrame) -> list[str]:
     """Say what a run shows of the paper's three claims about a warehouse.
 
-    Parameters
-    ----------
-    table_4, mcnemar : DataFrame
-        Of `tables.build_tables`, or read from their files.
-
-    Returns
-    -------
-    list of str
-        A sentence on research-only networks, one a recipe on fine-tuning, one on mild motion; those
-        for which the run has no numbers are left out.
-
-    Notes
-    -----
-    Source: paper §IV-B, Table IV. Balanced accuracies in percent, differences in points.
+    From the two tables of `tables.build_tables`, or read from their files: a sentence on
+    research-only networks, one a recipe on fine-tuning, one on mild motion; those for which the run
+    has no numbers are left out. Balanced accuracies are in percent, differences in points.
+    Source: paper §IV-B, Table IV.
     """
     rows = table_4.set_index(["task", "method"])
     sentences = [_research_only(rows)]

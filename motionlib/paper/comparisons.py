@@ -38,15 +38,9 @@ MAKERS = {"Siemens": "siemens", "GE": "ge", "Philips": "philips", "Toshiba": "to
 def agreement(run: RunSummary) -> pd.DataFrame:
     """Agreement of the two raters with each other, with the consensus, and left out of it.
 
-    Returns
-    -------
-    DataFrame
-        ``quantity task paper ours difference low high n cohort reason``, fractions.
-
-    Notes
-    -----
-    Source: paper §III-A.2 (kappa 0.68, weights not stated) and Table IV (annotators). The rows
+    Returns ``quantity task paper ours difference low high n cohort reason``, fractions. The rows
     "against the other rater" have no printed counterpart: they are what the consensus hides.
+    Source: paper §III-A.2 (kappa 0.68, weights not stated) and Table IV (annotators).
     """
     scans = run.graded
     rows = []
@@ -109,17 +103,11 @@ def _left_out(run: RunSummary, task: str) -> dict:
 def mcnemar_table(run: RunSummary) -> pd.DataFrame:
     """Compare models on the same scans: McNemar, differences of BA and AUC, DeLong.
 
-    Returns
-    -------
-    DataFrame
-        One row a comparison: ``task first second p_paper``, counts ``b c n``, ``p_exact
-        p_corrected p_holm`` (over the comparisons of a task), ``p_positives p_negatives`` (Holm
-        over the two), ``ba_difference _low _high``, ``auc_difference _low _high p_delong``
-        (by patient), ``scans_for_80`` (scans that would show the seen disagreement in four of
-        five studies), ``same_verdict`` (both below 0.05, or neither), ``cohort reason``.
-
-    Notes
-    -----
+    One row a comparison: ``task first second p_paper``, counts ``b c n``, ``p_exact p_corrected
+    p_holm`` (over the comparisons of a task), ``p_positives p_negatives`` (Holm over the two),
+    ``ba_difference _low _high``, ``auc_difference _low _high p_delong`` (by patient),
+    ``scans_for_80`` (scans that would show the seen disagreement in four of five studies),
+    ``same_verdict`` (both below 0.05, or neither), ``cohort reason``.
     Source: paper §V. Each scan counts once: the models of the folds are averaged by scan.
     """
     rows = []
@@ -273,19 +261,10 @@ def _others(agreement: pd.DataFrame, mcnemar: pd.DataFrame, timing: pd.DataFrame
 def scoreboard(run: RunSummary, tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """List every printed value of the paper beside ours.
 
-    Parameters
-    ----------
-    run : RunSummary
-        The run's folder.
-    tables : dict of DataFrame
-        The comparison tables, ``agreement``, ``mcnemar`` and ``timing``.
-
-    Returns
-    -------
-    DataFrame
-        ``table row metric paper ours low high difference n same_order cohort reason``: fractions
-        for metrics, counts, minutes or seconds where the metric says so. ``same_order`` tells
-        whether the cell ranks as printed among the cells of its column (and task).
+    `tables` are the comparison tables, ``agreement``, ``mcnemar`` and ``timing``. Returns ``table
+    row metric paper ours low high difference n same_order cohort reason``: fractions for metrics,
+    counts, minutes or seconds where the metric says so. ``same_order`` tells whether the cell ranks
+    as printed among the cells of its column (and task).
     """
     parts = [_cells(name, tables[name]) for name in KEYS]
     parts += [_counts(run), _others(tables["agreement"], tables["mcnemar"], tables["timing"])]

@@ -26,10 +26,8 @@ def counts_that_print(percent: float, n: int, *, decimals: int = 2) -> dict[int,
     ----------
     percent : float
         As printed, such as 33.33.
-    n : int
-        Denominator.
-    decimals : int, default=2
-        Decimals printed.
+    n, decimals : int
+        Denominator, and decimals printed.
 
     Returns
     -------
@@ -129,18 +127,10 @@ def exchange_fits() -> pd.DataFrame:
 class Reach:
     """What McNemar's test can give when only the margins are known.
 
-    Attributes
-    ----------
-    correct_a, correct_b, n : int
-        Scans each model gets right, and all scans.
-    difference : int
-        b - c, fixed by the margins.
-    discordant_low, discordant_high : int
-        Fewest and most discordant scans (b + c) that the margins allow.
-    p_low, p_high : float
-        Range of the exact p.
-    chi2_p_low, chi2_p_high : float
-        Range of the continuity-corrected chi-square p.
+    `correct_a` and `correct_b` of `n` scans are right by each model, so `difference`, b - c, is
+    fixed; `discordant_low` and `_high` are the fewest and most discordant scans (b + c) that the
+    margins allow, `p_low` and `_high` the range of the exact p, `chi2_p_low` and `_high` that of
+    the continuity-corrected chi-square p.
     """
 
     correct_a: int
@@ -174,16 +164,12 @@ def mcnemar_range(margins) -> Reach:
     ----------
     margins : sequence of (correct_a, correct_b, n)
         One entry a class (negatives, positives): overlaps are free within each class only.
+        ValueError for a count outside 0 ... n.
 
     Returns
     -------
     Reach
         Ranges over all overlaps.
-
-    Raises
-    ------
-    ValueError
-        A count outside 0 ... n.
 
     Examples
     --------

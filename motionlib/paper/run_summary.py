@@ -32,16 +32,10 @@ class RunSummary:
     Parameters
     ----------
     folder : path-like
-        ``runs/<profile>`` or a copy of its tables' inputs.
-    n_boot : int, default=2000
-        Draws of patients for every interval.
-    seed : int, default=0
-        Seed of the draws.
-
-    Raises
-    ------
-    FileNotFoundError
-        The folder holds neither predictions nor scans.
+        ``runs/<profile>`` or a copy of its tables' inputs; FileNotFoundError if it holds neither
+        predictions nor scans.
+    n_boot, seed : int
+        Draws of patients for every interval, and their seed.
     """
 
     def __init__(self, folder: str | os.PathLike, *, n_boot: int = 2000, seed: int = 0):
@@ -117,15 +111,7 @@ class RunSummary:
     ) -> dict | None:
         """Summarise one experiment: ``<metric>_mean _sd _low _high``, counts, cohort.
 
-        Parameters
-        ----------
-        experiment, task, model : str
-            Keys of ``predictions.csv``.
-
-        Returns
-        -------
-        dict or None
-            None where there are no such rows.
+        The arguments are keys of ``predictions.csv``; None where there are no such rows.
         """
         key = (experiment, task, model)
         if key not in self._summaries:
@@ -165,11 +151,8 @@ class RunSummary:
     def synthetic_labels(self) -> pd.Series:
         """Which research scans were corrupted (1) or left clean (0), by ``scan_id``.
 
-        Returns
-        -------
-        Series
-            From the column ``y_true`` of the scans where there is one, else from the predictions
-            of the paper's recipe; a corrupted copy's name begins with its original's.
+        From the column ``y_true`` of the scans where there is one, else from the predictions of the
+        paper's recipe; a corrupted copy's name begins with its original's.
         """
         if "y_true" in self.scans and self.scans["y_true"].notna().any():
             return self.scans.set_index("scan_id")["y_true"].dropna().astype(int)

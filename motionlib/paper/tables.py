@@ -33,13 +33,11 @@ OWN_METHODS = (
 
 
 def table_1(run: RunSummary) -> pd.DataFrame:
-    """Describe the patients of every database.
+    """Describe the patients of every database (paper Table I).
 
-    Notes
-    -----
-    Source: paper Table I. Age and sex are of patients (their first scan); the real-motion test is
-    left out, rejected warehouse scans are counted, as in the paper. ``unrated`` scans have neither
-    a grade nor anybody's verdict: that they are free of motion is an assumption.
+    Age and sex are of patients (their first scan); the real-motion test is left out, rejected
+    warehouse scans are counted, as in the paper. ``unrated`` scans have neither a grade nor
+    anybody's verdict: that they are free of motion is an assumption.
     """
     scans = run.scans[~run.scans["role"].isin(["real_motion"])]
     rejected = scans["role"].eq("excluded").fillna(False) & ~is_warehouse(scans["cohort"])
@@ -71,21 +69,17 @@ def table_1(run: RunSummary) -> pd.DataFrame:
 
 
 def table_2(run: RunSummary) -> pd.DataFrame:
-    """Synthetic and real motion by simulator and severity, Conv5FC3.
+    """Synthetic and real motion by simulator and severity, Conv5FC3 (paper Table II).
 
     The rows ``drift`` (another reading of the k-space range) and ``acquired`` (the recommended
-    recipe) have no printed counterpart.
-
-    Notes
-    -----
-    Source: paper Table II. ``_mean _sd`` run over the folds' models on the independent test set,
-    the intervals over its patients; ``_cv_mean _cv_sd`` are each model's own validation scans
-    (the paper's caption and text disagree on which was used). ``real_motion_accuracy`` is the
+    recipe) have no printed counterpart. ``_mean _sd`` run over the folds' models on the independent
+    test set, the intervals over its patients; ``_cv_mean _cv_sd`` are each model's own validation
+    scans (the paper's caption and text disagree on which was used). ``real_motion_accuracy`` is the
     sensitivity of the best fold's model, as in the paper; beside it the specificity on still scans
     of the same kind, which the paper's set lacks, and the AUC (mean over folds). Motion that an
-    acquisition simulator made is no real motion: ``emulated_motion_*``.
-    ``resampled_called_motion`` is the share of the test patients' still heads that are called
-    motion after one resampling (mean over folds).
+    acquisition simulator made is no real motion: ``emulated_motion_*``. ``resampled_called_motion``
+    is the share of the test patients' still heads that are called motion after one resampling (mean
+    over folds).
 
     Departs from the paper: of fewer than 100 research scans to train and validate on, each of the
     corrupted half is moved several times (`experiments.synthetic_set`).
@@ -106,12 +100,10 @@ def table_2(run: RunSummary) -> pd.DataFrame:
 
 
 def table_3(run: RunSummary) -> pd.DataFrame:
-    """Compare four networks on k-space motion of 2-4 mm and degrees.
+    """Compare four networks on k-space motion of 2-4 mm and degrees (paper Table III).
 
-    Notes
-    -----
-    Source: paper Table III. Training times are of different computers; the paper does not say
-    whether they are of one fold or of all, ours are the sum over folds.
+    Training times are of different computers; the paper does not say whether they are of one fold
+    or of all, ours are the sum over folds.
     """
     rows = []
     for model in published("table_3")["model"]:
@@ -123,15 +115,12 @@ def table_3(run: RunSummary) -> pd.DataFrame:
 
 
 def table_4(run: RunSummary) -> pd.DataFrame:
-    """Compare raters, networks and forests on the warehouse's test scans.
+    """Compare raters, networks and forests on the warehouse's test scans (paper Table IV, §IV-B).
 
-    Notes
-    -----
-    Source: paper Table IV and §IV-B. Mean over the folds' models (or over the raters) on the same
-    test scans; the intervals draw the patients. A rater's AUC is not defined and stays empty.
-
-    Departs from the paper: without a fixed test set every graded scan is judged once, by the
-    network of the fold that it is kept from, and all are one set.
+    Mean over the folds' models (or over the raters) on the same test scans; the intervals draw the
+    patients. A rater's AUC is not defined and stays empty. Departs from the paper: without a fixed
+    test set every graded scan is judged once, by the network of the fold that it is kept from, and
+    all are one set.
     """
     rows = []
     keys = published("table_4")[["task", "method"]]
@@ -149,12 +138,10 @@ def table_4(run: RunSummary) -> pd.DataFrame:
 
 
 def table_a1(run: RunSummary) -> pd.DataFrame:
-    """Count corrupted and clean research scans in each set.
+    """Count corrupted and clean research scans in each set (paper Table A.I).
 
-    Notes
-    -----
-    Source: paper Table A.I. The validation set is that of fold 0. Whether a scan was corrupted is
-    read from the column ``y_true`` of the scans, else from the predictions of the paper's recipe.
+    The validation set is that of fold 0. Whether a scan was corrupted is read from the column
+    ``y_true`` of the scans, else from the predictions of the paper's recipe.
     """
     scans = run.scans[~is_warehouse(run.scans["cohort"])]
     scans = scans.assign(set=_set_of(scans)).dropna(subset=["set"])
@@ -187,12 +174,7 @@ def table_a1(run: RunSummary) -> pd.DataFrame:
 
 
 def table_a2(run: RunSummary) -> pd.DataFrame:
-    """Count the warehouse's graded scans in each set.
-
-    Notes
-    -----
-    Source: paper Table A.II. The validation set is that of fold 0.
-    """
+    """Count the warehouse's graded scans in each set, fold 0 validating (paper Table A.II)."""
     scans = run.warehouse
     grade = pd.to_numeric(scans.get("motion_grade", pd.Series(dtype=float)))
     scans = scans.assign(set=_set_of(scans), grade=grade).dropna(subset=["set", "grade"])
@@ -215,12 +197,10 @@ def table_a2(run: RunSummary) -> pd.DataFrame:
 
 
 def table_a3(run: RunSummary) -> pd.DataFrame:
-    """Compare four networks on image-based motion of 2-4 mm and degrees, best fold.
+    """Compare four networks on image-based motion, 2-4 mm and degrees, best fold (Table A.III).
 
-    Notes
-    -----
-    Source: paper Table A.III. ``_ours`` is the model of the fold that validates best, ``_mean``
-    the mean over folds; only the latter can be set beside Table III.
+    ``_ours`` is the model of the fold that validates best, ``_mean`` the mean over folds; only the
+    latter can be set beside Table III.
     """
     rows = []
     for model in published("table_a3")["model"]:
@@ -240,12 +220,10 @@ def table_a3(run: RunSummary) -> pd.DataFrame:
 
 
 def table_a4(run: RunSummary) -> pd.DataFrame:
-    """Show the k-space pre-trained models after fine-tuning, and the freeze study.
+    """Show the k-space pre-trained models after fine-tuning, and the freeze study (paper §IV-B).
 
-    Notes
-    -----
-    Source: paper §IV-B. Table A.IV is cited there for both but is not in the text we have: two
-    balanced accuracies follow from stated gains, the freeze study has nothing to stand beside.
+    Table A.IV is cited there for both but is not in the text we have: two balanced accuracies
+    follow from stated gains, the freeze study has nothing to stand beside.
     """
     rows = []
     for task in published("table_a4")["task"]:
@@ -266,17 +244,11 @@ def table_a4(run: RunSummary) -> pd.DataFrame:
 
 
 def timing(run: RunSummary) -> pd.DataFrame:
-    """Set simulation and training times beside the paper's.
+    """Set simulation and training times beside the paper's; the computers differ.
 
-    Returns
-    -------
-    DataFrame
-        ``quantity key seconds_paper seconds_ours ratio n device reason``: seconds per scan for the
-        simulators, seconds of all folds for the trainings; ``ratio`` is paper / ours.
-
-    Notes
-    -----
-    Source: paper §V (seconds per image), Table III (training). The computers differ.
+    Returns ``quantity key seconds_paper seconds_ours ratio n device reason``: seconds per scan for
+    the simulators, seconds of all folds for the trainings; ``ratio`` is paper / ours. Source: paper
+    §V (seconds per image), Table III (training).
     """
     wanted = [
         (f"corrupt one scan, image-based, {n} positions", f"simulate/image/{n}", in_text(name))
@@ -336,10 +308,8 @@ def build_table(
         One of `TABLES`.
     folder : path-like
         ``runs/<profile>`` (``Run.folder``).
-    n_boot : int, default=2000
-        Draws of patients for every interval.
-    seed : int, default=0
-        Seed of the draws.
+    n_boot, seed : int
+        Draws of patients for every interval, and their seed.
 
     Returns
     -------
@@ -366,17 +336,12 @@ def build_table(
 def build_tables(
     folder: str | os.PathLike, *, n_boot: int = 2000, seed: int = 0
 ) -> dict[str, pd.DataFrame]:
-    """Make every table, measuring nothing twice.
+    """Make every table, measuring nothing twice, from what a run has written.
 
     Parameters
     ----------
     folder, n_boot, seed
-        As for `build_table`.
-
-    Returns
-    -------
-    dict of DataFrame
-        The keys are `TABLES`.
+        As for `build_table`, whose tables are returned by their names in `TABLES`.
     """
     run = RunSummary(folder, n_boot=n_boot, seed=seed)
     tables = {name: make(run) for name, make in _MAKERS.items()}
@@ -390,10 +355,8 @@ def typeset_tables(
 
     Parameters
     ----------
-    folder : path-like
-        Of the run.
-    made : dict of DataFrame
-        Of `build_tables`.
+    folder, made : path-like, dict of DataFrame
+        The run, and what `build_tables` made of it.
     caption : str
         The cohort's sentence, below every table.
 

@@ -51,17 +51,12 @@ def printed(table: str) -> pd.DataFrame:
     Parameters
     ----------
     table : str
-        ``table_1`` ... ``table_4``, ``table_a1`` ... ``table_a4`` or ``in_text``.
+        ``table_1`` ... ``table_4``, ``table_a1`` ... ``table_a4`` or ``in_text``; else ValueError.
 
     Returns
     -------
     DataFrame
         A fresh copy; the values of ``in_text`` are strings, as printed.
-
-    Raises
-    ------
-    ValueError
-        Unknown table.
     """
     return _read(table).copy()
 
@@ -79,8 +74,8 @@ def published(table: str) -> pd.DataFrame:
     DataFrame
         One row per published row. Keys: ``simulator`` and ``severity`` (table_2), ``architecture``
         and ``model`` (table_3, table_a3), ``task`` and ``method`` (table_4, table_a4); metrics
-        ``balanced_accuracy specificity sensitivity``, in table_4 also ``auc`` where the text
-        states it.
+        ``balanced_accuracy specificity sensitivity``, in table_4 also ``auc`` where the text states
+        it.
 
     Notes
     -----
@@ -124,17 +119,10 @@ def _minutes(text: str) -> int:
 def audit() -> pd.DataFrame:
     """Return what adds up in the published tables and what does not, one row a finding.
 
-    Returns
-    -------
-    DataFrame
-        ``finding topic where printed recomputed verdict``, all text; ``finding`` is ``-`` where
-        the numbers add up. A verdict says what a printed value can or cannot come from, never what
-        is right.
-
-    Notes
-    -----
-    Source: paper Tables I-IV, A.I-A.III and the numbers in the text, as transcribed. A test
-    recomputes every number of ``data_manifests/paper/audit.csv`` from them.
+    ``finding topic where printed recomputed verdict``, all text; ``finding`` is ``-`` where the
+    numbers add up. A verdict says what a printed value can or cannot come from, never what is
+    right. A test recomputes every number of ``data_manifests/paper/audit.csv`` from the paper's
+    Tables I-IV, A.I-A.III and the numbers in the text, as transcribed.
     """
     return pd.read_csv(
         shipped("data_manifests") / "paper" / "audit.csv", dtype=str, keep_default_na=False
@@ -152,12 +140,7 @@ def in_text(quantity: str) -> float:
     Returns
     -------
     float
-        The value as printed.
-
-    Raises
-    ------
-    ValueError
-        Unknown quantity, or one that is not a number.
+        The value as printed; ValueError for an unknown quantity or one that is not a number.
     """
     values = _read("in_text").set_index("quantity")["value"]
     if quantity not in values.index:
@@ -166,16 +149,10 @@ def in_text(quantity: str) -> float:
 
 
 def published_aucs() -> dict[tuple[str, str], float]:
-    """Areas under the curve stated in the text, by task and method.
+    """Areas under the curve stated in the text, by task and method, as fractions.
 
-    Returns
-    -------
-    dict
-        Fractions; those of the rivals on the severe task follow from the stated gains.
-
-    Notes
-    -----
-    Source: paper §IV-B. The research-only area on the mild task is nowhere stated.
+    Those of the rivals on the severe task follow from the stated gains; the research-only area on
+    the mild task is nowhere stated. Source: paper §IV-B.
     """
     severe = in_text("AUC severe (mov01vs2) proposed")
     over_scratch = in_text("AUC severe gain over scratch (percent points)") / 100

@@ -35,26 +35,10 @@ class Grid:
 
 
 def study_grid(spacing_mm: float = 1.0) -> Grid:
-    """Grid of the study: Clinica's crop box at the given voxel size.
+    """Grid of the study: Clinica's crop box at an isotropic voxel size of 0.25 to 20 mm.
 
-    Parameters
-    ----------
-    spacing_mm : float, default=1.0
-        Isotropic voxel size.
-
-    Returns
-    -------
-    Grid
-        169x208x179 at 1 mm, with the origin at (-84, -119, -78); at other sizes as many voxels
-        as cover the box, about the same centre (43x52x45 at 4 mm).
-
-    Raises
-    ------
-    ValueError
-        If the voxel size is not between 0.25 and 20 mm.
-
-    Notes
-    -----
+    169x208x179 at 1 mm, with the origin at (-84, -119, -78); at other sizes as many voxels as cover
+    the box, about the same centre (43x52x45 at 4 mm). ValueError for other sizes.
     Source: paper §III-B; Clinica's ``ref_cropped_template``.
     """
     if not 0.25 <= spacing_mm <= 20:
@@ -97,25 +81,11 @@ def middle_planes(n_planes: int, grid: Grid) -> slice:
 def resample_to_grid(
     volume, affine, grid: Grid, *, interpolation: str = "linear", antialias: bool = True
 ) -> np.ndarray:
-    """Sample a volume at the voxels of a grid.
+    """Sample a volume, (1, I, J, K) or (I, J, K), at the voxels of a grid; float32.
 
-    Parameters
-    ----------
-    volume : Tensor or ndarray, shape (1, I, J, K) or (I, J, K)
-        Intensities; not modified.
-    affine : array-like, shape (4, 4)
-        Voxel indices of `volume` to mm.
-    grid : Grid
-        The voxels wanted.
-    interpolation : {"linear", "nearest"}, default="linear"
-        Between voxels; ``nearest`` is for labels and never smooths.
-    antialias : bool, default=True
-        Average over the new voxel where it is larger than the old one.
-
-    Returns
-    -------
-    ndarray, shape of the grid, float32
-        Zero where the volume does not reach.
+    `affine` leads from voxel indices of `volume` to mm; it is zero where the volume does not reach.
+    `interpolation` is ``linear`` or ``nearest``, which is for labels and never smooths; `antialias`
+    averages over the new voxel where it is larger than the old one.
     """
     if interpolation not in ("linear", "nearest"):
         raise ValueError(f"interpolation is {interpolation!r}; expected 'linear' or 'nearest'.")
@@ -156,31 +126,15 @@ def _triangle_sum(position: np.ndarray, wide: float) -> np.ndarray:
 
 
 def centre_on_grid(volume, affine, grid: Grid) -> np.ndarray:
-    """Place a head where the MNI head lies, without registration, and resample it.
+    """Place a head where the MNI head lies, without registration, and resample it; float32.
 
-    Parameters
-    ----------
-    volume : Tensor or ndarray, shape (1, I, J, K) or (I, J, K)
-        RAS (as `images.load_volume` gives it), 0.5 to 6 mm voxels.
-    affine : array-like, shape (4, 4)
-        Voxel indices to mm.
-    grid : Grid
-        For instance ``study_grid(4.0)``.
+    The volume, (1, I, J, K) or (I, J, K), is RAS (as `images.load_volume` gives it) with voxels of
+    0.5 to 6 mm, which `affine` leads to mm; `grid` is for instance ``study_grid(4.0)``. It is
+    averaged over the new voxels where they are larger (no aliasing). ValueError if no head is
+    found.
 
-    Returns
-    -------
-    ndarray, shape of the grid, float32
-        Averaged over the new voxels where they are larger (no aliasing).
-
-    Raises
-    ------
-    ValueError
-        If no head is found.
-
-    Notes
-    -----
-    Departs from the paper: shifts only, for studies at 3 to 4 mm; ``preprocess.t1_linear`` is
-    the paper's affine registration.
+    Departs from the paper: shifts only, for studies at 3 to 4 mm; ``preprocess.t1_linear`` is the
+    paper's affine registration.
     """
     array = array3(volume)
     place = find_head(array, affine)

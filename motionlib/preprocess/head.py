@@ -29,33 +29,18 @@ class HeadPlace:
 
 
 def find_head(volume, affine) -> HeadPlace:
-    """Find where the head lies, without registration.
+    """Find where the head lies in a RAS volume (I, J, K), without registration.
 
-    Parameters
-    ----------
-    volume : Tensor or ndarray, shape (1, I, J, K) or (I, J, K)
-        RAS, with or without skull, face and neck.
-    affine : array-like, shape (4, 4)
-        Only the voxel sizes are used: the head is taken to stand along the array's axes.
+    With or without skull, face and neck. Of the affine only the voxel sizes are used: the head is
+    taken to stand along the array's axes. ValueError if nothing of the size of a head is there.
 
-    Returns
-    -------
-    HeadPlace
-
-    Raises
-    ------
-    ValueError
-        If nothing of the size of a head is in the volume.
-
-    Notes
-    -----
-    The top is the highest level at which the head's cross-section reaches 10 cm²; the centre is
-    the mask's centroid between 20 and 80 mm below it, so that neck, jaw and removed faces do not
-    count. Stripped brains are told by two facts at once: less than 12 % of the voxels around them
-    differ from zero (measured: 0 % around 40 stripped brains, up to 4 % once they have moved, 15 to
-    100 % around 84 whole heads), and no dark skull 7 to 14 mm below the surface (the lower quartile
-    there is above half of the median deeper inside; measured 0.52 to 0.61 in the stripped, median
-    0.36 in the whole heads).
+    The top is the highest level at which the head's cross-section reaches 10 cm²; the centre is the
+    mask's centroid between 20 and 80 mm below it, so that neck, jaw and removed faces do not count.
+    Stripped brains are told by two facts at once: less than 12 % of the voxels around them differ
+    from zero (measured: 0 % around 40 stripped brains, up to 4 % once they have moved, 15 to 100 %
+    around 84 whole heads), and no dark skull 7 to 14 mm below the surface (the lower quartile there
+    is above half of the median deeper inside; measured 0.52 to 0.61 in the stripped, median 0.36 in
+    the whole heads).
     """
     spacing = np.linalg.norm(np.asarray(affine, dtype=np.float64)[:3, :3], axis=0)
     array, spacing, offset = coarse(array3(volume), spacing)

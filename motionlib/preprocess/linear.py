@@ -62,8 +62,7 @@ def t1_linear(image, *, backend: str = "simpleitk", template: str | None = None)
         motionlib[ants]``).
     template : path-like, optional
         A template in MNI152 space, for instance Clinica's. By default a whole head built from the
-        MNI152 maps; for brains that `head.find_head` finds stripped, the stripped
-        map.
+        MNI152 maps; for brains that `head.find_head` finds stripped, the stripped map.
 
     Returns
     -------
@@ -81,9 +80,9 @@ def t1_linear(image, *, backend: str = "simpleitk", template: str | None = None)
 
     Notes
     -----
-    Source: paper §III-B; Clinica t1-linear (N4, affine to MNI152NLin2009cSym, crop).
-    Departs from Clinica with ``simpleitk``: N4 on a shrunk image, SimpleITK's affine, the 2009a
-    map as target unless `template` is given.
+    Source: paper §III-B; Clinica t1-linear (N4, affine to MNI152NLin2009cSym, crop). Departs from
+    Clinica with ``simpleitk``: N4 on a shrunk image, SimpleITK's affine, the 2009a map as target
+    unless `template` is given.
     """
     if backend not in BACKENDS:
         raise ValueError(f"backend is {backend!r}; expected one of {', '.join(BACKENDS)}.")

@@ -22,17 +22,7 @@ WEIGHTS = ("linear", "quadratic")
 
 @dataclass(frozen=True)
 class Kappa:
-    """Weighted kappa with its interval.
-
-    Attributes
-    ----------
-    estimate, low, high : float
-        Kappa and its interval; NaN if kappa is undefined.
-    weights : str
-        ``linear`` or ``quadratic``.
-    n : int
-        Scans graded by both.
-    """
+    """Kappa, its weights and interval (NaN if it is undefined), and scans graded by both."""
 
     estimate: float
     low: float
@@ -69,8 +59,7 @@ def weighted_kappa(
 
     Notes
     -----
-    Source: paper §III-A.2 (0.68). Departs from the paper: it does not state the weights, so both
-    are offered.
+    Source: paper §III-A.2 (0.68). Departs from the paper: both weights, as it does not state them.
     """
     first, second, both = _paired(grades_a, grades_b)
     patients = np.arange(len(both)) if groups is None else np.asarray(groups)

@@ -46,39 +46,19 @@ class Calibrator:
 
 
 def fit_calibrator(kind: str, y_true, score) -> Calibrator:
-    """Fit a map from scores to probabilities on validation scans.
+    """Fit a map from scores in [0, 1] to probabilities on validation scans, both shape (n,).
 
-    Parameters
-    ----------
-    kind : {"none", "temperature", "platt", "isotonic"}
-        ``temperature`` divides the log-odds by a number: it cures a network that is too sure, and
-        cannot cure one that calls motion too often, since a score of 0.5 stays 0.5. ``platt`` adds
-        a bias (vector scaling of two logits comes to the same). ``isotonic`` is any rising curve.
-    y_true : array-like of 0 and 1, shape (n,)
-        Labels of validation scans.
-    score : array-like, shape (n,)
-        Their scores, within [0, 1].
+    ``temperature`` divides the log-odds by a number: it cures a network that is too sure, and
+    cannot cure one that calls motion too often, since a score of 0.5 stays 0.5. ``platt`` adds a
+    bias (vector scaling of two logits comes to the same). ``isotonic`` is any rising curve, which
+    stays 1 / (n + 2) away from 0 and 1, because n scans cannot show certainty. Training with
+    balanced classes, as the paper does, gives scores for a world in which every second scan moved:
+    that is a bias, and the reason why a temperature alone does not suffice.
+    ValueError for an unknown kind, one class only, or fewer than five scans of a class.
 
-    Returns
-    -------
-    Calibrator
-        Call it with the scores of other scans.
-
-    Raises
-    ------
-    ValueError
-        Unknown kind, one class only, or fewer than five scans of a class.
-
-    Notes
-    -----
     Source: Guo et al. 2017 (temperature); Platt 1999, with his targets (k + 1) / (k + 2) in place
     of 1, so that separated classes give finite numbers; Zadrozny and Elkan 2002 (isotonic).
-    The isotonic map stays 1 / (n + 2) away from 0 and 1, because n scans cannot show certainty.
-    Training with balanced classes, as the paper does, gives scores for a world in which every
-    second scan moved: that is a bias, and the reason why a temperature alone does not suffice.
 
-    Examples
-    --------
     >>> score = [0.5, 0.6, 0.7, 0.8, 0.9] * 10
     >>> y_true = [0, 0, 0, 0, 1] * 10
     >>> round(float(fit_calibrator("platt", y_true, score)([0.9])[0]), 1)

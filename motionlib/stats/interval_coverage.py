@@ -30,19 +30,16 @@ class StudyDesign:
     Attributes
     ----------
     n_patients : int
-        Patients; each has one to three scans (1.5 on average).
+        Each has one to three scans (1.5 on average).
     prevalence : float
         Fraction of scans with motion; a patient's scans agree in two cases of three.
     apart : tuple of float
         Distance of the classes, in standard deviations, for the two models.
-    shared : float
-        Fraction of the score's variance that a patient's scans share.
-    alike : float
-        Correlation of the two models' noise.
-    n_boot : int
-        Draws of every interval.
-    seed : int
-        Master seed.
+    shared, alike : float
+        Fraction of the score's variance that a patient's scans share, and correlation of the two
+        models' noise.
+    n_boot, seed : int
+        Draws of every interval, and master seed.
     """
 
     n_patients: int = 250
@@ -70,10 +67,8 @@ def coverage(design: StudyDesign, n_studies: int, *, engine: str = "inline") -> 
     ----------
     design : StudyDesign
         Sizes, true effects and the master seed.
-    n_studies : int
-        How many studies are drawn.
-    engine : str, default="inline"
-        Where, as for `motionlib.compute.submit`.
+    n_studies, engine : int, str
+        How many studies are drawn, and where, as for `motionlib.compute.submit`.
 
     Returns
     -------

@@ -27,18 +27,10 @@ CELLS_AT_ONCE = 4_000_000  # draws x scans held in memory together (32 MB a copy
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate with its 95 % interval.
+    """An estimate with its 95 % interval, fractions in the metric's unit.
 
-    Attributes
-    ----------
-    estimate, low, high : float
-        Fractions, in the metric's unit.
-    p_value : float or None
-        Two-sided bootstrap p of "no difference"; None where nothing is compared.
-    n, n_groups : int
-        Scans and patients.
-    n_boot : int
-        Draws in which the metric was defined.
+    `p_value` is the two-sided bootstrap p of "no difference", None where nothing is compared; `n`
+    and `n_groups` count scans and patients, `n_boot` the draws in which the metric was defined.
     """
 
     estimate: float
@@ -74,16 +66,14 @@ def bootstrap_ci(
         What is estimated.
     y_pred : array-like of 0 and 1, optional
         Decisions made elsewhere; else motion is called from a score of one half on.
-    n_boot : int, default=2000
-        Draws.
-    seed : int or Generator, default=0
-        Seed of the draws.
+    n_boot, seed : int
+        Draws and their seed (or a Generator).
 
     Returns
     -------
     Interval
-        Where the metric is exactly 1 the lower limit is the exact binomial one on patients,
-        because resampling perfect predictions shows no spread.
+        Where the metric is exactly 1 the lower limit is the exact binomial one on patients, because
+        resampling perfect predictions shows no spread.
 
     Raises
     ------
@@ -114,9 +104,7 @@ def bootstrap_difference(
     ----------
     first, second : DataFrame
         One prediction per scan each, of the same scans (see `predictions.combine_folds`).
-    metric : str
-        As for `bootstrap_ci`.
-    n_boot, seed
+    metric, n_boot, seed
         As for `bootstrap_ci`.
 
     Returns

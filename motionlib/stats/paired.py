@@ -22,22 +22,12 @@ ALPHA, POWER = 0.05, 0.8  # two-sided level, and wanted share of studies below i
 
 @dataclass(frozen=True)
 class McNemar:
-    """Result of McNemar's test.
+    """Result of McNemar's test on n scans.
 
-    Attributes
-    ----------
-    both_right, b, c, both_wrong : int
-        The 2 x 2 table; `b` = only A right, `c` = only B right.
-    n : int
-        Scans.
-    statistic : float
-        min(b, c), whose exact distribution gives `p_value`.
-    p_value : float
-        Exact, two-sided (binomial).
-    chi2, p_corrected : float
-        ``max(|b - c| - 1, 0)**2 / (b + c)`` and its p; 0 and 1 without discordant pairs.
-    difference : float
-        Accuracy of A minus accuracy of B.
+    `b` counts the scans that only A, `c` those that only B gets right, beside `both_right` and
+    `both_wrong`. `statistic` is min(b, c), whose exact binomial distribution gives the two-sided
+    `p_value`; `chi2` is ``max(|b - c| - 1, 0)**2 / (b + c)`` and `p_corrected` its p (0 and 1
+    without discordant pairs); `difference` is the accuracy of A minus that of B.
     """
 
     both_right: int
@@ -126,14 +116,14 @@ def mcnemar_by_class(y_true, pred_a, pred_b) -> pd.DataFrame:
 
     Parameters
     ----------
-    y_true, pred_a, pred_b : array-like of 0 and 1, shape (n,)
+    y_true, pred_a, pred_b
         As for `mcnemar`.
 
     Returns
     -------
     DataFrame
-        Rows ``all positives negatives``; the fields of `McNemar` and ``p_holm`` (the two
-        classes are corrected for each other; the row ``all`` stands alone).
+        Rows ``all positives negatives``; the fields of `McNemar` and ``p_holm`` (the two classes
+        are corrected for each other; the row ``all`` stands alone).
     """
     y_true, _ = check_labels(y_true, both_classes=False)
     pred_a, pred_b = np.asarray(pred_a), np.asarray(pred_b)
@@ -152,18 +142,10 @@ def mcnemar_by_class(y_true, pred_a, pred_b) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class DeLong:
-    """Result of DeLong's comparison of two AUCs on the same scans.
+    """DeLong's comparison of two AUCs on the same scans; `difference` is A minus B.
 
-    Attributes
-    ----------
-    auc_a, auc_b, difference : float
-        Areas and A minus B.
-    se, low, high : float
-        Standard error of the difference and its normal 95 % interval.
-    se_a, se_b : float
-        Standard errors of the areas.
-    p_value : float
-        Two-sided; 1 where the two scores rank the scans alike.
+    `se`, `low` and `high` are the standard error of the difference and its normal 95 % interval;
+    `p_value` is two-sided, 1 where the two scores rank the scans alike.
     """
 
     auc_a: float
@@ -299,8 +281,8 @@ def scans_needed(rate_b: float, rate_c: float, *, limit: int = 200_000) -> int:
     Returns
     -------
     int
-        The smallest number from which on (to the resolution of bisection) the exact McNemar test
-        at the two-sided level 0.05 has a power of 0.8.
+        The smallest number from which on (to the resolution of bisection) the exact McNemar test at
+        the two-sided level 0.05 has a power of 0.8.
 
     Raises
     ------

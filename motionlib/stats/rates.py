@@ -13,22 +13,16 @@ def controls_table(predictions: pd.DataFrame, *, n_boot: int = 1000, seed: int =
     Parameters
     ----------
     predictions : DataFrame
-        Rows of ``predictions.csv`` whose experiment is ``control/{recipe}/{control}[/{site}]``.
-    n_boot : int, default=1000
-        Draws of patients.
-    seed : int, default=0
-        Seed of the draws.
+        Rows of ``predictions.csv`` whose experiment is ``control/{recipe}/{control}[/{site}]``;
+        ValueError if there are none.
+    n_boot, seed : int
+        Draws of patients and their seed.
 
     Returns
     -------
     DataFrame
         ``recipe site control still called_motion low high n n_patients``; the mean over the folds'
         models, with the limits of `intervals.rate_called`.
-
-    Raises
-    ------
-    ValueError
-        If there are no such rows.
 
     Notes
     -----

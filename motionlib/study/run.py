@@ -50,10 +50,9 @@ class Run:
 
     Parameters
     ----------
-    name : str
-        Stem of the notebook, such as ``"03_architecture_benchmark"``.
-    profile : str
-        Scale of the study, such as ``smoke`` or ``demo``.
+    name, profile : str
+        Stem of the notebook, such as ``"03_architecture_benchmark"``, and scale of the study, such
+        as ``smoke`` or ``demo``.
     seed : int
         Master seed of the run, recorded in the provenance.
     runs : path-like, optional
@@ -131,33 +130,25 @@ class Run:
 
         Parameters
         ----------
-        name : str
-            One of `paper.tables.TABLES`, such as ``"table_2"``.
-        **draws
-            `n_boot` and `seed` of its intervals, as for `paper.tables.build_table`.
+        name, **draws
+            One of `paper.tables.TABLES`, such as ``"table_2"``, and `n_boot` and `seed` of its
+            intervals, as for `paper.tables.build_table`, whose errors are raised.
 
         Returns
         -------
         DataFrame
             All rows of the paper's table at every profile; also ``tables/<name>.csv``.
-
-        Raises
-        ------
-        ValueError
-            Unknown table, or predictions that are not in order.
         """
         return self.save_table(paper.build_table(name, self.folder, **draws), name)
 
     def save_figure(self, figure, name: str, *, alt: str | None = None):
         """Write ``figures/<name>.png`` (150 dpi) and ``.svg``, and return the figure.
 
-        The same figure gives the same bytes.  The figure is closed for pyplot, so that a notebook
-        shows it once, as the value of its cell.
+        The same figure gives the same bytes. It is closed for pyplot, so that a notebook shows it
+        once, as the value of its cell; its size and layout are left alone.
 
         Parameters
         ----------
-        figure : matplotlib.figure.Figure
-            The figure; its size and layout are left alone.
         name : str
             The paper's label in lower case, such as ``"fig_3"``.
         alt : str, optional
@@ -192,13 +183,9 @@ class Run:
     def need(self, what: str | os.PathLike, *, notebook: str | None = None) -> Path:
         """Path of a file of this run, or a sentence that says which notebook to run first.
 
-        Parameters
-        ----------
-        what : str
-            A path within the run (``"cohort/manifest.tsv"``), an artefact's name (``"table_2"``)
-            or a notebook's number (``"02"``).
-        notebook : str, optional
-            Number of the notebook that makes it, where the name alone does not tell.
+        `what` is a path within the run (``"cohort/manifest.tsv"``), an artefact's name
+        (``"table_2"``) or a notebook's number (``"02"``); `notebook` the number of the one that
+        makes it, where the name alone does not tell.
         """
         inside = Path(what).is_relative_to(self.folder)
         text = Path(what).relative_to(self.folder).as_posix() if inside else str(what)

@@ -71,15 +71,9 @@ def run_study(
     """Run what must run, then build the report, and return its path.
 
     `report` builds the report of a run folder; `dry_run` only tells what would run, and why.
-
-    Raises
-    ------
-    NotebookFailed
-        If a notebook stops; what finished before is kept.
-    ValueError
-        If the run folder cannot be written, or another version of motionlib has made it.
-    BlockingIOError
-        If another process runs the same profile in the same folder.
+    NotebookFailed if a notebook stops (what finished before is kept); ValueError if the run folder
+    cannot be written, or another version of motionlib has made it; BlockingIOError if another
+    process runs the same profile in the same folder.
     """
     check_layout(study.folder)
     if dry_run:

@@ -35,14 +35,9 @@ CLASSES = ["no motion", "motion"]  # positive = motion = the last logit
 class Model:
     """A finished training, opened once.
 
-    Attributes
-    ----------
-    folder : Path
-        Its ``model.json`` and ``weights.safetensors``.
-    facts : dict
-        The contents of ``model.json``: architecture, grid, task, threshold and where it comes from.
-    network : torch.nn.Sequential
-        With its weights, in evaluation mode.
+    `folder` holds its ``model.json`` and ``weights.safetensors``; `facts` are the contents of the
+    former: architecture, grid, task, threshold and where it comes from. `network` is a Sequential
+    with its weights, in evaluation mode.
     """
 
     folder: Path
@@ -61,26 +56,11 @@ class Model:
 
 
 def load_model(source: str | os.PathLike | Model, *, device: str = "cpu") -> Model:
-    """Open a model folder once: hand the result down in place of the folder.
+    """Open a model folder once, on a device: hand the result down in place of the folder.
 
-    Parameters
-    ----------
-    source : path-like or Model
-        A model folder, or what this function has returned, which is then only moved.
-    device : str, default="cpu"
-        Where the network shall be.
-
-    Returns
-    -------
-    Model
-
-    Raises
-    ------
-    FileNotFoundError
-        If the folder holds no finished model.
-    ValueError
-        If the weights belong to another architecture or shape than ``model.json`` says, or are no
-        safetensors.
+    A model that this function has returned is only moved. FileNotFoundError if the folder holds no
+    finished model; ValueError if the weights belong to another architecture or shape than
+    ``model.json`` says, or are no safetensors.
     """
     if isinstance(source, Model):
         source.network.to(device)
@@ -103,10 +83,7 @@ def load_model(source: str | os.PathLike | Model, *, device: str = "cpu") -> Mod
 def read_model(source: str | os.PathLike | Model) -> dict[str, Any]:
     """Read what ``model.json`` of a model folder says, without its weights.
 
-    Raises
-    ------
-    FileNotFoundError
-        If the folder holds no finished model.
+    FileNotFoundError if the folder holds no finished model.
     """
     if isinstance(source, Model):
         return source.facts
@@ -121,12 +98,7 @@ def read_model(source: str | os.PathLike | Model) -> dict[str, Any]:
 def read_weights(path: str | os.PathLike) -> dict[str, torch.Tensor]:
     """Read tensors from a safetensors file, never from a pickle.
 
-    Raises
-    ------
-    FileNotFoundError
-        If the file is not there.
-    ValueError
-        If it is of another kind or damaged.
+    FileNotFoundError if it is not there; ValueError if it is of another kind or damaged.
     """
     path = Path(path)
     if not path.is_file():

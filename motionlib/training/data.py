@@ -28,27 +28,13 @@ NOISE = 0.05  # largest noise standard deviation, as a fraction of the foregroun
 
 
 def load_prepared(manifest: str | os.PathLike | pd.DataFrame) -> pd.DataFrame:
-    """Read a prepared manifest and resolve its paths.
+    """Read a prepared manifest, rows numbered from 0, and make its paths absolute.
 
-    Parameters
-    ----------
-    manifest : path-like or DataFrame
-        One row per array: `scan_id`, `participant_id`, `path` (``.npy``, relative to the
-        manifest's folder), `y_true` (0, 1 or empty), and usually `source_participant_id`,
-        `role`, `fold`, `cohort`, `variant`, and `original`, the still array that the variant was
-        made of. A DataFrame is checked and returned.
-
-    Returns
-    -------
-    DataFrame
-        With absolute paths, rows numbered from 0, `y_true` and `fold` as ``Int64``.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the manifest is not there.
-    ValueError
-        If a column is missing, or a scan stands in two rows.
+    It has one row per array: `scan_id`, `participant_id`, `path` (``.npy``, relative to the
+    manifest's folder), `y_true` (0, 1 or empty), and usually `source_participant_id`, `role`,
+    `fold`, `cohort`, `variant`, and `original`, the still array that the variant was made of. A
+    DataFrame is checked and returned; `y_true` and `fold` become ``Int64``. FileNotFoundError if it
+    is not there; ValueError if a column is missing, or a scan stands in two rows.
     """
     if isinstance(manifest, pd.DataFrame):
         table, folder = manifest.copy(), Path()
@@ -126,24 +112,12 @@ def split_rows(
 class VolumeStore:
     """All volumes of a prepared manifest in one float16 array, z-scored as they are asked for.
 
-    Parameters
-    ----------
-    table : DataFrame
-        From `load_prepared`; the arrays are float16 or float32, shape (I, J, K), all alike.
-    device : str, default="cpu"
-        On ``cuda`` the array is kept on the GPU where it takes at most 60 % of the free memory,
-        else in page-locked memory.
-    augment : {"none", "flip", "nuisance"}
-        What `batch` does to volumes when it is given an epoch (see `augmented`).
-    seed : int, default=0
-        Of the augmentation.
-
-    Raises
-    ------
-    FileNotFoundError
-        If an array is missing; names the scan.
-    ValueError
-        If shapes differ, or a volume is constant or not finite.
+    `table` comes from `load_prepared`; its arrays are float16 or float32, shape (I, J, K), all
+    alike. On ``cuda`` the store is kept on the GPU where it takes at most 60 % of the free memory,
+    else in page-locked memory. `augment` (``none``, ``flip`` or ``nuisance``) and `seed` say what
+    `batch` does to volumes when it is given an epoch (see `augmented`).
+    FileNotFoundError if an array is missing, naming the scan; ValueError if shapes differ, or a
+    volume is constant or not finite.
     """
 
     def __init__(

@@ -70,15 +70,14 @@ def fit(
     ------
     ValueError
         If the manifest is not the one specified, a class is empty, or the loss is not finite.
-    FileNotFoundError
-        If the manifest or one of its volumes is not there.
-    OSError
-        If the disk is full; the last finished epoch is kept.
+    FileNotFoundError, OSError
+        If the manifest or a volume is not there; if the disk is full: the last finished epoch is
+        kept.
 
     Notes
     -----
-    Source: paper §III-C.2: Adam, learning rate 1e-4, batches of 16, weighted binary
-    cross-entropy (here the same on two logits), lowest validation loss kept.
+    Source: paper §III-C.2: Adam, learning rate 1e-4, batches of 16, weighted binary cross-entropy
+    (here the same on two logits), lowest validation loss kept.
     """
     folder = spec.folder(runs_root() / "models" if runs_dir is None else runs_dir)
     if is_done(folder):

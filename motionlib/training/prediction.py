@@ -31,10 +31,8 @@ def predict(
         A run or model folder, or what `checkpoints.load_model` has opened.
     manifest : path-like or DataFrame
         Prepared manifest; `y_true` may be empty.
-    device : str, default="cpu"
-        Where to compute.
-    batch_size : int, default=8
-        Scans a forward pass; any value gives the same scores to rounding.
+    device, batch_size : str, int
+        Where to compute, and scans a forward pass; any gives the same scores to rounding.
 
     Returns
     -------
@@ -71,26 +69,10 @@ def predict(
 def predict_all(
     pairs: Iterable[tuple], *, device: str = "cpu", engine: str = "inline"
 ) -> list[pd.DataFrame]:
-    """Score many manifests with many finished runs, on an engine.
+    """Score many pairs of a finished run and a manifest by `predict`, on an engine, in their order.
 
-    Parameters
-    ----------
-    pairs : iterable of (run, manifest)
-        As for `predict`.
-    device : str, default="cpu"
-        Where to compute.
-    engine : str, default="inline"
-        As for `motionlib.compute.engines.submit`.
-
-    Returns
-    -------
-    list of DataFrame
-        Of `predict`, one a pair, in their order; the scores do not depend on the engine.
-
-    Raises
-    ------
-    RuntimeError
-        If any could not be scored; gives the first reason.
+    The scores do not depend on the engine. RuntimeError if any could not be scored; gives the first
+    reason.
     """
     found = submit(
         _predict_one,

@@ -28,38 +28,33 @@ class TrainSpec:
     ----------
     network : str
         One of `motionlib.networks.NETWORKS`.
-    manifest : str
-        Path of a prepared manifest. Not part of the key; its checksum is.
-    manifest_sha256 : str
-        Of that file; computed when empty.
-    fold : int or None
-        Validation fold; None holds out a fifth of the patients.
-    test_fold : int or None
-        Fold that neither trains nor validates, because the network is judged on it.
+    manifest, manifest_sha256 : str
+        Path of a prepared manifest, which is not part of the key, and its checksum, which is;
+        computed when empty.
+    fold, test_fold : int or None
+        Validation fold; None holds out a fifth of the patients. The test fold neither trains nor
+        validates, because the network is judged on it.
     task : str, default="synthetic"
         ``synthetic``, ``mov01vs2`` or ``mov0vs1``; a label only.
     epochs : int, default=20
         Not stated in the paper; 20 is the published tool's default.
-    batch_size : int, default=16
-        §III-C.2.
-    learning_rate : float, default=1e-4
+    batch_size, learning_rate : int, default=16; float, default=1e-4
         Of Adam; §III-C.2.
     weight_decay : float, default=0.0
         Not stated in the paper; the published tool's default is 1e-4.
     loss : {"weighted", "plain"}
         Cross-entropy on two logits with or without weights ``n / (2 n_class)``.
     sampler : {"shuffle", "weighted", "pairs"}
-        ``weighted`` draws scans with replacement, both classes alike, as the published tool
-        does; it asks for ``loss="plain"``. ``pairs`` puts a copy with and a copy without motion of
-        one original side by side in a batch, so that the head itself says nothing; each copy once.
+        ``weighted`` draws scans with replacement, both classes alike, as the published tool does;
+        it asks for ``loss="plain"``. ``pairs`` puts a copy with and a copy without motion of one
+        original side by side in a batch, so that the head itself says nothing; each copy once.
     dropout : float or None
         None is the network's published one.
     seed : int, default=20
         Of weights, order, dropout and augmentation.
-    init_from : str or None
-        Key of the run the weights come from (see `motionlib.training.transfer`).
-    trainable : tuple of str, default=("all",)
-        Blocks that move.
+    init_from, trainable : str or None, tuple of str
+        Key of the run the weights come from (see `motionlib.training.transfer`), and blocks that
+        move.
     precision : {"float32", "bf16"}
         ``bf16`` runs the forward pass under autocast; GPU only.
     augment : {"none", "flip", "nuisance"}

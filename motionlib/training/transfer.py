@@ -45,22 +45,17 @@ def fine_tune(
     source : path-like or Model
         Folder of the pre-trained run, or the run as `checkpoints.load_model` has opened it.
     spec : TrainSpec
-        How to fine-tune; its `init_from`, `trainable` and `freeze_bn_stats` are set from the
-        other arguments.
-    runs_dir : path-like
-        Folder of all runs.
+        How to fine-tune; its `init_from`, `trainable` and `freeze_bn_stats` are set from the other
+        arguments.
     trainable : sequence of str, optional
         Names of blocks, such as ``("fc1", "fc2", "fc3")``, or ``("all",)``. None is every fully
         connected block, the paper's best.
-    freeze_bn_stats : bool, default=True
-        Frozen batch-norm layers keep their running statistics. False is the published tool's
-        behaviour: they move although their weights are frozen.
     cache : bool, default=True
         Compute the features of a frozen prefix once instead of in every epoch; the result is the
         same to rounding. It has no effect where the prefix is not constant: augmentation, active
         dropout, or moving batch-norm statistics.
-    device, progress
-        As in `training.fit`.
+    runs_dir, freeze_bn_stats, device, progress
+        As in `TrainSpec` and `training.fit`.
 
     Returns
     -------

@@ -59,12 +59,8 @@ def make_cohort(
         Images in the warehouse, straight rejects included.
     spacing_mm : float, default=3
         Finest voxel edge of a scanner whose ratio is 1.
-    seed : int, default=20
-        Of everything drawn.
-    engine : str, default="inline"
-        Where the work is done (`motionlib.compute.engines.submit`).
-    progress : callable, optional
-        Called with a line of text.
+    seed, engine, progress : int, str, callable or None
+        Of everything drawn; the others as for `motionlib.compute.engines.submit`.
 
     Returns
     -------

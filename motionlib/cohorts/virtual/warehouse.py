@@ -76,22 +76,16 @@ def make_warehouse(
         A manifest of motion-free scans; ``path`` absolute or relative to the working folder.
     root : path-like
         Receives NIfTI files, ``manifest.tsv``, ``truth.tsv``, ``flow.tsv`` and ``cohort.json``.
-    n : int, optional
-        Number of scans. Default: `scans_per_patient` for every patient.
-    scans_per_patient : float
-        The paper has 5500 / 4177; used when `n` is not given.
-    seed : int, default=20
-        Of everything drawn.
-    engine : str, default="inline"
-        Where the work is done (`motionlib.compute.engines.submit`).
+    n, scans_per_patient : int or None, float
+        Number of scans, by default so many for every patient; the paper has 5500 / 4177.
     spacing_mm : float, optional
         Finest voxel edge. Default: that of each clean scan.
     cohort : str
         Name in the manifest.
-    progress : callable, optional
-        Called with a line of text.
     most_votes : int, default=0
         Heads with so many votes for motion are still enough; the flow counts them.
+    seed, engine, progress
+        As for `cohort.make_cohort`.
 
     Returns
     -------
