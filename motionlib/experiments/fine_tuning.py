@@ -20,13 +20,7 @@ from motionlib.experiments.evaluation import (
     evaluate_with_mean,
     prediction_rows,
 )
-from motionlib.experiments.trainings import (
-    Budget,
-    Training,
-    plan_trainings,
-    train,
-    trained_folds,
-)
+from motionlib.experiments.trainings import Budget, Training, plan_trainings, train, trained_folds
 from motionlib.tasks import TASK_GRADES, rater_calls
 from motionlib.training.checkpoints import load_model, read_model
 from motionlib.training.transfer import freeze_except, named_blocks

@@ -22,13 +22,7 @@ from motionlib.experiments.copies import (
     warehouse_set,
 )
 from motionlib.experiments.evaluation import Evaluation, evaluate
-from motionlib.experiments.trainings import (
-    Budget,
-    Training,
-    plan_trainings,
-    train,
-    trained_folds,
-)
+from motionlib.experiments.trainings import Budget, Training, plan_trainings, train, trained_folds
 from motionlib.motion.recipes import CONTROLS, LADDER
 from motionlib.stats.intervals import summary_intervals
 

@@ -24,12 +24,7 @@ from filelock import FileLock, Timeout
 from motionlib import files
 from motionlib.files import PACKAGE
 from motionlib.study.notebooks import PASSING, Notebook, Study
-from motionlib.study.run import (
-    check_layout,
-    collect_provenance,
-    headline,
-    versions,
-)
+from motionlib.study.run import check_layout, collect_provenance, headline, versions
 
 PLATFORM = ("cli.py", "commands", "scoring", "study")  # rooms that compute nothing in a notebook
 VERSIONS = ("torch", "torchio", "numpy", "scipy", "pandas", "scikit-learn")
