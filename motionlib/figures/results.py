@@ -182,7 +182,7 @@ def plot_learning_curve(
         ticks = sorted(curve.loc[curve["task"] == task, "n_patients"].unique())
         ax.set_xticks(ticks, [str(tick) for tick in ticks])
         ax.minorticks_off()
-        ax.set(title=task, xlabel="graded patients", ylabel=metric.replace("_", " "))
+        ax.set(title=title_of(task), xlabel="graded patients", ylabel=metric.replace("_", " "))
     _legend_below(figure, axes[0, 0])
     return figure
 

@@ -15,6 +15,8 @@ import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from motionlib.tasks import TASK_WORDS
+
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555", "#8B5A2B")
 DASHES = (
     "-",
@@ -39,7 +41,7 @@ METHOD_ORDER = (
     "pooled_head",
     "untrained_features",
 )
-TITLES = {
+TITLES = TASK_WORDS | {
     "fine_tuned": "fine-tuned",
     "from_scratch": "from scratch",
     "research_only": "research only",

@@ -18,7 +18,8 @@ from motionlib.preprocess.finder import faults_of
 # energy. Our reading: all but the mean and the range. The paper does not list them.
 PAPER_MEASURES = tuple(name for name in MEASURES if name not in ("MEAN", "RNG"))
 COLUMNS = (*MEASURES, "slices", "slices_used", "reason")
-VERSION = 1  # of the measures; part of the cache's keys
+VERSION = 2  # of the measures; part of the cache's keys
+STORED = 1000  # as which a scanner stores the brightness one of the study's float16 heads
 CHUNK = 256  # scans between two writes of the cache
 
 
@@ -137,8 +138,10 @@ def read_stored(
     """Read a scan as it is stored: its own axes, and integers unless a slope scales them.
 
     Gives the volume (I, J, K), float32 where the header has a slope (as MRQy's reader does), and
-    its affine (4, 4), None for ``.npy``. A file that is no scan is refused in one sentence, and
-    with `needs_axes` one that does not state them, unless `orientation` does.
+    its affine (4, 4), None for ``.npy``. The study keeps its heads as float16 scaled to about one;
+    MRQy's FBER takes the air of such heads for empty, so they are given the unit of stored scans.
+    A file that is no scan is refused in one sentence, and with `needs_axes` one that does not state
+    them, unless `orientation` does.
     """
     from motionlib.preprocess import images  # imports nibabel; arrays need none
 
@@ -146,7 +149,10 @@ def read_stored(
     check_file(path)
     try:
         if path.suffix == ".npy":
-            return np.load(path, allow_pickle=False), None
+            array = np.load(path, allow_pickle=False)
+            if array.dtype == np.float16:
+                array = array.astype(np.float32) * STORED
+            return array, None
         image = images.read_image(path, orientation=orientation)
         if needs_axes:
             images.need_orientation(path, image)

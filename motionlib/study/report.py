@@ -45,6 +45,7 @@ FIGURES = {
     "fig_1": ("Fig. 1", "The two simulators step by step on one head."),
     "fig_2": ("Fig. 2", "The same range of motion by both simulators, at growing severity."),
     "fig_3": ("Fig. 3", "ROC curves for severe and for mild motion, by method."),
+    "fig_scoreboard": ("", "Balanced accuracy of every method, the paper's beside ours."),
     "fig_a1": ("Fig. A.1", "How the scans were selected."),
     "fig_a2": ("Fig. A.2", "Examples of each grade of the warehouse."),
 }

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from motionlib.iqms import measures, tables
+from motionlib.iqms import image_quality, measures, noisy_template, tables
 
 
 class TestTable:
@@ -44,6 +44,17 @@ class TestTable:
         second = tables.add_measures(scans, cache=tmp_path / "cache.json")
         assert second.MEAN[0] != first.MEAN[0]
         assert second.MEAN[1] == first.MEAN[1]
+
+    def test_fber_of_a_study_s_head_is_that_of_the_stored_scan(self, tmp_path):
+        # heads scaled to about one have air whose energy MRQy takes for none
+        volume, _ = noisy_template(seed=3)
+        stored = volume * (1000 / volume.max())
+        np.save(tmp_path / "head.npy", (stored / 1000).astype(np.float16))
+        np.save(tmp_path / "stored.npy", stored.astype(np.float32))
+        head, scan = (image_quality(tables.read_stored(tmp_path / f"{name}.npy")[0])
+                      for name in ("head", "stored"))  # fmt: skip
+        assert scan["FBER"] > 0
+        assert head["FBER"] == pytest.approx(scan["FBER"], rel=0.01)
 
     def test_a_scale_slope_makes_float32_as_in_mrqy_s_reader(self, head, tmp_path):
         image = nib.Nifti1Image(head, np.eye(4))

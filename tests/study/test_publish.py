@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from motionlib.files import repository
-from motionlib.study.publish import END, START, headline_lines, insert
+from motionlib.study.publish import END, HEADLINE, START, headline_lines, insert
 
 
 def is_current(readme, folder) -> bool:
@@ -16,28 +16,30 @@ def is_current(readme, folder) -> bool:
 
 class TestReadme:
     def test_the_committed_table_is_the_committed_runs(self):
-        assert is_current(repository() / "README.md", repository() / "results" / "real")
+        assert is_current(repository() / "README.md", repository() / "results" / HEADLINE)
 
     def test_a_typed_digit_is_noticed(self, tmp_path):
         readme = tmp_path / "README.md"
-        lines = headline_lines(repository() / "results" / "real")
-        lines[2] = lines[2].replace("8", "9", 1)
+        lines = headline_lines(repository() / "results" / HEADLINE)
+        lines[-1] = lines[-1].replace("5", "6", 1)
         readme.write_text("\n".join([START, *lines, END]))
-        assert not is_current(readme, repository() / "results" / "real")
+        assert not is_current(readme, repository() / "results" / HEADLINE)
 
     def test_real_motion_is_told_where_the_run_has_judged_it(self, tmp_path):
-        tables = tmp_path / "tables"
-        tables.mkdir()
+        for profile in (HEADLINE, "real"):
+            (tmp_path / profile / "tables").mkdir(parents=True)
         for name in ("table_4.csv", "mcnemar.csv"):
-            shutil.copy(repository() / "results" / "real" / "tables" / name, tables)
-        before = headline_lines(tmp_path)
+            source = repository() / "results" / HEADLINE / "tables" / name
+            shutil.copy(source, tmp_path / HEADLINE / "tables")
+        tables = tmp_path / "real" / "tables"
+        before = headline_lines(tmp_path / HEADLINE)
         (tables / "table_real_motion.csv").write_text("reason\nno rated scans here\n")
-        assert headline_lines(tmp_path) == before
+        assert headline_lines(tmp_path / HEADLINE) == before
         rows = ["task,detector,auc,auc_low,auc_high,n,n_positive"]
         rows += [f"{task},air_spread,0.86,0.71,0.94,150,{k}"
                  for task, k in (("votes5", 17), ("votes3", 32))]  # fmt: skip
         (tables / "table_real_motion.csv").write_text("\n".join(rows) + "\n")
-        added = headline_lines(tmp_path)[len(before) :]
+        added = headline_lines(tmp_path / HEADLINE)[len(before) :]
         assert "5 votes or more (17 of 150) | 3 votes or more (32 of 150)" in added[1]
         number = "0.86 [0.71, 0.94]"
         assert added[3] == f"| one number: spread of the air | {number} | {number} |"
@@ -46,5 +48,5 @@ class TestReadme:
         readme = tmp_path / "README.md"
         readme.write_text("nothing\n")
         with pytest.raises(ValueError, match="lacks"):
-            insert(readme, repository() / "results" / "real")
+            insert(readme, repository() / "results" / HEADLINE)
         assert readme.read_text() == "nothing\n"
