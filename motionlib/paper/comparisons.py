@@ -26,6 +26,7 @@ PAIRS = [
     ("fine_tuned_recommended", "from_scratch"),
     ("fine_tuned_recommended", "research_only_recommended"),
     ("fine_tuned_recommended", "fine_tuned"),
+    ("fine_tuned_recommended", "forest_clinical"),
     ("pooled_head", "untrained_features"),
     ("pooled_head", "research_only_recommended"),
 ]

@@ -42,6 +42,19 @@ def test_four_sentences_with_numbers_intervals_and_verdicts(table_4, mcnemar):
     assert mild.endswith("(shown, the intervals part).")
 
 
+def test_the_forest_is_told_by_both_measures(table_4, mcnemar):
+    rows = table_4.query("method == 'fine_tuned'").assign(method="forest_clinical", auc_ours=0.84)
+    both = pd.concat([table_4.assign(auc_ours=0.8), rows])
+    pair = {"task": "mov01vs2", "first": "fine_tuned_recommended", "second": "forest_clinical",
+            "ba_difference": 0.13, "ba_difference_low": 0.06, "ba_difference_high": 0.2,
+            "auc_difference": -0.04, "auc_difference_low": -0.08,
+            "auc_difference_high": -0.01}  # fmt: skip
+    sentence = claims(both, pd.concat([mcnemar, pd.DataFrame([pair])]))[3]
+    assert "+13.0 points [+6.0, +20.0] (shown) for the fine-tuned network over it" in sentence
+    assert "AUC is 0.84 where the network has 0.80" in sentence
+    assert sentence.endswith("-0.04 [-0.08, -0.01] (the opposite is shown).")
+
+
 def test_a_loss_and_an_overlap_are_said(table_4, mcnemar):
     worse = mcnemar.assign(ba_difference=-0.1, ba_difference_low=-0.2, ba_difference_high=-0.01)
     same = table_4.assign(balanced_accuracy_low=0.5, balanced_accuracy_high=0.8)
