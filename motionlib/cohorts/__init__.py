@@ -25,7 +25,7 @@ def read_cohort(name: str, root: str | os.PathLike, **options):
     Parameters
     ----------
     name : str
-        A key of `COHORTS`.
+        A key of `COHORTS`; another is a `ValueError`.
     root : path-like
         The cohort's folder; for ``virtual`` the folder to generate it in.
     **options
@@ -36,11 +36,6 @@ def read_cohort(name: str, root: str | os.PathLike, **options):
     Selection
         Unpacks as ``manifest, flow``; ``dropped`` names every scan that left, ``root`` the folder
         that the manifest's paths start from.
-
-    Raises
-    ------
-    ValueError
-        If the name is no cohort's.
     """
     if name not in COHORTS:
         raise ValueError(f"{name!r} is no cohort; expected one of {', '.join(COHORTS)}.")

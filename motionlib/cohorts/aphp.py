@@ -24,25 +24,13 @@ def read(
 ) -> Selection:
     """Read a clinical data warehouse graded by two raters, or by one consensus.
 
-    Parameters
-    ----------
-    root : path-like
-        Holds the images and one CSV with the columns ``image, rater_1, rater_2, straight reject``
-        or ``image, mov``; ``image`` is relative to the folder. Also read if there: participant (or
-        patient), age, sex, manufacturer, field_strength, contrast_agent (or gadolinium).
-    table : str, optional
-        Name of the CSV; needed where the folder holds several.
-    check_files : bool, default=True
-        Open every header.
+    `root` holds the images and one CSV (`table` names it where there are several) with the columns
+    ``image, rater_1, rater_2, straight reject`` or ``image, mov``; ``image`` is relative to the
+    folder. Also read if there: participant (or patient), age, sex, manufacturer, field_strength,
+    contrast_agent (or gadolinium). `check_files` opens every header. Straight rejects stay in the
+    manifest as ``excluded`` and leave the flow; the others have ``motion_grade`` and ``consensus``,
+    the maximum of the two raters.
 
-    Returns
-    -------
-    Selection
-        Straight rejects stay in the manifest as ``excluded`` and leave the flow; the others have
-        ``motion_grade`` and ``consensus``, the maximum of the two raters.
-
-    Notes
-    -----
     Source: paper §III-A.2 (grades mov0, mov1, mov2; straight reject; consensus).
     """
     root = sources.need_folder(root)

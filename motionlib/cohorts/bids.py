@@ -28,22 +28,11 @@ def read(
 ) -> Selection:
     """Read any BIDS folder.
 
-    Parameters
-    ----------
-    root : path-like
-        Holds ``sub-*/[ses-*/]anat/*_T1w.nii[.gz]``, and ``participants.tsv`` if there is one.
-    cohort : str, optional
-        Name for the column; by default ``bids``, or the accession number in the description.
-    check_files : bool, default=True
-        Open every header.
-    parts : sequence of str
-        Folders below `root`, where one cohort lies in several BIDS folders.
-
-    Returns
-    -------
-    Selection
-        ``scan_id`` is the file's name without its suffix. Field strength, manufacturer and
-        contrast agent come from the sidecars, inherited from the folders above.
+    `root` holds ``sub-*/[ses-*/]anat/*_T1w.nii[.gz]``, and ``participants.tsv`` if there is one;
+    `parts` are folders below it, where one cohort lies in several BIDS folders. The column
+    `cohort` is by default ``bids``, or the accession number in the description; `check_files`
+    opens every header. ``scan_id`` is the file's name without its suffix. Field strength,
+    manufacturer and contrast agent come from the sidecars, inherited from the folders above.
     """
     root = sources.need_folder(root)
     rows, aside = [], []

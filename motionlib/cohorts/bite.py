@@ -15,23 +15,12 @@ SUFFIXES = (".mnc", ".nii.gz", ".nii")
 
 
 def read(root: str | os.PathLike, *, check_files: bool = True) -> Selection:
-    """Read MNI BITE, group 3.
+    """Read MNI BITE, group 3: two scans a patient, 13 patients and 26 images when complete.
 
-    Parameters
-    ----------
-    root : path-like
-        Holds ``group3/NN/NN_{preop,postop}_mri.mnc`` (or is ``group3``); images converted to
-        NIfTI under the same names are taken where there is no MINC file.
-    check_files : bool, default=True
-        Open every header.
+    `root` holds ``group3/NN/NN_{preop,postop}_mri.mnc`` (or is ``group3``); images converted to
+    NIfTI under the same names are taken where there is no MINC file. `check_files` opens every
+    header.
 
-    Returns
-    -------
-    Selection
-        Two scans a patient: 13 patients and 26 images when complete.
-
-    Notes
-    -----
     Source: paper §III-A.1 (1.5 T GE Signa EXCITE, contrast-enhanced T1w).
     """
     root = sources.need_folder(root)

@@ -14,23 +14,11 @@ from motionlib.preprocess.finder import caps_images
 def read(
     root: str | os.PathLike, *, cohort: str | None = None, check_files: bool = True
 ) -> Selection:
-    """Read the t1-linear images of a CAPS folder.
+    """Read the t1-linear images of a CAPS folder, as Clinica or ``motionlib preprocess`` writes it.
 
-    Parameters
-    ----------
-    root : path-like
-        Holds ``subjects/sub-*/ses-*/t1_linear/``, written by Clinica or by ``motionlib
-        preprocess``.
-    cohort : str, optional
-        Name for the column; by default ``caps``.
-    check_files : bool, default=True
-        Open every header.
-
-    Returns
-    -------
-    Selection
-        One scan a session and acquisition: the cropped image, or the uncropped one where there
-        is no cropped one. Clinica's ``participants.tsv`` is used if it lies in the folder.
+    `root` holds ``subjects/sub-*/ses-*/t1_linear/``; the column `cohort` is by default ``caps``;
+    `check_files` opens every header. One scan a session and acquisition: the cropped image, or the
+    uncropped one where there is no cropped one. Clinica's ``participants.tsv`` is used if there.
     """
     root = sources.need_folder(root)
     if not (root / "subjects").is_dir():

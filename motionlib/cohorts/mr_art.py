@@ -16,24 +16,12 @@ GRADES = {"1": 0, "2": 1, "3": 2}  # score 1 / 2 / 3 is the paper's mov0 / mov1 
 def read(
     root: str | os.PathLike, *, require_images: bool = True, check_files: bool = True
 ) -> Selection:
-    """Read MR-ART with the neuroradiologists' scores.
+    """Read MR-ART with the neuroradiologists' scores: one scanner, deliberate motion.
 
-    Parameters
-    ----------
-    root : path-like
-        Holds ``derivatives/scores.tsv``, ``participants.tsv`` and ``sub-*/anat``.
-    require_images : bool, default=True
-        Scans without an image leave; False keeps them for work on the tables alone.
-    check_files : bool, default=True
-        Open every header.
+    `root` holds ``derivatives/scores.tsv``, ``participants.tsv`` and ``sub-*/anat``. Scans without
+    an image leave, unless `require_images` is False, for work on the tables alone; `check_files`
+    opens every header. ``motion_grade`` is 0, 1, 2 from scores 1, 2, 3.
 
-    Returns
-    -------
-    Selection
-        ``motion_grade`` 0, 1, 2 from scores 1, 2, 3. One scanner, deliberate motion.
-
-    Notes
-    -----
     Source: OpenNeuro ds004173 v1.0.2: Siemens Prisma, 3 T, MPRAGE.
     """
     root = sources.need_folder(root)
@@ -70,9 +58,6 @@ def read(
         scans.note("images", "not asked for: the tables alone are used")
     sources.add_people(scans, root)
     scans.table = scans.table.assign(
-        cohort="mr-art",
-        manufacturer="Siemens",
-        field_strength=3.0,
-        contrast_agent=0,
+        cohort="mr-art", manufacturer="Siemens", field_strength=3.0, contrast_agent=0
     ).drop(columns="score")
     return scans.select(root)

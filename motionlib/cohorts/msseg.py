@@ -15,24 +15,12 @@ IMAGE_NAMES = ("3DT1GADO.nii.gz", "3DT1GADO.nii")
 
 
 def read(root: str | os.PathLike, *, check_files: bool = True) -> Selection:
-    """Read the raw 3DT1GADO of every patient.
+    """Read the raw 3DT1GADO of every patient, one contrast-enhanced scan each.
 
-    Parameters
-    ----------
-    root : path-like
-        Holds ``[Training|Testing/]Center_XX/Patient_XX/Raw_Data/3DT1GADO.nii.gz``, or the older
-        ``01016SACH/3DT1GADO.nii``; with or without ``participants.tsv``.
-    check_files : bool, default=True
-        Open every header.
+    `root` holds ``[Training|Testing/]Center_XX/Patient_XX/Raw_Data/3DT1GADO.nii.gz``, or the older
+    ``01016SACH/3DT1GADO.nii``; with or without ``participants.tsv``. `check_files` opens every
+    header. Scanners stay empty: the centres' numbering is not published beside the images.
 
-    Returns
-    -------
-    Selection
-        One contrast-enhanced scan a patient. Scanners stay empty: the numbering of the centres
-        is not published beside the images.
-
-    Notes
-    -----
     Source: paper §III-A.1 (53 patients, four scanners, 3D T1w after gadolinium only).
     """
     root = sources.need_folder(root)

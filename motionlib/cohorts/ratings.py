@@ -32,10 +32,7 @@ def read_abide() -> pd.DataFrame:
     DataFrame, 1101 rows
         ``scan_id participant_id dataset site rater_1 rater_2 rater_3 y_true`` (1 = excluded by
         rater 3, who saw every scan) and 68 measures. Ratings: -1 exclude, 0 doubtful, 1 accept.
-
-    Notes
-    -----
-    Source: mriqc-learn, ``abide.tsv`` (Apache-2.0).
+        Source: mriqc-learn, ``abide.tsv`` (Apache-2.0).
     """
     table = _shipped("abide.tsv", ["subject_id", "site", "rater_1", "rater_2", "rater_3"])
     return _rated(table, "abide", "rater_3", ["rater_1", "rater_2", "rater_3"])
@@ -49,10 +46,7 @@ def read_ds030() -> pd.DataFrame:
     DataFrame, 265 rows
         ``scan_id participant_id dataset site rater_1 has_ghost y_true`` (1 = excluded) and the
         measures of ABIDE. ``has_ghost`` is a label too, never a measure.
-
-    Notes
-    -----
-    Source: mriqc-learn, ``ds030.tsv`` (Apache-2.0).
+        Source: mriqc-learn, ``ds030.tsv`` (Apache-2.0).
     """
     table = _shipped("ds030.tsv", ["subject_id", "site", "has_ghost", "rater_1"])
     return _rated(table, "ds030", "rater_1", ["rater_1", "has_ghost"])
@@ -70,18 +64,12 @@ def read_mr_art(root=None) -> pd.DataFrame:
     -------
     DataFrame, 436 rows
         ``scan_id participant_id dataset site protocol motion_grade`` (0, 1, 2 for scores 1, 2, 3)
-        and 68 measures.
+        and 68 measures. Source: OpenNeuro ds004173 v1.0.2 (CC0).
 
     Raises
     ------
-    FileNotFoundError
-        If the two tables are not there; the message says how to get them.
-    ValueError
-        If they do not describe the same scans.
-
-    Notes
-    -----
-    Source: OpenNeuro ds004173 v1.0.2 (CC0).
+    FileNotFoundError, ValueError
+        If the tables are not there, or do not describe the same scans.
     """
     root = find_mr_art(root)
     if root is None:
@@ -136,24 +124,16 @@ def read_ixi_verdicts(folder: str | os.PathLike) -> pd.DataFrame:
     ----------
     folder : path-like
         Holds ``S1_Data.tsv``, as ``motionlib fetch ixi-ratings`` gets it, or a tidy ``ratings.tsv``
-        (``participant_id rater_id defaced rating head_motion``).
+        (``participant_id rater_id defaced rating head_motion``); else a FileNotFoundError, or a
+        ValueError for other columns.
 
     Returns
     -------
     DataFrame
         ``participant_id rater_id defaced repeat rating vote``; ``repeat`` counts how often a rater
         has seen that version (1 the first time), ``rating`` is 1 (exclude) to 4 (excellent), and
-        ``vote`` is 1 where he ticked "head-motion" among the artefacts.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        If there is no such table, or it has other columns.
-
-    Notes
-    -----
-    Source: Provins et al., PLoS Biology 2025, pbio.3003149; TheAxonLab/defacing-and-qc-analysis
-    (Apache-2.0).
+        ``vote`` is 1 where he ticked "head-motion" among the artefacts. Source: Provins et al.,
+        PLoS Biology 2025, pbio.3003149; TheAxonLab/defacing-and-qc-analysis (Apache-2.0).
     """
     table = read_table(_ixi_table(folder, IXI_TABLES), ("rater_id", "defaced", "rating"))
     if "head_motion" in table:
@@ -220,10 +200,7 @@ def _ixi_table(folder: str | os.PathLike, names: tuple[str, str]) -> Path:
 def read_mriqc(path) -> pd.DataFrame:
     """Read a table of MRIQC (``group_T1w.tsv``): ``scan_id`` and the measures as they come.
 
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        If there is no such file, or if it is no such table: one sentence.
+    No such file is a FileNotFoundError, another table a ValueError: one sentence.
     """
     path = Path(path)
     if not path.is_file():
@@ -243,14 +220,9 @@ def read_mriqc(path) -> pd.DataFrame:
 
 
 def measure_names(table: pd.DataFrame, *, acquisition: bool = False) -> list[str]:
-    """Names of a table's measures that vary.
+    """Names of a reader's measures that vary.
 
-    Parameters
-    ----------
-    table : DataFrame
-        Of one of the readers.
-    acquisition : bool, default=False
-        Keep image size and voxel size, which tell the scanner rather than the motion.
+    With `acquisition`, also image size and voxel size, which tell the scanner rather than motion.
     """
     names = list(table.columns[table.columns.get_loc(FIRST_MEASURE) :])
     names = [name for name in names if name not in ("y_true", "motion_grade")]

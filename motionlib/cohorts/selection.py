@@ -20,38 +20,21 @@ REJECTED = "straight reject: truncated, or not a three-dimensional T1w image"
 
 @dataclass(frozen=True)
 class Selection:
-    """What a cohort reader returns; unpacks as ``manifest, flow``.
+    """What a cohort reader returns; unpacks as ``manifest, flow``."""
 
-    Attributes
-    ----------
-    manifest : pandas.DataFrame
-        The scans that stayed; paths relative to `root`.
-    flow : pandas.DataFrame
-        One row per step: ``step``, ``n_in``, ``n_out``, ``reason``.
-    dropped : pandas.DataFrame
-        One row per scan that left: ``scan_id``, ``step``, ``reason``.
-    root : Path
-        The folder that the manifest's paths start from.
-    """
-
-    manifest: pd.DataFrame
-    flow: pd.DataFrame
-    dropped: pd.DataFrame
-    root: Path
+    manifest: pd.DataFrame  # the scans that stayed; paths relative to root
+    flow: pd.DataFrame  # a row per step: step n_in n_out reason
+    dropped: pd.DataFrame  # a row per scan that left: scan_id step reason
+    root: Path  # the folder that the manifest's paths start from
 
     def __iter__(self) -> Iterator[pd.DataFrame]:
         return iter((self.manifest, self.flow))
 
 
 class ScanFilter:
-    """Candidate scans that pass one test after the other.
+    """Candidate scans, one row each with ``scan_id``, that pass one test after the other.
 
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        One row per candidate, with ``scan_id``.
-    step, reason : str
-        How the candidates came together; the first row of the flow.
+    `step` and `reason`, how the candidates came together, are the first row of the flow.
     """
 
     def __init__(self, table: pd.DataFrame, step: str, reason: str = ""):
@@ -60,16 +43,9 @@ class ScanFilter:
         self._dropped: list[pd.DataFrame] = []
 
     def drop(self, step: str, bad: pd.Series, reason: str | pd.Series) -> None:
-        """Let the marked scans leave.
+        """Let the scans leave that `bad` marks (boolean, aligned with `table`; missing is False).
 
-        Parameters
-        ----------
-        step : str
-            Name of the test, as in a flow diagram.
-        bad : pandas.Series of bool
-            Aligned with `table`; missing counts as False.
-        reason : str or pandas.Series
-            Why, in words; one for all or one per scan.
+        `step` names the test, as in a flow diagram; `reason` is one for all or one per scan.
         """
         bad = bad.astype("boolean").fillna(False).to_numpy(dtype=bool)
         each = reason if isinstance(reason, pd.Series) else pd.Series(reason, self.table.index)

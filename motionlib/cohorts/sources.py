@@ -23,13 +23,7 @@ SEXES = {"m": "M", "male": "M", "1": "M", "f": "F", "female": "F", "2": "F"}
 
 
 def need_folder(root: str | os.PathLike) -> Path:
-    """Return the cohort's folder as a path.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such folder.
-    """
+    """Return the cohort's folder as a path; none there is a FileNotFoundError."""
     root = Path(root)
     if not root.is_dir():
         raise FileNotFoundError(f"{root} is no folder; expected the folder of the cohort.")

@@ -86,11 +86,7 @@ def protocol_alone(scans: pd.DataFrame, task: str) -> pd.DataFrame:
 
 
 def judge_mr_art(
-    predictions: pd.DataFrame,
-    table: pd.DataFrame | None,
-    *,
-    n_boot: int = 1000,
-    seed: int = 0,
+    predictions: pd.DataFrame, table: pd.DataFrame | None, *, n_boot: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
     """Judge the models beside the reference figures; without predictions, say why.
 

@@ -24,11 +24,7 @@ from motionlib.files import (
     write_json,
     write_table,
 )
-from motionlib.manifest import (
-    complete,
-    locate,
-    usable_rows,
-)
+from motionlib.manifest import complete, locate, usable_rows
 from motionlib.preprocess.finder import SPACE
 from motionlib.preprocess.grid import resample_to_grid, study_grid
 from motionlib.preprocess.images import array3, read_array, save_volume

@@ -19,13 +19,7 @@ from motionlib.files import atomic, write_json, write_table
 from motionlib.metrics import METRICS, classification_metrics
 from motionlib.predictions import PREDICTION_COLUMNS, check_predictions
 from motionlib.scoring import own_scans
-from motionlib.scoring.grade_limits import (
-    FEW,
-    Grading,
-    choose_limits,
-    grade_warnings,
-    judge_limits,
-)
+from motionlib.scoring.grade_limits import FEW, Grading, choose_limits, grade_warnings, judge_limits
 from motionlib.scoring.model import DecisionRule, decision_rule
 from motionlib.scoring.own_scans import PATIENT, PREPARED_COLUMNS
 from motionlib.stats.calibration import best_threshold, logit, temperature, tempered
