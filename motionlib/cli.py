@@ -65,17 +65,9 @@ def build_parser(chosen: str | None = None) -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command.
+    """Run one command, given the words after ``motionlib`` (by default those of the process).
 
-    Parameters
-    ----------
-    argv : list of str, optional
-        Words after ``motionlib``; those of the process by default.
-
-    Returns
-    -------
-    int
-        0 done; 1 the work failed in part or whole (what is finished is kept); 2 wrong call.
+    Returns 0 done; 1 the work failed in part or whole (what is finished is kept); 2 wrong call.
     """
     words = sys.argv[1:] if argv is None else list(argv)
     chosen = next((word for word in words if not word.startswith("-")), None)

@@ -72,10 +72,7 @@ FAULT_COLUMNS = ["row", "scan_id", "column", "fault"]
 class ManifestError(ValueError):
     """A manifest has faults; ``faults`` holds all of them.
 
-    Attributes
-    ----------
-    faults : pandas.DataFrame
-        Columns ``row`` (0 is the first row below the header), ``scan_id``, ``column``, ``fault``.
+    It is a table of ``row`` (0 is the first below the header), ``scan_id``, ``column``, ``fault``.
     """
 
     def __init__(self, faults: pd.DataFrame, source: str = "the manifest"):
@@ -90,26 +87,11 @@ class ManifestError(ValueError):
 
 
 def read_manifest(path: str | os.PathLike, *, check_files: bool = False) -> pd.DataFrame:
-    """Read a manifest and validate it.
+    """Read a manifest, tab-separated (or CSV) with the columns of `COLUMNS`, and validate it.
 
-    Parameters
-    ----------
-    path : path-like
-        A tab-separated file (or CSV) with the columns of `COLUMNS`.
-    check_files : bool, default=False
-        Also look for every image, and compare checksums where the table has them.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Typed as by `complete`.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ManifestError
-        If the table has faults; all of them are listed.
+    With `check_files` every image is looked for as well, and checksums are compared where the table
+    has them. Typed as by `complete`. No such file is a FileNotFoundError; a table with faults a
+    `ManifestError` that lists all of them.
     """
     path = Path(path)
     table = read_text(path)
@@ -120,13 +102,7 @@ def read_manifest(path: str | os.PathLike, *, check_files: bool = False) -> pd.D
 
 
 def read_text(path: str | os.PathLike) -> pd.DataFrame:
-    """Read a manifest's cells as text, without any check but that the file is there.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    """
+    """Read a manifest's cells as text, checking only that the file is there (FileNotFoundError)."""
     path = Path(path)
     if path.is_dir():
         raise FileNotFoundError(
@@ -148,20 +124,9 @@ def write_manifest(table: pd.DataFrame, path: str | os.PathLike) -> Path:
 def complete(table: pd.DataFrame) -> pd.DataFrame:
     """Give a table every column of the manifest, in order and typed; further columns follow.
 
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        One row per scan. ``source_participant_id`` defaults to ``participant_id``.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Text as ``string``, grades as ``Int64``, other numbers as ``float64``; missing is NA.
-
-    Raises
-    ------
-    ManifestError
-        If a cell cannot be read as the type of its column.
+    It has one row per scan; ``source_participant_id`` defaults to ``participant_id``. Text becomes
+    ``string``, grades ``Int64``, other numbers ``float64``; missing is NA. A cell that cannot be
+    read as the type of its column is a `ManifestError`.
     """
     faults = _Faults()
     table = _typed(_with_all_columns(table), faults)
@@ -176,31 +141,13 @@ def validate(
     check_files: bool = False,
     anywhere: bool = False,
 ) -> pd.DataFrame:
-    """Check a manifest and return it typed.
+    """Check a manifest and return the same rows typed, index 0..n-1.
 
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        One row per scan; a prepared manifest may hold a scan once per ``variant``.
-    root : path-like, optional
-        Folder the paths are relative to; needed to check files.
-    check_files : bool, default=False
-        Also look for every image, and compare checksums where the table has them.
-    anywhere : bool, default=False
-        Allow absolute paths, which a table for one's own use may have.
+    It has one row per scan; a prepared manifest may hold a scan once per ``variant``. `root` is the
+    folder that paths are relative to, needed for `check_files`, which looks for every image and
+    compares checksums where the table has them. `anywhere` allows absolute paths, which a table for
+    one's own use may have. A `ManifestError` has the table of every fault, not just the first.
 
-    Returns
-    -------
-    pandas.DataFrame
-        The same rows, typed, index 0..n-1.
-
-    Raises
-    ------
-    ManifestError
-        With the table of every fault, not just the first.
-
-    Notes
-    -----
     Source: paper §III-A.2 (grades 0, 1, 2; the consensus is the maximum of the two raters).
     """
     if check_files and root is None:
@@ -251,17 +198,8 @@ def locate(path: str, root: str | os.PathLike) -> Path:
 def check_still(table: pd.DataFrame, *, most_votes: int = 0) -> None:
     """Refuse scans that are about to be taken for still although people saw head motion in them.
 
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        Rows of a manifest; without ``motion_votes`` nothing is known, and nothing refused.
-    most_votes : int, default=0
-        A scan with more of them is refused.
-
-    Raises
-    ------
-    ValueError
-        Naming how many, and the first of them.
+    Those are rows of the manifest with more than `most_votes` in ``motion_votes``; without that
+    column nothing is known, and nothing refused. The ValueError says how many, and the first.
     """
     if "motion_votes" not in table:
         return

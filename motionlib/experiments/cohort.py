@@ -76,36 +76,16 @@ VISITS = 1.6  # scans of an ADNI-like patient; the paper's 1143 of 70 fit 1143 o
 
 @dataclass(frozen=True, eq=False)
 class Cohort:
-    """The prepared cohort of a run, read once by a notebook and handed down.
+    """The prepared cohort of a run, read once by a notebook and handed down."""
 
-    Attributes
-    ----------
-    manifest : DataFrame
-        One row a scan, with role and fold.
-    spacing_mm : float
-        Voxel size of the study grid.
-    slab_mm : float or None
-        Width of the midsagittal slab that networks see; None is the whole grid.
-    caption : str
-        One sentence that stands beside every number made from this cohort.
-    key : str
-        Of everything that the scans come from; another cohort has other files.
-    seed : int
-        Master seed of the run.
-    cache : Path
-        Folder of the volumes and of the prepared manifests that name them.
-    engine : str
-        Where copies of the scans are made, networks trained on them and scans scored.
-    """
-
-    manifest: pd.DataFrame
-    spacing_mm: float
-    slab_mm: float | None
-    caption: str
-    key: str
-    seed: int
-    cache: Path
-    engine: str = "inline"
+    manifest: pd.DataFrame  # a row a scan, with role and fold
+    spacing_mm: float  # voxel size of the study grid
+    slab_mm: float | None  # width of the midsagittal slab that networks see; None: the whole grid
+    caption: str  # one sentence that stands beside every number made from this cohort
+    key: str  # of everything that the scans come from; another cohort has other files
+    seed: int  # master seed of the run
+    cache: Path  # folder of the volumes and of the prepared manifests that name them
+    engine: str = "inline"  # where copies are made, networks trained on them and scans scored
 
     @property
     def grid(self) -> Grid:
@@ -140,10 +120,7 @@ class Cohort:
         return _centred_folder(self.cache, self.spacing_mm, self.key) / f"{scan_id}.npy"
 
     def volumes(self, scan_ids: Iterable[str]) -> Iterator[np.ndarray]:
-        """Centred volumes of some scans, each (I, J, K) float32.
-
-        They come one at a time: a warehouse's exceed the memory.
-        """
+        """Centred volumes (I, J, K), float32, one at a time: a warehouse's exceed the memory."""
         for scan in scan_ids:
             yield np.load(self.volume_path(scan)).astype(np.float32)
 
@@ -169,26 +146,19 @@ def prepare_cohort(
     size : int
         Number of warehouse images to generate (the paper has 5500); the research cohorts scale
         with it.  Not used by ``open`` and ``paper``, which take what there is.
-    spacing_mm : float
-        Voxel size of the study grid in mm.
-    slab_mm : float, optional
-        Width of the midsagittal slab that networks see; by default they see whole heads.
+    spacing_mm, slab_mm : float
+        Voxel size of the study grid, and width of the midsagittal slab that networks see; by
+        default they see whole heads.
     n_folds : int
         Folds of the patient-level cross-validation.
     engine : str
         Where the work is done.
 
-    Returns
-    -------
-    Cohort
-
     Raises
     ------
-    ValueError
+    ValueError, FileNotFoundError
         If the name is unknown, or two cohorts name a participant alike: nobody could tell the
-        patients apart.
-    FileNotFoundError
-        If data are needed and MOTIONLIB_DATA does not point at them.
+        patients apart; or if data are needed and MOTIONLIB_DATA does not point at them.
 
     Notes
     -----
@@ -225,25 +195,13 @@ def prepare_cohort(
 
 
 def open_cohort(run, *, engine: str = "inline") -> Cohort:
-    """Read the cohort that `prepare_cohort` has left in a run.
-
-    Parameters
-    ----------
-    run : motionlib.study.run.Run
-        A run whose cohort is prepared.
-    engine : str
-        Where work on its scans is done.
-
-    Returns
-    -------
-    Cohort
+    """Read the cohort that `prepare_cohort` has left in a run; its scans are worked on by `engine`.
 
     Raises
     ------
-    FileNotFoundError
-        If there is none yet; says which notebook prepares it.
-    ValueError
-        If people saw head motion in a research scan.
+    FileNotFoundError, ValueError
+        If there is none yet (it says which notebook prepares it); or if people saw head motion in
+        a research scan.
     """
     facts = read_json(run.need(run.cohort / "cohort.json"))
     manifest = read_manifest(run.need(run.cohort / "manifest.tsv"))

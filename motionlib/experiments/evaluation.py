@@ -18,17 +18,13 @@ COLUMNS = list(PREDICTION_COLUMNS)
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """Scans, a prepared manifest, that the network in a folder shall score.
+    """Scans, a prepared manifest, that the network in a folder shall score."""
 
-    The rows bear the names of `experiment` and `task`, of the model's network, and of `fold`, by
-    default the model's own.
-    """
-
-    experiment: str
+    experiment: str  # named in the rows, as are the task and the model's network
     task: str
     folder: Path
     scans: Path | pd.DataFrame
-    fold: int | None = None
+    fold: int | None = None  # named in the rows; by default the model's own
 
 
 def evaluate(evaluations: Iterable[Evaluation], *, engine: str) -> pd.DataFrame:

@@ -43,11 +43,9 @@ def pooled_heads(
 
     Parameters
     ----------
-    cohort : Cohort
-        Whose warehouse.
-    sources : sequence of Path
-        Folders of the pre-trained folds; fold i is judged on features of source i, or of the first
-        again where there are fewer.
+    cohort, sources : Cohort, sequence of Path
+        Whose warehouse; and folders of the pre-trained folds: fold i is judged on features of
+        source i, or of the first again where there are fewer.
     n_patients : iterable of int
         For severe motion, numbers of graded patients to train on as well; above what there is, all.
 

@@ -37,30 +37,23 @@ def show_slices(
     ----------
     volumes : array-like, Tensor, or sequence of them, each (I, J, K) or (1, I, J, K)
         One volume or several on the same grid or each on its own.
-    labels : sequence of str, optional
-        Heading of each volume.
-    affine : array-like, shape (4, 4), or sequence of them, optional
-        Voxel to world (RAS, mm); without it 1 mm voxels about the centre.
+    labels, affine : sequence of str, array-like of shape (4, 4) or sequence of them, optional
+        Heading of each volume; voxel to world (RAS, mm), without it 1 mm voxels about the centre.
     planes : sequence of {'sagittal', 'coronal', 'axial'}
         One row a plane.
     at_mm : sequence of 3 float, optional
         World position of the slices; default the centre of the first volume.
     n_columns : int, optional
         Volumes in a row of panels; more volumes start a new row. Default: all in one row.
-    window : tuple of float, optional
-        Grey limits for all; default each volume's 1st to 99.5th percentile.
-    cmap : str, default='gray'
-        Colour map (``RdBu_r`` for differences).
+    window, cmap : tuple of float, str
+        Grey limits for all, default each volume's 1st to 99.5th percentile; colour map
+        (``RdBu_r`` for differences).
 
     Returns
     -------
     Figure
-        Left of the head on the left side of the panel (neurological).
-
-    Raises
-    ------
-    ValueError
-        Unknown plane, or unequal numbers of volumes, labels and affines.
+        Left of the head on the left side of the panel (neurological). ValueError for an unknown
+        plane, or unequal numbers of volumes, labels and affines.
     """
     single = not isinstance(volumes, list | tuple) and np.ndim(volumes) == 3
     volumes = [volumes] if single else list(volumes)

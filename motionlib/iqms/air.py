@@ -21,22 +21,15 @@ def air_spread(volume, affine) -> float:
 
     Parameters
     ----------
-    volume : Tensor or ndarray, shape (1, I, J, K) or (I, J, K)
-        RAS (as `images.read_array` gives it), not z-scored: air is about zero.
-    affine : array-like, shape (4, 4)
-        Voxel indices to mm.
+    volume, affine : Tensor or ndarray, (1, I, J, K) or (I, J, K); array-like, shape (4, 4)
+        RAS (as `images.read_array` gives it), not z-scored: air is about zero. Indices to mm.
 
     Returns
     -------
     float
         Standard deviation of the voxels of 2 mm that lie 3 to 10 voxels outside the head in the
         upper half of the volume, in units of the median inside the head. Zero where air was cut
-        away.
-
-    Raises
-    ------
-    ValueError
-        If the volume holds no head, or no air beside it.
+        away; ValueError if there is no head, or no air beside it.
 
     Notes
     -----

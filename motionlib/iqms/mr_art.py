@@ -39,14 +39,13 @@ def predict_mr_art(
     ----------
     table : DataFrame or None
         From :func:`motionlib.cohorts.ratings.read_mr_art`; None gives no predictions.
-    models : sequence of str
-        Of :func:`motionlib.iqms.forest.cross_validated`.
-    seeds : sequence of int
-        Each draws its own folds by subject, and every scan is predicted once per seed.
+    models, seeds : sequence of str, sequence of int
+        Models of :func:`motionlib.iqms.forest.cross_validated`. Each seed draws its own folds by
+        subject, and every scan is predicted once per seed.
     n_iter : int, default=300
         Combinations tried by the model ``search``, anew inside each outer fold.
     engine : str, default="inline"
-        Where to compute; see :func:`motionlib.compute.engines.submit`.
+        See :func:`motionlib.compute.engines.submit`.
 
     Returns
     -------
@@ -92,10 +91,9 @@ def judge_mr_art(
 
     Parameters
     ----------
-    predictions : DataFrame
-        From :func:`predict_mr_art`.
-    table : DataFrame or None
-        MR-ART, as given to it: its ``protocol`` tells the head-motion scans.
+    predictions, table : DataFrame
+        From :func:`predict_mr_art`; and MR-ART as given to it, or None: its ``protocol`` tells the
+        head-motion scans.
     n_boot, seed : int
         Draws of subjects for the intervals, taken on the first outer seed.
 

@@ -40,12 +40,8 @@ def image_quality(volume, *, compat: bool = True, affine=None, threads: int = 1)
     Returns
     -------
     dict of str to float
-        NaN for a measure that is undefined in every slice.
-
-    Raises
-    ------
-    ValueError
-        If the volume is not 3-D, holds NaN or infinity, or has no foreground in any slice.
+        NaN for a measure that is undefined in every slice. ValueError if the volume is not 3-D,
+        holds NaN or infinity, or has no foreground in any slice.
 
     Notes
     -----
@@ -55,19 +51,10 @@ def image_quality(volume, *, compat: bool = True, affine=None, threads: int = 1)
 
 
 def add_measures(scans, **options):
-    """Measure the scans of a table and join each scan's measures to its row.
+    """Join to each scan of a table its measures, ``slices``, ``slices_used`` and ``reason``.
 
-    Parameters
-    ----------
-    scans : DataFrame
-        ``scan_id path``; paths are absolute, or relative to the working folder.
-    **options
-        Of :func:`measure_files`.
-
-    Returns
-    -------
-    DataFrame
-        The rows as given, with the measures, ``slices``, ``slices_used`` and ``reason``.
+    `scans` has ``scan_id path``; paths are absolute, or relative to the working folder. The options
+    are those of :func:`measure_files`.
     """
     import pandas as pd  # the command works without it, and starts sooner
 

@@ -45,17 +45,13 @@ def read_array(
 
     Returns
     -------
-    array : ndarray, shape (I, J, K), float32
-        Contiguous.
-    affine : ndarray, shape (4, 4)
-        Voxel indices to mm.
+    array, affine : ndarray, shape (I, J, K), float32, contiguous; ndarray, shape (4, 4)
+        Voxels, and the matrix from their indices to mm.
 
     Raises
     ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If the file is no usable three-dimensional scan; the sentence says why.
+    FileNotFoundError, ValueError
+        If there is no such file, or it is no usable three-dimensional scan; the sentence says why.
     """
     import nibabel as nib  # slow to import, and not needed to train or to score arrays
 
@@ -73,19 +69,13 @@ def read_array(
 
 
 def load_volume(path: str | os.PathLike):
-    """Read one scan as a torch tensor: `read_array` for networks and simulators.
+    """Read one scan as a torch tensor: `read_array` for networks and simulators, errors as there.
 
     Returns
     -------
-    volume : Tensor, shape (1, I, J, K), float32
-        Axes point to right, anterior, superior as closely as they can without resampling.
-    affine : ndarray, shape (4, 4)
-        Voxel indices to mm.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        As `read_array`.
+    volume, affine : Tensor, shape (1, I, J, K), float32; ndarray, shape (4, 4)
+        Axes point to right, anterior, superior as closely as they can without resampling; the
+        matrix leads from voxel indices to mm.
     """
     import torch
 
@@ -146,7 +136,7 @@ def scaled(name: str, image) -> np.ndarray:
 def read_mni_map(kind: str) -> tuple[np.ndarray, np.ndarray]:
     """Read a map of the MNI152 2009a brain, as `read_array`: ``t1``, ``gm`` or ``wm``.
 
-    Source: nilearn's wheel, which is found without importing it: that takes longer than all else.
+    Source: nilearn's wheel, found without importing it: that takes longer than all else.
     """
     package = find_spec("nilearn")
     folder = Path(package.submodule_search_locations[0] if package else ".") / "datasets" / "data"
@@ -294,23 +284,16 @@ def _times(sides) -> str:
 
 
 def save_volume(volume, affine, path: str | os.PathLike, *, dtype: str = "float32") -> Path:
-    """Write a volume as NIfTI, atomically and with the same bytes every time.
+    """Write a volume as NIfTI, atomically and with the same bytes every time; return its path.
 
     Parameters
     ----------
-    volume : Tensor or ndarray, shape (1, I, J, K) or (I, J, K)
-        Intensities.
-    affine : array-like, shape (4, 4)
-        Voxel indices to mm.
+    volume, affine : Tensor or ndarray, (1, I, J, K) or (I, J, K); array-like, shape (4, 4)
+        Intensities, finite, and the matrix from voxel indices to mm.
     path : path-like
         Ends in ``.nii`` or ``.nii.gz`` (compressed).
     dtype : {"float32", "int16", "uint8"}, default="float32"
         On disk; whole numbers carry a slope that uses their range.
-
-    Returns
-    -------
-    Path
-        The path written.
     """
     import nibabel as nib
 
@@ -341,25 +324,11 @@ def array3(volume) -> np.ndarray:
 
 
 def zscore(volume):
-    """Subtract the mean of the whole image and divide by its standard deviation.
+    """Subtract the mean of the whole image and divide by its standard deviation (population).
 
-    Parameters
-    ----------
-    volume : Tensor or ndarray
-        Any shape; not modified.
+    Tensor or array of any shape, not modified; the result has the same shape and type. A constant
+    volume is a ValueError.
 
-    Returns
-    -------
-    Tensor or ndarray
-        Mean 0, standard deviation 1 (population), same shape and type.
-
-    Raises
-    ------
-    ValueError
-        If the volume is constant.
-
-    Notes
-    -----
     Source: paper §III-B ("the entire image"). It comes after simulation: the magnitude of a
     z-scored image is wrong.
     """
@@ -378,17 +347,8 @@ def mean_and_sd(array: np.ndarray) -> tuple[np.float32, np.float32]:
 def phantom(shape: tuple[int, int, int] = (24, 28, 24), seed: int = 0):
     """Draw a small head for tests: skin, skull, grey and white matter, ventricles, texture.
 
-    Parameters
-    ----------
-    shape : tuple of 3 int, default=(24, 28, 24)
-        Number of voxels; the head fills most of the field.
-    seed : int, default=0
-        Small differences in size and texture.
-
-    Returns
-    -------
-    Tensor, shape (1, I, J, K), float32
-        Non-negative, exactly zero outside the head.
+    The head fills most of the `shape`; `seed` makes small differences in size and texture. A Tensor
+    (1, I, J, K), float32, non-negative, exactly zero outside the head.
     """
     import torch
     from scipy.ndimage import gaussian_filter

@@ -73,24 +73,16 @@ def fine_tune_own(
 
     Parameters
     ----------
-    manifest : path-like
-        See `own_scans.read_graded`.
-    source : path-like
-        Model folder to start from.
+    manifest, source : path-like
+        The graded scans (see `own_scans.read_graded`), and the model folder to start from.
     out : path-like
         Model folder to write; ``work/`` in it keeps prepared scans and the training's state.
     plan : TuningPlan
         What is detected, and how the training goes.
-    device : str
-        Where the network computes.
-    engine : str
-        Where scans are prepared; see `motionlib.compute.engines.submit`.
+    device, engine : str
+        Where the network computes, and where scans are prepared (`compute.engines.submit`).
     progress : callable, optional
         Called with a line of text from time to time.
-
-    Returns
-    -------
-    Outcome
 
     Raises
     ------
@@ -234,8 +226,8 @@ def _test_metrics(
 ) -> pd.DataFrame:
     """Metrics of the test scans before and after, with intervals that draw patients.
 
-    One row a model and threshold: ``model n n_positive`` and every metric with ``_low`` and
-    ``_high``. The rows of `predictions` come in the order of `test`.
+    A row a model and threshold: ``model n n_positive``, every metric with ``_low`` and ``_high``.
+    `predictions` come in the order of `test`.
     """
     rows = []
     cases = (
