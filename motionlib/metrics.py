@@ -118,11 +118,9 @@ def fold_summary(predictions: pd.DataFrame, *, allow_one_class: bool = False) ->
 
     From rows of one experiment, task and model. Where every scan was predicted by one fold's model
     only, out of fold, the scans are one set: the "mean" is its metric, the standard deviation still
-    that of the folds.
-    Returns ``<metric>_mean`` and ``<metric>_sd`` (n - 1 in the denominator; NaN for one fold),
-    ``n_folds``, ``n`` (distinct scans), ``n_patients`` and ``n_positive``; `allow_one_class` as for
-    `classification_metrics`.
-
+    that of the folds. Returns ``<metric>_mean`` and ``<metric>_sd`` (n - 1 in the denominator; NaN
+    for one fold), ``n_folds``, ``n`` (distinct scans), ``n_patients`` and ``n_positive``;
+    `allow_one_class` as for `classification_metrics`.
     Source: paper Table II, "mean and empirical standard deviation over the five folds". The SD
     tells how the models differ; it is not an interval for the metric.
     """

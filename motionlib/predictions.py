@@ -23,10 +23,7 @@ KEY_COLUMNS = ("experiment", "task", "model", "fold", "scan_id")
 
 
 def check_predictions(predictions: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows with the nine columns in their order, or say what is wrong with them.
-
-    ValueError if a column is missing, a score lies outside 0-1, or a scan has two rows for a model.
-    """
+    """Return the rows with the nine columns in order; ValueError says what is wrong with them."""
     missing = [name for name in PREDICTION_COLUMNS if name not in predictions]
     if missing:
         raise ValueError(
@@ -52,10 +49,7 @@ def check_predictions(predictions: pd.DataFrame) -> pd.DataFrame:
 
 
 def load_predictions(folder: str | os.PathLike) -> pd.DataFrame:
-    """Read ``predictions.csv`` of a run folder, with its columns in their types.
-
-    FileNotFoundError if the study has not written it yet.
-    """
+    """Read ``predictions.csv`` of a run folder; FileNotFoundError if it is not there yet."""
     path = Path(folder) / "predictions.csv"
     if not path.is_file():
         raise FileNotFoundError(f"no predictions.csv in {Path(folder).name}; run the study first")

@@ -33,7 +33,6 @@ def assign_splits(
     Returns the same rows in the same order; ``role`` is ``train`` or ``test``, ``fold`` (training
     rows only) is the fold in which the scan is a validation scan. ValueError if both or neither
     test size is given, or there are fewer patients than folds.
-
     Source: paper §III-D.1 and §III-D.2, Tables A.I and A.II. Patients with equal counts of scans
     per class are dealt out in equal numbers; those left over go, largest first, to the fold that
     holds least of what they bring. Bound: a fold's count of a class differs from the mean over
@@ -96,9 +95,8 @@ def partition_clean_corrupted(table: pd.DataFrame, *, seed: int) -> pd.Series:
 
     Only rows of the manifest with role ``train`` or ``test`` take part; `seed` says which half.
     Corrupted and clean differ by at most one scan in every cohort's test set, in its training set
-    and in every fold, and within a patient by at most one scan of the patient.
-    Source: Table A.I, which is a partition: no scan is in both classes, and an odd number leaves
-    one clean scan more.
+    and in every fold, and within a patient by at most one scan of the patient. Source: Table A.I,
+    which is a partition: no scan is in both classes, and an odd number leaves one clean scan more.
     """
     used = table[table["role"].isin(["train", "test"]).to_numpy(dtype=bool)]
     order = pd.DataFrame(

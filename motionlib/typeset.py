@@ -85,10 +85,7 @@ def table_html(table: pd.DataFrame, caption: str, *, number: str = "") -> Markup
 
 
 def to_html(table: pd.DataFrame, *, title: str = "", caption: str = "") -> str:
-    """Write a table as one ``<div>`` with its own style and no outside resources.
-
-    `title` stands above it, `caption`, the cohort's sentence, below.
-    """
+    """Write a table as one ``<div>`` without outside resources, between `title` and `caption`."""
     return _draw(table, title=title, note=caption).as_raw_html()
 
 

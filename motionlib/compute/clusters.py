@@ -20,7 +20,7 @@ def connect(kind: str, engine: str, resources: dict[str, float] | None) -> tuple
 
     `kind` is ``local``, ``tcp`` or ``slurm``; `engine` and `resources` are those of
     `engines.submit`. Returns the client, and its cluster unless that is somebody else's.
-    Raises `ValueError` if no worker of a running scheduler offers the resources.
+    `ValueError` if no worker of a running scheduler offers the resources.
     """
     cluster = None
     if kind == "local":
@@ -52,10 +52,7 @@ def connect(kind: str, engine: str, resources: dict[str, float] | None) -> tuple
 
 
 class OwnGpu(WorkerPlugin):
-    """Hide every GPU but one from a worker, by the worker's number.
-
-    `gpus` are what ``CUDA_VISIBLE_DEVICES`` may name; more workers than GPUs share them in turn.
-    """
+    """Show a worker one of `gpus`, by its number; more workers than GPUs share them in turn."""
 
     name = "own-gpu"
 
@@ -87,9 +84,8 @@ def slurm_cluster(file: str | os.PathLike) -> tuple:
     lines), `directives` (list of extra ``#SBATCH`` options), `log_directory`, `local_directory`,
     `lifetime` (shorter than the walltime, so that workers hand over), `host` (address of this
     scheduler). Without a GPU a job runs one worker a core. The cluster's `job_script()` is what
-    will be submitted.
-    FileNotFoundError if the profile is not there; ValueError if a key is unknown or missing, or
-    dask-jobqueue is not installed.
+    will be submitted. FileNotFoundError if the profile is not there; ValueError if a key is unknown
+    or missing, or dask-jobqueue is not installed.
     """
     path = Path(file)
     if not path.is_file():

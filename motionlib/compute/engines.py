@@ -264,10 +264,7 @@ def _guarded(function: Callable, item: Any) -> Any:
 
 
 def in_words(error: BaseException) -> str:
-    """Say in one line what an exception means to somebody who calls a command.
-
-    Sentences of our own stand as they are; a library's fault is called one, without its class.
-    """
+    """Say in one line what an exception means; a library's fault is called one, without class."""
     text = " ".join(str(error).split())
     if isinstance(error, MemoryError):
         return "it asks for more memory than there is"

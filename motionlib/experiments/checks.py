@@ -28,14 +28,15 @@ def coin_lesson(volumes, patients, *, n_repeats: int = 20, n_folds: int = 5, see
     """Toss a coin for every patient and let the nearest neighbour "predict" it.
 
     There is nothing to learn: an honest accuracy is one half. Split by image, other visits of the
-    same patient stand in the training set and give the answer away.
+    same patient stand in the training set and give the answer away. Source: paper §III-D.1: the
+    separation was made at the patient level.
 
     Parameters
     ----------
     volumes : iterable of ndarray, each (I, J, K)
         One a scan, taken one at a time.
     patients : sequence of str
-        Patient of each scan; ValueError if none needs several or they are fewer than folds.
+        Patient of each scan; ValueError if none has several or they are fewer than folds.
     n_repeats, n_folds, seed : int
         Coins tossed, folds, seed.
 
@@ -43,10 +44,6 @@ def coin_lesson(volumes, patients, *, n_repeats: int = 20, n_folds: int = 5, see
     -------
     DataFrame
         ``split repeat accuracy`` for ``by image`` and ``by patient``.
-
-    Notes
-    -----
-    Source: paper §III-D.1: the separation was made at the patient level.
     """
     patients = np.asarray(patients)
     names, code = np.unique(patients, return_inverse=True)

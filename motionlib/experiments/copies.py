@@ -38,11 +38,10 @@ def synthetic_set(
     In the paper's recipe half of the originals are corrupted and the others stay untouched, no scan
     being in both classes (Table A.I); the test half is corrupted over 2-8 mm and degrees. Where
     there are fewer than `FEW` to train on, each of the corrupted half is moved `FEW_DRAWS` times,
-    which the paper does not do.
-    In the recommended recipe every training scan gives `DRAWS` moved and as many still copies, all
-    by the same simulator, so that interpolation tells nothing (and in training contrast, sharpness
-    and noise of both classes vary, see `pretraining.recipe_of`); its test scans are magnitude
-    images, as a scanner stores them, moved over 2-8 mm with either sign.
+    which the paper does not do. In the recommended recipe every training scan gives `DRAWS` moved
+    and as many still copies, all by the same simulator, so that interpolation tells nothing (and in
+    training contrast, sharpness and noise of both classes vary, see `pretraining.recipe_of`); its
+    test scans are magnitude images, as a scanner stores them, moved over 2-8 mm with either sign.
 
     Parameters
     ----------

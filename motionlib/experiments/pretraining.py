@@ -118,7 +118,6 @@ def recipe_of(cohort: Cohort, recipe: str) -> dict:
 
     The recommended recipe's batches hold pairs, a moved and a still copy of one head: without
     motion these differ by nothing, and a network that meets them apart does not begin to learn.
-
     Departs from the paper: where its recipe has fewer than `copies.FEW` scans, both classes are
     drawn alike, with replacement, and mirrored at random.
     """
@@ -148,10 +147,7 @@ def pretrained(
     *,
     stage: str = "pretrain",
 ) -> list[Path]:
-    """Folders of the pre-trained folds of one simulator, severity, recipe, network and stage.
-
-    FileNotFoundError if notebook 02 (03 for the benchmark) has not trained it.
-    """
+    """Folders of the pre-trained folds; FileNotFoundError if no notebook has trained them."""
     number = "02" if stage == "pretrain" else "03"
     experiment = f"{stage}/{simulator}/{severity}/{recipe}"
     return trained_folds(run, experiment, "synthetic", network, notebook=number)
@@ -203,12 +199,10 @@ def forest_inputs(cohort: Cohort, kind: str, task: str) -> dict[str, pd.DataFram
 
     Parameters
     ----------
-    cohort : Cohort
-        Whose scans.
+    cohort, task : Cohort, {"mov01vs2", "mov0vs1"}
+        Whose scans, and what is predicted on the warehouse's test scans.
     kind : {"research", "clinical"}
         Trained on image-based synthetic motion of 2-4 mm, or on the graded warehouse scans.
-    task : {"mov01vs2", "mov0vs1"}
-        What is predicted on the warehouse's test scans.
 
     Returns
     -------

@@ -164,10 +164,7 @@ def _note_folders(run, trainings: Iterable[Training]) -> None:
 def trained_folds(
     run, experiment: str, task: str, model: str = "Conv5FC3", *, notebook: str
 ) -> list[Path]:
-    """Folders of the trained folds of a network, fold by fold.
-
-    FileNotFoundError, naming the notebook that trains it, if one of them is not there yet.
-    """
+    """Folders of the trained folds of a network; FileNotFoundError if one of them is missing."""
     table = pd.read_csv(run.need("models/trainings.csv", notebook=notebook))
     keys = (experiment, task, model)
     rows = table[(table[KEYS] == keys).all(axis=1)].sort_values("fold")

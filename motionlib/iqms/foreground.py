@@ -96,10 +96,7 @@ def standardise(volume: np.ndarray, affine=None) -> tuple[np.ndarray, np.ndarray
 
 
 def otsu_centre(values: np.ndarray) -> float:
-    """Intensity that best splits the values in two classes (Otsu 1979); theirs if all are equal.
-
-    It is the centre of the last bin of the lower class.
-    """
+    """Centre of the last bin of the lower class of Otsu 1979; the values' own if all are equal."""
     if values.min() == values.max():
         return values.reshape(-1)[0]
     return _otsu(*_histogram(values))

@@ -78,12 +78,10 @@ def search_forest(
         Measures; NaN where one is undefined.
     y, groups : array-like, shape (n,)
         1 is motion, else 0, and patient of each row.
-    n_iter : int, default=300
-        Combinations tried.
+    n_iter, n_jobs : int
+        Combinations tried (300 in the paper), and forests grown at a time (processes).
     seed : int
         Of the draw, the folds and the forests. Same seed, same result, whatever `n_jobs`.
-    n_jobs : int, default=1
-        Forests grown at a time (processes).
     folds : array-like of int, shape (n,), optional
         Fold of each row; default: five folds, stratified by label.
 

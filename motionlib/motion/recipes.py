@@ -3,10 +3,9 @@
 ``image_2-4_paper`` is a head moved by the image-based simulator at 2 to 4 mm and degrees as the
 paper does it; ``kspace_`` and ``drift_`` are the two readings of its k-space range. In the
 recommended recipe (``acquired_0.5-8_recommended``) a head moves as patients do while it is
-acquired, and its negatives (``still``) were acquired by the same simulator in a pose that does
-not change.
-The controls (`CONTROLS`) did not move either, and are changed in every way that is not motion; the
-ladder (`LADDER`) is motion of rising severity.
+acquired, and its negatives (``still``) were acquired by the same simulator in a pose that does not
+change. The controls (`CONTROLS`) did not move either, and are changed in every way that is not
+motion; the ladder (`LADDER`) is motion of rising severity.
 """
 
 from __future__ import annotations

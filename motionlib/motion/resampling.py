@@ -73,10 +73,9 @@ def pull_trilinear(
 
     `matrix` (3, 4) or (4, 4) takes the index of an output voxel to the continuous index in
     `volume`, a contiguous float32 or float64. Where that leaves [-0.5, N - 0.5) the result is
-    `fill`; inside, neighbours are clamped to the edge. `out` is contiguous memory to write into,
-    its shape the output grid (default: the volume's), and `minus` is subtracted on the way.
-
-    Source: ITK's ``LinearInterpolateImageFunction`` (border rule), as TorchIO 1.2.1 resamples.
+    `fill`; inside, neighbours are clamped to the edge (ITK's ``LinearInterpolateImageFunction``, as
+    TorchIO 1.2.1). `out` is contiguous memory to write into, its shape the output grid (default:
+    the volume's), and `minus` is subtracted on the way.
     """
     out = torch.empty_like(volume) if out is None else out
     if volume.device.type == "cuda":

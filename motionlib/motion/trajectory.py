@@ -95,7 +95,6 @@ class Trajectory:
         `times` (n,) are the starts of the movements, fractions of the scan; `translation` and
         `degrees` (n, 3) are as given to ``Motion``, mm and degrees about the LPS axes. Returns ``n
         + 1`` held poses: the identity at time 0, then the movements in RAS axes.
-
         Source: TorchIO 1.2.1, ``random_motion.py``; it works in SimpleITK's LPS world.
         """
         to_ras = np.array([-1.0, -1.0, 1.0])

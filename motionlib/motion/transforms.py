@@ -122,14 +122,9 @@ class RandomImageMotion(_Draw):
 
     Parameters
     ----------
-    range_mm, range_deg : (float, float)
-        Bounds of each component's magnitude, mm and degrees.
-    num_positions : int, default=4
-        Positions after the initial one.
-    signed : bool, default=True
-        Draw signs too.
-    jitter : float, default=0.3
-        Irregularity of the changes, as a fraction of their distance.
+    range_mm, range_deg, num_positions, signed, jitter
+        As `translation_mm`, `rotation_deg`, `n_positions` (4), `signed` (True) and `jitter` (0.3)
+        of `sample_segments`.
     torchio_order : bool, default=False
         Draw exactly the numbers TorchIO 1.2.1 draws from the same seed, in its LPS world.
     **kwargs
@@ -210,10 +205,8 @@ class RandomKSpaceMotion(_Draw):
 
     Parameters
     ----------
-    range_mm, range_deg : (float, float)
-        The severity, mm and degrees.
-    n_times : int, default=200
-        Points of the course.
+    range_mm, range_deg, n_times : (float, float), (float, float), int
+        The severity, mm and degrees, and points of the course.
     course, course_options : {"paper", "realistic"}, dict or None
         ``sample_time_course`` or ``sample_realistic``, and further arguments of that function.
     **kwargs

@@ -24,10 +24,8 @@ def build_network(
 
     Parameters
     ----------
-    name : {"Conv5FC3", "ResNet3D", "SECNN", "ViT3D"}
-        The paper's names.
-    shape : sequence of 3 int
-        Voxels ``(I, J, K)`` of the volumes it will see.
+    name, shape : str, sequence of 3 int
+        One of `NETWORKS`, and voxels ``(I, J, K)`` of the volumes that it will see.
     n_classes : int, default=2
         Logits; the last one is motion.
     dropout : float, optional

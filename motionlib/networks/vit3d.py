@@ -30,10 +30,9 @@ class ViT3D(nn.Sequential):
 
     `patch` is `default_patch` unless given; (56, 52, 59) is the fork's second version. `dim`, the
     width of a token, is 1024 at the paper's grid and 256 on smaller ones; a head is `head_dim`
-    wide. `dropout` acts in the perceptrons.
-    Departs from the paper's public fork in three places that are faults there: the position table
-    has the right length, positions and class token are trained and saved, and attention is scaled
-    by the head's width.
+    wide. `dropout` acts in the perceptrons. Departs from the paper's public fork in three places
+    that are faults there: the position table has the right length, positions and class token are
+    trained and saved, and attention is scaled by the head's width.
     """
 
     def __init__(
@@ -73,10 +72,7 @@ def _tokens(shape, patch) -> int:
 
 
 class _Embedding(nn.Module):
-    """Cut a volume into patches, project them, prepend the class token, add positions.
-
-    What does not fill a patch at the far end is cropped.
-    """
+    """Project patches (what fills none is cropped), prepend the class token, add positions."""
 
     def __init__(self, shape, patch, dim: int):
         super().__init__()

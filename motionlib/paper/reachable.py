@@ -145,10 +145,7 @@ class Reach:
     chi2_p_high: float
 
     def forms(self, p: float, *, slack: float = 0.005) -> str:
-        """Name the forms in whose range a printed p lies (`slack` for its rounding).
-
-        Returns ``exact``, ``corrected``, ``exact, corrected`` or nothing.
-        """
+        """Name the forms in whose range a printed p lies (`slack` for its rounding), or none."""
         ranges = {
             "exact": (self.p_low, self.p_high),
             "corrected": (self.chi2_p_low, self.chi2_p_high),

@@ -80,7 +80,6 @@ def table_2(run: RunSummary) -> pd.DataFrame:
     acquisition simulator made is no real motion: ``emulated_motion_*``. ``resampled_called_motion``
     is the share of the test patients' still heads that are called motion after one resampling (mean
     over folds).
-
     Departs from the paper: of fewer than 100 research scans to train and validate on, each of the
     corrupted half is moved several times (`experiments.synthetic_set`).
     """
@@ -351,7 +350,7 @@ def build_tables(
 def typeset_tables(
     folder: str | os.PathLike, made: dict[str, pd.DataFrame], *, caption: str
 ) -> int:
-    """Write tables as ``.html`` and ``.tex`` beside the ``.csv`` of a run.
+    """Write tables as ``.html`` and ``.tex`` beside the ``.csv`` of a run; return how many files.
 
     Parameters
     ----------
@@ -359,11 +358,6 @@ def typeset_tables(
         The run, and what `build_tables` made of it.
     caption : str
         The cohort's sentence, below every table.
-
-    Returns
-    -------
-    int
-        Number of files.
     """
     for name, table in made.items():
         path = Path(folder) / "tables" / name
@@ -454,10 +448,7 @@ def _unrated(scans: pd.DataFrame) -> pd.Series:
 
 
 def _motion(run: RunSummary, experiment: str, kind: str) -> dict:
-    """Sensitivity (and specificity) on ``real`` or ``emulated`` motion of the best-validating fold.
-
-    Also the AUC, which no threshold can spoil.
-    """
+    """Sensitivity, specificity and AUC on ``real`` or ``emulated`` motion, best-validating fold."""
     rows = run.rows(f"{experiment}/{kind}", model="Conv5FC3")
     if rows.empty:
         return _missing(f"{experiment}/{kind}") if kind == "real" else {}

@@ -132,7 +132,6 @@ def centre_on_grid(volume, affine, grid: Grid) -> np.ndarray:
     0.5 to 6 mm, which `affine` leads to mm; `grid` is for instance ``study_grid(4.0)``. It is
     averaged over the new voxels where they are larger (no aliasing). ValueError if no head is
     found.
-
     Departs from the paper: shifts only, for studies at 3 to 4 mm; ``preprocess.t1_linear`` is the
     paper's affine registration.
     """

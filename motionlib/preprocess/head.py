@@ -121,10 +121,7 @@ def _faces(array: np.ndarray) -> np.ndarray:
 
 
 def coarse(array: np.ndarray, spacing: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Average (I, J, K) over blocks of about 6 mm; float32.
-
-    Also their spacing (3,) and the place of the first of them, mm.
-    """
+    """Average (I, J, K) over blocks of about 6 mm, float32; also their spacing and first place."""
     block = np.maximum(1, np.floor(6.0 / spacing + 1e-6).astype(int))
     block = np.minimum(block, array.shape)
     count = np.array(array.shape) // block
@@ -136,10 +133,7 @@ def coarse(array: np.ndarray, spacing: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def _otsu_edge(values: np.ndarray, *, n_bins: int = 128) -> float:
-    """Upper edge of the last bin of the lower class, after Otsu 1979 (`iqms` takes its centre).
-
-    The two classes of the finite `values` have the largest variance between them.
-    """
+    """Upper edge of the last bin of the lower class of Otsu 1979 (`iqms` takes its centre)."""
     counts, edges = np.histogram(values, n_bins)
     middle = (edges[1:] + edges[:-1]) / 2
     low = counts.cumsum()[:-1].astype(np.float64)

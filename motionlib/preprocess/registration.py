@@ -95,7 +95,6 @@ def register(array: np.ndarray, affine: np.ndarray, target: Target) -> np.ndarra
 
     The scan is `array` (I, J, K), corrected for bias, with its `affine` (RAS). Returns the matrix
     (4, 4) from MNI mm to the scan's mm.
-
     Source: Clinica t1-linear (rigid then affine, Mattes mutual information with 32 bins, a quarter
     of the samples on a regular lattice). Departs from Clinica: SimpleITK's optimiser, no step at
     full resolution, a search over starting angles, 2 mm of smoothing to the end, and only the brain

@@ -1,8 +1,7 @@
 """Agreement of raters: weighted kappa, and each rater's accuracy against the others.
 
-Weighted kappa (Cohen 1968) is the agreement beyond chance, near misses counting less than far
-ones. A rater judged against a consensus that holds him is flattered, so `judge_raters` can leave
-him out.
+Weighted kappa (Cohen 1968) is the agreement beyond chance, near misses counting less than far ones.
+A rater judged against a consensus that holds him is flattered, so `judge_raters` can leave him out.
 """
 
 from __future__ import annotations
@@ -88,10 +87,7 @@ def grade_table(grades_a, grades_b) -> np.ndarray:
 
 
 def kappa_of(tables, weights: str = "linear") -> np.ndarray:
-    """Weighted kappa of tables of counts, (..., k, k) -> (...); NaN where chance explains all.
-
-    One less the penalty that was seen over the penalty of independent raters with the same counts.
-    """
+    """Weighted kappa of tables of counts, (..., k, k) -> (...); NaN where chance explains all."""
     if weights not in WEIGHTS:
         raise ValueError(f"Found weights {weights!r}, expected {' or '.join(map(repr, WEIGHTS))}.")
     tables = np.asarray(tables, dtype=float)
@@ -129,10 +125,8 @@ def judge_raters(grades: pd.DataFrame, task: str, *, against: str = "others") ->
 
     Parameters
     ----------
-    grades : DataFrame
-        One column a rater, one row a scan.
-    task : {'mov01vs2', 'mov0vs1'}
-        Which labels.
+    grades, task : DataFrame, {'mov01vs2', 'mov0vs1'}
+        One column a rater, one row a scan, and which labels.
     against : {'others', 'all'}
         Whose consensus: that of the other raters, or the paper's, which holds the judged one too.
 

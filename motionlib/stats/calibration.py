@@ -55,7 +55,6 @@ def fit_calibrator(kind: str, y_true, score) -> Calibrator:
     balanced classes, as the paper does, gives scores for a world in which every second scan moved:
     that is a bias, and the reason why a temperature alone does not suffice.
     ValueError for an unknown kind, one class only, or fewer than five scans of a class.
-
     Source: Guo et al. 2017 (temperature); Platt 1999, with his targets (k + 1) / (k + 2) in place
     of 1, so that separated classes give finite numbers; Zadrozny and Elkan 2002 (isotonic).
 
@@ -174,10 +173,8 @@ def best_threshold(y_true, score) -> float:
 
     Parameters
     ----------
-    y_true : array-like of 0 and 1, shape (n,)
-        Both classes are needed.
-    score : array-like, shape (n,)
-        Probability of motion; a scan is called motion at or above the threshold.
+    y_true, score : array-like, shape (n,)
+        Both classes, 0 and 1, and probability of motion, which is called at or above the threshold.
 
     Returns
     -------

@@ -324,10 +324,8 @@ def auc_difference_p(
 
     Parameters
     ----------
-    auc_a, auc_b : float
-        Printed areas.
-    n_positive, n_negative : int
-        Scans with and without motion.
+    auc_a, auc_b, n_positive, n_negative : float, int
+        Printed areas, and scans with and without motion.
     correlation : float
         Between the two estimates; 0 for independent scans, up to about 0.9 for like models.
 

@@ -10,6 +10,8 @@ from motionlib.stats.intervals import rate_called, summary_intervals
 def controls_table(predictions: pd.DataFrame, *, n_boot: int = 1000, seed: int = 0) -> pd.DataFrame:
     """Share of each control called motion, by recipe and site, with patient intervals.
 
+    Departs from the paper: it reports no controls.
+
     Parameters
     ----------
     predictions : DataFrame
@@ -23,10 +25,6 @@ def controls_table(predictions: pd.DataFrame, *, n_boot: int = 1000, seed: int =
     DataFrame
         ``recipe site control still called_motion low high n n_patients``; the mean over the folds'
         models, with the limits of `intervals.rate_called`.
-
-    Notes
-    -----
-    Departs from the paper: it reports no controls.
     """
     chosen = _experiments(predictions, "control/{recipe}/{control}", "controls of notebook 02")
     order = {name.split("/")[2]: place for place, name in enumerate(chosen["experiment"].unique())}

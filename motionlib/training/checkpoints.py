@@ -81,10 +81,7 @@ def load_model(source: str | os.PathLike | Model, *, device: str = "cpu") -> Mod
 
 
 def read_model(source: str | os.PathLike | Model) -> dict[str, Any]:
-    """Read what ``model.json`` of a model folder says, without its weights.
-
-    FileNotFoundError if the folder holds no finished model.
-    """
+    """Read ``model.json`` of a finished model, without weights; else FileNotFoundError."""
     if isinstance(source, Model):
         return source.facts
     path = Path(source) / "model.json"
@@ -153,10 +150,7 @@ def save_epoch(folder: Path, network, optimizer, state: dict[str, Any]) -> None:
 
 
 def load_epoch(folder: Path, network, optimizer, device: str) -> dict[str, Any] | None:
-    """Put a network and an optimiser back to the last finished epoch, and return its state.
-
-    None where no epoch was finished.
-    """
+    """Put network and optimiser back to the last finished epoch; return its state, if any."""
     last = folder / "last"
     if not (last / "state.json").is_file():
         return None

@@ -71,9 +71,8 @@ def split_rows(
     """Choose the rows of a prepared manifest that train and those that validate, by position.
 
     Only rows of role ``train`` (all rows where there is no `role`) that have a `y_true` are used,
-    and none of `test_fold`.
-    The rows of the fold validate; with None, the fifth of the patients whose hashed ids come
-    last. ValueError, if either part lacks a class, or a patient is in both.
+    and none of `test_fold`. The rows of the fold validate; with None, the fifth of the patients
+    whose hashed ids come last. ValueError, if either part lacks a class, or a patient is in both.
     """
     usable = table["y_true"].notna().to_numpy()
     if "role" in table:

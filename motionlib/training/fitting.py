@@ -98,10 +98,7 @@ def fresh_network(spec: TrainSpec, shape):
 
 @dataclass(frozen=True)
 class Split:
-    """Scans that train or validate: rows of a store, and in the same order classes and originals.
-
-    An original has a number, which all copies made of it share.
-    """
+    """Scans that train or validate: rows of a store, classes, and numbers of their originals."""
 
     store: Any
     rows: np.ndarray
@@ -253,10 +250,7 @@ class Loop:
         return np.split(order, cuts)
 
     def _paired_order(self, rng: np.random.Generator) -> np.ndarray:
-        """Positions in random pairs of a still and a moved copy of one original.
-
-        Copies that are left over, where one class has more of them, wait for another epoch.
-        """
+        """Positions in random pairs of a still and a moved copy of an original; left-overs wait."""
         y_true, original = self.train.y_true, self.train.original
         pairs = []
         for number in np.unique(original):

@@ -101,10 +101,7 @@ def specify(
     trainable: Sequence[str] | None = None,
     freeze_bn_stats: bool = True,
 ) -> TrainSpec:
-    """Complete the specification of a fine-tuning, whose key then names its folder.
-
-    Parameters and exceptions are those of `fine_tune`; a complete specification stays as it is.
-    """
+    """Complete the specification of a `fine_tune`; a complete one stays as it is."""
     facts = read_model(source)
     if facts["network"] != spec.network:
         name = source.name if isinstance(source, Model) else Path(source).name

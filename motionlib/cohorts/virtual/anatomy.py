@@ -51,9 +51,9 @@ def draw_anatomy(
 ) -> Anatomy:
     """Draw one patient from his own generator.
 
-    Ventricles and sulci widen after the age of 40, the ventricles by another `ventricle` mm.
-    Of the white-matter `lesions`, `enhancing` take up gadolinium. A `tumour` is one glioma: dark
-    core, rim that enhances, oedema around it. Male heads are 3 % larger on average.
+    Ventricles and sulci widen after the age of 40, the ventricles by another `ventricle` mm. Of the
+    white-matter `lesions`, `enhancing` take up gadolinium. A `tumour` is one glioma: dark core, rim
+    that enhances, oedema around it. Male heads are 3 % larger on average.
     """
     atlas = build_atlas()
     old = max(0.0, age - 40.0)

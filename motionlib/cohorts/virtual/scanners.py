@@ -96,10 +96,7 @@ def hospitals() -> tuple[tuple[str, float, float], ...]:
 
 
 def sample_scanner(rng: np.random.Generator, *, hospital: int | None = None) -> Scanner:
-    """Draw a scanner of the warehouse, vendors in the published shares.
-
-    `hospital`, 1 to 39, is for a patient who returns; it is drawn if not given.
-    """
+    """Draw a scanner of the warehouse, of a `hospital`, 1 to 39, or by the vendors' shares."""
     table = hospitals()
     if hospital is None:
         shares = np.array([VENDOR_IMAGES[vendor] * size for vendor, size, _ in table])
@@ -135,10 +132,7 @@ def sample_scanner(rng: np.random.Generator, *, hospital: int | None = None) -> 
 def research_scanner(
     protocol: Protocol, rng: np.random.Generator, *, gadolinium: float = 0.0
 ) -> Scanner:
-    """Draw the scanner of a study with a strict protocol: sharp, little noise, sagittal.
-
-    Only coil loading and noise differ a little from scan to scan.
-    """
+    """Draw the scanner of a strict study: sharp, sagittal, nearly the same from scan to scan."""
     return Scanner(
         hospital=0,
         protocol=protocol,
@@ -192,7 +186,6 @@ def reformat(volume: np.ndarray, affine: np.ndarray, tilt_deg) -> tuple[np.ndarr
     `tilt_deg` turns the planes about R, A and S; all zero gives the scan back. The new voxels have
     the same size about the same centre, interpolated linearly, zero outside; the affine returned
     keeps the head where it is in the scanner.
-
     Source: ours. Routine scans are often read, and archived, in other planes than the acquired
     ones; interpolation then is no sign of motion. The tilt is drawn at random (`sample_scanner`)
     and does not follow the head's own pose, as a technician's would.

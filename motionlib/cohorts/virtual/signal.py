@@ -95,9 +95,8 @@ def mprage_signal(
 ) -> np.ndarray:
     """Magnitude at the centre of an inversion-prepared echo train, in the steady state.
 
-    The longitudinal magnetisation recovers freely before and after the train and with a
-    shortened time constant during it; the cycle is closed by solving for the value before the
-    inversion.
+    The longitudinal magnetisation recovers freely before and after the train and with a shortened
+    time constant during it; the cycle is closed by solving for the value before the inversion.
     """
     train = n_echoes * echo_spacing_ms
     before, after = ti_ms - train / 2, tr_ms - ti_ms - train / 2
