@@ -30,9 +30,11 @@ def assign_splits(
     each cohort and grade, in [0, 1), or `test_sizes` scans per cohort (`PAPER_TEST_SIZES`; others
     have none). The values of `stratify` are spread evenly within each cohort, those of `group` are
     never on two sides, and `seed` says which of the equally good splits is taken.
+
     Returns the same rows in the same order; ``role`` is ``train`` or ``test``, ``fold`` (training
     rows only) is the fold in which the scan is a validation scan. ValueError if both or neither
     test size is given, or there are fewer patients than folds.
+
     Source: paper §III-D.1 and §III-D.2, Tables A.I and A.II. Patients with equal counts of scans
     per class are dealt out in equal numbers; those left over go, largest first, to the fold that
     holds least of what they bring. Bound: a fold's count of a class differs from the mean over

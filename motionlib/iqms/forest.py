@@ -256,8 +256,7 @@ def _nested(train: pd.DataFrame, columns, **options) -> np.ndarray:
 def judge_set(train: pd.DataFrame, test: pd.DataFrame, columns, **options) -> dict:
     """Judge a set of measures: the search on `train`, the mean forest on `test`.
 
-    Arguments and options as of `warehouse_rows`; returns the `metrics.classification_metrics` of
-    the mean over folds.
+    Arguments as of `warehouse_rows`; returns the `metrics.classification_metrics` of the mean.
     """
     rows, _ = warehouse_rows(train, test, columns, kind="clinical", task="mov01vs2", **options)
     mean = rows[rows["fold"] == -1]

@@ -185,8 +185,7 @@ def _cv(s: _Slice) -> float:
 def _cpp(s: _Slice) -> float:
     """CPP: mean over the slice of head * kernel, 3 x 3 with 1 amid eight -1/8.
 
-    The kernel sums to zero, so all cancels but the pixels on the frame of the image: this measures
-    a head that is cut off, not contrast.
+    The kernel sums to zero, so all cancels but the frame: this measures a cut head, not contrast.
     """
     edges = [s.front[0], s.front[-1], s.front[:, 0], s.front[:, -1]]
     corners = s.front[::-1, ::-1][:: s.front.shape[0] - 1, :: s.front.shape[1] - 1]

@@ -85,8 +85,7 @@ def _paper_kspace(volume, affine, limits, rng):
 def _drift_kspace(volume, affine, limits, rng):
     """Read the range as the drift's peak-to-peak, with swallows and steps on top, unscaled.
 
-    The course is then three times as large as by the authors' reading: 9 mm between the two most
-    distant positions for 2-4 mm.
+    The course is three times as large as by the authors' reading: up to 9 mm apart for 2-4 mm.
     """
     return _kspace(volume, affine, limits, rng, "peak_to_peak")
 

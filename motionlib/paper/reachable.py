@@ -258,8 +258,7 @@ def smallest_p_nearby(task: str, width: int = 2) -> float:
 def _margins(task: str, *, exchanged=(), copies: int = 1) -> list[tuple]:
     """Right answers of the fine-tuned and the from-scratch model, (right_a, right_b, n) a class.
 
-    Negatives come first. The rates of the methods in `exchanged` are exchanged; `copies` models
-    are pooled.
+    Negatives first. Rates of the methods in `exchanged` are exchanged; `copies` models are pooled.
     """
     rates, sizes = table4_rates(), set_sizes()[task]
     margins = []

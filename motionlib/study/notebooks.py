@@ -127,8 +127,7 @@ def text(cell: dict) -> str:
 def coerce(parameter: Parameter, value: Any) -> Any:
     """Return a value in the parameter's type; one of another type is a ValueError.
 
-    Whole numbers may stand for floats, and so may texts such as ``1e-4``, which YAML does not take
-    for numbers.
+    Whole numbers may stand for floats, and so may texts such as ``1e-4``, which YAML leaves alone.
     """
     if type(value) is TYPES[parameter.kind]:
         return value

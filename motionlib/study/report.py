@@ -218,8 +218,7 @@ def _notebook_page(
 ) -> tuple[str, Markup]:
     """Turn an executed notebook into a page; return its first heading and the page.
 
-    `alts` are the texts of figures for those who cannot see them, `before` and `after` the stems
-    of the neighbouring pages.
+    `alts` are texts in place of figures, `before` and `after` the stems of the neighbouring pages.
     """
     # imported here: opening nbconvert takes longer than a study that has nothing to run
     import nbformat

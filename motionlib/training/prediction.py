@@ -71,8 +71,7 @@ def predict_all(
 ) -> list[pd.DataFrame]:
     """Score many pairs of a finished run and a manifest by `predict`, on an engine, in their order.
 
-    The scores do not depend on the engine. RuntimeError if any could not be scored; gives the first
-    reason.
+    The scores do not depend on the engine. RuntimeError gives the first reason, if any failed.
     """
     found = submit(
         _predict_one,

@@ -51,8 +51,7 @@ class Protocol:
 def tissue_signal(protocol: Protocol, *, gadolinium: float = 0.0, t1_factor=1.0) -> np.ndarray:
     """Signal of every tissue, shape (14,), in the order of `TISSUES`; white matter is 1.
 
-    `gadolinium` is a multiple of the usual dose; `t1_factor`, a number or shape (14,), multiplies
-    T1: patients differ.
+    `gadolinium` is a multiple of the usual dose; `t1_factor`, one or (14,), multiplies T1.
     """
     t1_ms, density, t2s_ms = relaxation(protocol.field_strength, gadolinium=gadolinium)
     t1_ms = t1_ms * t1_factor
