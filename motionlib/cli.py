@@ -1,7 +1,4 @@
-"""The command ``motionlib``: one subcommand a file, an exit status, one sentence per fault.
-
-Each command lives in ``motionlib.commands``; only the chosen one is imported.
-"""
+"""The command ``motionlib``: one subcommand a file, an exit status, one sentence per fault."""
 
 from __future__ import annotations
 
@@ -65,10 +62,7 @@ def build_parser(chosen: str | None = None) -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command, given the words after ``motionlib`` (by default those of the process).
-
-    Returns 0 done; 1 the work failed in part or whole (what is finished is kept); 2 wrong call.
-    """
+    """Run one command: 0 done; 1 failed in part or whole (the finished is kept); 2 wrong call."""
     words = sys.argv[1:] if argv is None else list(argv)
     chosen = next((word for word in words if not word.startswith("-")), None)
     try:

@@ -12,8 +12,7 @@ from motionlib.files import read_table, sha256_file, write_table
 TEXT = "text"
 INTEGER = "integer"
 NUMBER = "number"
-# The order is the order in the file.
-COLUMNS = {
+COLUMNS = {  # in the order of the file
     "scan_id": TEXT,
     "participant_id": TEXT,
     "source_participant_id": TEXT,
@@ -45,8 +44,7 @@ ID_PATTERN = r"[A-Za-z0-9][A-Za-z0-9_.+-]*"
 ABSOLUTE_PATTERN = r"^[/\\~]|^[A-Za-z]:"
 CLIMB_PATTERN = r"(?:^|[/\\])\.\.(?:[/\\]|$)"
 ID_WORDS = "has other characters than ASCII letters, digits and _ . + -"
-# What a cell must be, where it is not empty, and what is said of it if it is not.
-PATTERNS = {
+PATTERNS = {  # what a cell must be, if not empty, and what is said of it if it is not
     "scan_id": (ID_PATTERN, ID_WORDS),
     "participant_id": (ID_PATTERN, ID_WORDS),
     "source_participant_id": (r"[A-Za-z0-9][A-Za-z0-9_.:+-]*", ID_WORDS),  # may name its cohort
@@ -70,10 +68,7 @@ FAULT_COLUMNS = ["row", "scan_id", "column", "fault"]
 
 
 class ManifestError(ValueError):
-    """A manifest has faults; ``faults`` holds all of them.
-
-    It is a table of ``row`` (0 is the first below the header), ``scan_id``, ``column``, ``fault``.
-    """
+    """A manifest has faults; ``faults`` holds all, by ``row`` (0 is the first below the header)."""
 
     def __init__(self, faults: pd.DataFrame, source: str = "the manifest"):
         self.faults = faults.reset_index(drop=True)
@@ -163,8 +158,7 @@ def validate(
 def usable_rows(path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Rows of a manifest that a person wrote, those refused marked; one fault for each of these.
 
-    Few columns are enough: ``scan_id participant_id path``; paths may be absolute here. Faults that
-    concern more than a row refuse the table.
+    It needs ``scan_id participant_id path``; paths may be absolute. Faults of more rows refuse it.
     """
     text = read_text(path)
     if missing := [name for name in ROW_COLUMNS if name not in text]:

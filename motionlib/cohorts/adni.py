@@ -36,11 +36,10 @@ def read(
     taken, with None all; `check_files` opens every header. ``role`` is ``research`` (IPMOTION 0,
     PASS 1, no word of motion in the comments) or ``real_motion`` (IPMOTION 2 or 3, or a word of
     motion in the comments of the same image), the latter without the participants of the former.
-
     Source: paper §III-A.1, Fig. A.1. The thresholds are ours: the figure's are not in the text.
-    Series join MRIQUALITY (``LONIUID`` is S and the series), images join IMAGEQC (``loni_image``
-    is I and the image). ADNI-1 images are processed copies whose image id is not in IMAGEQC:
-    comments on the same participant and day also keep a scan out of the motion-free set.
+    Series join MRIQUALITY (``LONIUID`` is S and the series), images join IMAGEQC (``loni_image`` is
+    I and the image). ADNI-1 images are processed copies whose image id is not in IMAGEQC: comments
+    on the same participant and day also keep a scan out of the motion-free set.
     """
     root = sources.need_folder(root)
     base = next((b for b in ("", "BIDS", "bids") if any((root / b).glob("sub-ADNI*"))), "")
@@ -84,8 +83,7 @@ def _candidates(root: Path, base: str) -> pd.DataFrame:
     images = bids_images(root / base)[0]
     on_disk = pd.DataFrame(
         {
-            # older conversions wrote ses-M00 for ses-M000
-            "scan_id": [
+            "scan_id": [  # older conversions wrote ses-M00 for ses-M000
                 re.sub(r"_ses-M(\d+)_", lambda m: f"_ses-M{int(m[1]):03d}_", stem(image))
                 for _, _, image in images
             ],

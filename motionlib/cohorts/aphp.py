@@ -30,7 +30,6 @@ def read(
     contrast_agent (or gadolinium). `check_files` opens every header. Straight rejects stay in the
     manifest as ``excluded`` and leave the flow; the others have ``motion_grade`` and ``consensus``,
     the maximum of the two raters.
-
     Source: paper §III-A.2 (grades mov0, mov1, mov2; straight reject; consensus).
     """
     root = sources.need_folder(root)

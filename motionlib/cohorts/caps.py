@@ -18,7 +18,7 @@ def read(
 
     `root` holds ``subjects/sub-*/ses-*/t1_linear/``; the column `cohort` is by default ``caps``;
     `check_files` opens every header. One scan a session and acquisition: the cropped image, or the
-    uncropped one where there is no cropped one. Clinica's ``participants.tsv`` is used if there.
+    uncropped one where there is none. Clinica's ``participants.tsv`` is used if it is there.
     """
     root = sources.need_folder(root)
     if not (root / "subjects").is_dir():

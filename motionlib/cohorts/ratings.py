@@ -25,28 +25,26 @@ MOVED_VOTES = 5  # of 8: most verdicts say motion
 
 
 def read_abide() -> pd.DataFrame:
-    """Read ABIDE's ratings and MRIQC measures.
+    """Read ABIDE's ratings and MRIQC measures. Source: mriqc-learn, ``abide.tsv`` (Apache-2.0).
 
     Returns
     -------
     DataFrame, 1101 rows
         ``scan_id participant_id dataset site rater_1 rater_2 rater_3 y_true`` (1 = excluded by
         rater 3, who saw every scan) and 68 measures. Ratings: -1 exclude, 0 doubtful, 1 accept.
-        Source: mriqc-learn, ``abide.tsv`` (Apache-2.0).
     """
     table = _shipped("abide.tsv", ["subject_id", "site", "rater_1", "rater_2", "rater_3"])
     return _rated(table, "abide", "rater_3", ["rater_1", "rater_2", "rater_3"])
 
 
 def read_ds030() -> pd.DataFrame:
-    """Read ds030's ratings and MRIQC measures.
+    """Read ds030's ratings and MRIQC measures. Source: mriqc-learn, ``ds030.tsv`` (Apache-2.0).
 
     Returns
     -------
     DataFrame, 265 rows
         ``scan_id participant_id dataset site rater_1 has_ghost y_true`` (1 = excluded) and the
         measures of ABIDE. ``has_ghost`` is a label too, never a measure.
-        Source: mriqc-learn, ``ds030.tsv`` (Apache-2.0).
     """
     table = _shipped("ds030.tsv", ["subject_id", "site", "has_ghost", "rater_1"])
     return _rated(table, "ds030", "rater_1", ["rater_1", "has_ghost"])
@@ -55,21 +53,19 @@ def read_ds030() -> pd.DataFrame:
 def read_mr_art(root=None) -> pd.DataFrame:
     """Read MR-ART's radiologist scores and MRIQC 0.16.1 measures.
 
+    Source: OpenNeuro ds004173 v1.0.2 (CC0).
+
     Parameters
     ----------
     root : path-like, optional
-        Folder of the data set; default: ``mr-art`` under ``MOTIONLIB_DATA``.
+        Folder of the data set; default: ``mr-art`` under ``MOTIONLIB_DATA``. FileNotFoundError if
+        the two tables are not there; ValueError if they do not describe the same scans.
 
     Returns
     -------
     DataFrame, 436 rows
         ``scan_id participant_id dataset site protocol motion_grade`` (0, 1, 2 for scores 1, 2, 3)
-        and 68 measures. Source: OpenNeuro ds004173 v1.0.2 (CC0).
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        If the tables are not there, or do not describe the same scans.
+        and 68 measures.
     """
     root = find_mr_art(root)
     if root is None:
@@ -120,20 +116,22 @@ def find_ixi_ratings() -> Path | None:
 def read_ixi_verdicts(folder: str | os.PathLike) -> pd.DataFrame:
     """Read what every rater said of scans of IXI, look by look.
 
+    Source: Provins et al., PLoS Biology 2025, pbio.3003149; TheAxonLab/defacing-and-qc-analysis
+    (Apache-2.0).
+
     Parameters
     ----------
     folder : path-like
         Holds ``S1_Data.tsv``, as ``motionlib fetch ixi-ratings`` gets it, or a tidy ``ratings.tsv``
-        (``participant_id rater_id defaced rating head_motion``); else a FileNotFoundError, or a
-        ValueError for other columns.
+        (``participant_id rater_id defaced rating head_motion``). FileNotFoundError if neither is
+        there, ValueError for other columns.
 
     Returns
     -------
     DataFrame
         ``participant_id rater_id defaced repeat rating vote``; ``repeat`` counts how often a rater
         has seen that version (1 the first time), ``rating`` is 1 (exclude) to 4 (excellent), and
-        ``vote`` is 1 where he ticked "head-motion" among the artefacts. Source: Provins et al.,
-        PLoS Biology 2025, pbio.3003149; TheAxonLab/defacing-and-qc-analysis (Apache-2.0).
+        ``vote`` is 1 where he ticked "head-motion" among the artefacts.
     """
     table = read_table(_ixi_table(folder, IXI_TABLES), ("rater_id", "defaced", "rating"))
     if "head_motion" in table:
@@ -153,13 +151,9 @@ def read_ixi_ratings(folder: str | os.PathLike) -> pd.DataFrame:
 
     A *verdict* is one rater's on one version of a scan, with its face or without; four raters give
     at most eight. It is a *vote* for motion where he ticked "head-motion" at any of the times that
-    he saw that version. Arguments, errors and source as of `read_ixi_verdicts`.
-
-    Returns
-    -------
-    DataFrame
-        ``participant_id motion_votes n_verdicts quality_rating``, one row a participant; the last
-        is the mean of the verdicts, from 1 (exclude) to 4 (excellent).
+    he saw that version. Arguments, errors and source as of `read_ixi_verdicts`. Returns
+    ``participant_id motion_votes n_verdicts quality_rating``, one row a participant; the last is
+    the mean of the verdicts, from 1 (exclude) to 4 (excellent).
     """
     pair = ["participant_id", "rater_id", "defaced"]
     verdicts = (
@@ -176,8 +170,7 @@ def read_ixi_mriqc(folder: str | os.PathLike) -> pd.DataFrame:
     """Read MRIQC's measures of IXI: ``participant_id defaced``, then the measures.
 
     A scan stands twice, with its face (``defaced`` 0) and without (1). `folder` holds
-    ``S2_Data.csv`` as published or a tidy ``mriqc_iqms.tsv``; errors and source as of
-    `read_ixi_verdicts`.
+    ``S2_Data.csv`` or a tidy ``mriqc_iqms.tsv``; errors and source as of `read_ixi_verdicts`.
     """
     table = read_table(_ixi_table(folder, IXI_MEASURES), ("defaced", FIRST_MEASURE))
     if "participant_id" not in table:

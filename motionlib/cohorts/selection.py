@@ -43,10 +43,7 @@ class ScanFilter:
         self._dropped: list[pd.DataFrame] = []
 
     def drop(self, step: str, bad: pd.Series, reason: str | pd.Series) -> None:
-        """Let the scans leave that `bad` marks (boolean, aligned with `table`; missing is False).
-
-        `step` names the test, as in a flow diagram; `reason` is one for all or one per scan.
-        """
+        """Let the scans that `bad` marks leave, for one reason or one each; missing is False."""
         bad = bad.astype("boolean").fillna(False).to_numpy(dtype=bool)
         each = reason if isinstance(reason, pd.Series) else pd.Series(reason, self.table.index)
         left = pd.DataFrame(

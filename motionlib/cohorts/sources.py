@@ -101,10 +101,7 @@ def add_people(scans: ScanFilter, root: Path, parts: Sequence[str] = ("",)) -> N
 
 
 def demographics(root: Path) -> pd.DataFrame:
-    """Age (float) and sex (F, M or NA) of ``participants.tsv``, by ``participant_id`` (``sub-X``).
-
-    Empty where there is no such file; contradictory rows of a participant are NA.
-    """
+    """Age and sex (F, M, NA) of ``participants.tsv`` by ``participant_id``; empty without it."""
     path = root / "participants.tsv"
     if not path.is_file():
         return tidy_people(pd.Series(dtype="string"), None, None)

@@ -137,35 +137,26 @@ def prepare_cohort(
 ) -> Cohort:
     """Build the cohort of a run, split it by patient and centre every usable scan; or read it.
 
+    Source: paper §III-A, §III-D.1, Tables I, A.I and A.II.
+    Departs from the paper: where its 9.5 % of the graded scans would hold fewer than 100 severe
+    ones, there is no fixed test set, and every graded patient is judged once, out of fold; fewer
+    than 150 research scans keep 25 % for the test in place of 15 %.
+
     Parameters
     ----------
     run : motionlib.study.run.Run
         Where everything is kept.
     cohort : {"virtual", "real", "open", "paper"}
-        Which cohort (see `CAPTIONS`).
+        Which cohort (see `CAPTIONS`). ValueError if another, or if two cohorts name a participant
+        alike: nobody could tell the patients apart; FileNotFoundError if its data are not there.
     size : int
         Number of warehouse images to generate (the paper has 5500); the research cohorts scale
-        with it.  Not used by ``open`` and ``paper``, which take what there is.
+        with it. Not used by ``open`` and ``paper``, which take what there is.
     spacing_mm, slab_mm : float
         Voxel size of the study grid, and width of the midsagittal slab that networks see; by
         default they see whole heads.
-    n_folds : int
-        Folds of the patient-level cross-validation.
-    engine : str
-        Where the work is done.
-
-    Raises
-    ------
-    ValueError, FileNotFoundError
-        If the name is unknown, or two cohorts name a participant alike: nobody could tell the
-        patients apart; or if data are needed and MOTIONLIB_DATA does not point at them.
-
-    Notes
-    -----
-    Source: paper §III-A, §III-D.1, Tables I, A.I and A.II.
-    Departs from the paper: where its 9.5 % of the graded scans would hold fewer than 100 severe
-    ones, there is no fixed test set, and every graded patient is judged once, out of fold; fewer
-    than 150 research scans keep 25 % for the test in place of 15 %.
+    n_folds, engine : int, str
+        Folds of the patient-level cross-validation, and where the work is done.
     """
     key = content_key(cohort, size, spacing_mm, slab_mm, n_folds, run.seed, code_key(*CODE))
     record = run.cohort / "cohort.json"
@@ -197,11 +188,8 @@ def prepare_cohort(
 def open_cohort(run, *, engine: str = "inline") -> Cohort:
     """Read the cohort that `prepare_cohort` has left in a run; its scans are worked on by `engine`.
 
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        If there is none yet (it says which notebook prepares it); or if people saw head motion in
-        a research scan.
+    FileNotFoundError if there is none yet, with the notebook that prepares it; ValueError if people
+    saw head motion in a research scan.
     """
     facts = read_json(run.need(run.cohort / "cohort.json"))
     manifest = read_manifest(run.need(run.cohort / "manifest.tsv"))
@@ -327,8 +315,7 @@ def assemble(
     """Bring together the scans of one profile; arguments and errors as of `prepare_cohort`.
 
     Returns a manifest with absolute paths, whose ``role`` is ``research``, ``real_motion``,
-    ``warehouse``, ``other_site`` or ``excluded``, and the flow: how many scans came in and left at
-    each step, and why.
+    ``warehouse``, ``other_site`` or ``excluded``, and the flow of scans by step, with reasons.
     """
     if name not in CAPTIONS:
         raise ValueError(f"cohort is {name!r}; expected one of {', '.join(CAPTIONS)}")

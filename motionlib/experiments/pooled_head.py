@@ -1,9 +1,8 @@
 """A head of few numbers on frozen features: what a network pre-trained once gives a small hospital.
 
-Fine-tuning moves millions of weights by a few dozen severe scans.  Here every block of the
-pre-trained network stays as it is; mean, standard deviation and maximum of each of its channels
-describe a scan, and a logistic regression, whose regularisation is chosen by inner folds, decides.
-The same features of a network that was never trained say how much of it the pre-training did.
+Every block of the pre-trained network stays as it is; mean, standard deviation and maximum of each
+of its channels describe a scan, and a logistic regression decides, its regularisation chosen by
+inner folds. Features of a network that was never trained say how much the pre-training did.
 """
 
 from __future__ import annotations
@@ -41,6 +40,8 @@ def pooled_heads(
 ) -> pd.DataFrame:
     """Train and judge the head on pre-trained and on untrained features, for both tasks.
 
+    Departs from the paper: it fine-tunes the fully connected layers.
+
     Parameters
     ----------
     cohort, sources : Cohort, sequence of Path
@@ -54,10 +55,6 @@ def pooled_heads(
     DataFrame
         Rows ``warehouse/pooled_head`` and ``warehouse/untrained_features``, folds and their mean;
         for numbers of patients ``labels/{kind of features}/{n}``.
-
-    Notes
-    -----
-    Departs from the paper: it fine-tunes the fully connected layers.
     """
     parts = []
     for task in TASK_GRADES:

@@ -3,8 +3,7 @@
 A *vote* is a verdict that says head motion, of at most eight a scan (`cohorts.ratings`). Every
 detector answers three questions (`VOTE_TASKS`): its rows of ``predictions.csv`` are named
 ``votes/{detector}``, their ``fold`` is a seed (-1 where there is none), and whatever learns from
-votes has seen no scan of the patient. Motion is called by a threshold chosen on other patients.
-Where the verdicts or the images are not at hand, tables say so in one sentence.
+votes has seen no scan of the patient. Thresholds for motion are chosen on other patients.
 """
 
 from __future__ import annotations
@@ -63,8 +62,7 @@ def rated_scans() -> pd.DataFrame | None:
 def rater_agreement(looks: pd.DataFrame | None, *, n_boot: int = 1000, seed: int = 0):
     """Kappa of every two raters on motion, and of each with himself: again, and without the face.
 
-    `looks` are those of `ratings.read_ixi_verdicts`. Returns ``looks kappa low high n``; the
-    intervals draw patients.
+    From `ratings.read_ixi_verdicts`; ``looks kappa low high n``, intervals that draw patients.
     """
     if looks is None:
         return pd.DataFrame({"reason": [ABSENT]})

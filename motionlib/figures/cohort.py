@@ -13,8 +13,7 @@ from motionlib.figures.theme import COLOURS, new_figure, sentence_figure, style_
 # plane: the axis through it, the one drawn across and the one drawn up
 PLANES = {"sagittal": (0, 1, 2), "coronal": (1, 0, 2), "axial": (2, 0, 1)}
 TITLE_WIDTH = 22  # letters over a panel; longer headings are broken
-# names of the two ends of each axis
-SIDES = {0: ("L", "R"), 1: ("P", "A"), 2: ("I", "S")}
+SIDES = {0: ("L", "R"), 1: ("P", "A"), 2: ("I", "S")}  # names of the two ends of each axis
 AIR = (0.002, 0.2)  # of the head's median: noise lies at a few thousandths, ghosts above
 WIDEST = 5  # columns of boxes side by side
 
@@ -39,10 +38,8 @@ def show_slices(
         One volume or several on the same grid or each on its own.
     labels, affine : sequence of str, array-like of shape (4, 4) or sequence of them, optional
         Heading of each volume; voxel to world (RAS, mm), without it 1 mm voxels about the centre.
-    planes : sequence of {'sagittal', 'coronal', 'axial'}
-        One row a plane.
-    at_mm : sequence of 3 float, optional
-        World position of the slices; default the centre of the first volume.
+    planes, at_mm : sequence of {'sagittal', 'coronal', 'axial'}, sequence of 3 float
+        One row a plane; world position of the slices, default the centre of the first volume.
     n_columns : int, optional
         Volumes in a row of panels; more volumes start a new row. Default: all in one row.
     window, cmap : tuple of float, str
@@ -98,8 +95,8 @@ def show_air(volumes, labels, affines, *, absent: str = "no scan to show"):
     """Show scans, one a row, first in grey, then their air by its logarithm.
 
     Intensities are in units of the median inside the head; the logarithmic panels run over `AIR`,
-    so that ghosts of a hundredth of the head are seen. `volumes`, `labels` and `affines` as
-    for `show_slices`; without volumes the figure says `absent`.
+    so that ghosts of a hundredth of the head are seen. Arguments as for `show_slices`; without
+    volumes the figure says `absent`.
     """
     if not len(volumes):
         return sentence_figure(absent)

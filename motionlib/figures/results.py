@@ -1,7 +1,4 @@
-"""Figures of results: ROC curves, calibration, controls, learning curves, what a p-value allows.
-
-Every function returns a new figure and leaves pyplot and the global settings alone.
-"""
+"""Figures of results: ROC curves, calibration, controls, learning curves, what a p-value allows."""
 
 from __future__ import annotations
 
@@ -96,9 +93,8 @@ def plot_calibration(predictions: pd.DataFrame, *, n_bins: int = 10):
 def plot_confusion(first, second, *, labels=None, names=("truth", "called")):
     """Draw a table of counts: labels against calls, or one rater's grades against another's.
 
-    `first` and `second`, shape (n,), are values of the same scans, the table's rows and columns in
-    the order of `labels` (default sorted); `names` are the axis labels. Each cell holds the count
-    and its percentage of the row.
+    `first` and `second`, shape (n,), are values of the same scans, rows and columns in the order of
+    `labels` (default sorted). Each cell holds the count and its percentage of the row.
     """
     first, second = pd.Series(np.asarray(first)), pd.Series(np.asarray(second))
     labels = sorted(set(first.dropna()) | set(second.dropna())) if labels is None else list(labels)
@@ -124,8 +120,7 @@ def plot_confusion(first, second, *, labels=None, names=("truth", "called")):
 def plot_controls(rates: pd.DataFrame):
     """Draw how often clean, altered and moved scans are called motion, for each recipe.
 
-    `rates` come from `stats.controls_table`: one panel a site, controls without motion above the
-    line, with motion below.
+    `rates` come from `stats.controls_table`: one panel a site, those without motion above the line.
     """
     controls = list(rates.sort_values("still", ascending=False, kind="stable")["control"].unique())
     sites = sorted(rates["site"].unique(), key=lambda name: name != "same site")
@@ -192,8 +187,7 @@ def plot_scoreboard(table: pd.DataFrame, *, metric: str = "balanced accuracy"):
     """Draw the paper's and our values of a comparison table, one row a value, one panel a task.
 
     `table` has ``task label paper ours low high`` as fractions: open diamonds are the paper's
-    values (there need be none), filled circles ours with their interval. A table that has nothing
-    but a ``reason`` becomes a figure that says it.
+    values, if any, filled circles ours with their interval. A mere ``reason`` is written instead.
     """
     if "ours" not in table:
         return sentence_figure(table["reason"].iloc[0])
@@ -250,8 +244,7 @@ def plot_mcnemar_range(ranges: pd.DataFrame):
 def plot_training(curves: pd.DataFrame):
     """Draw the validation loss by epoch, one panel a simulator, one colour a network.
 
-    `curves` come from `experiments.learning_curves`; thin lines are folds, the marker is the epoch
-    that was kept.
+    `curves` come from `experiments.learning_curves`; lines are folds, markers the epochs kept.
     """
     simulators, models = curves["simulator"].unique(), list(curves["model"].unique())
     figure, axes = new_figure(4.4 * len(simulators), 3.8, len(simulators), sharey=True)
@@ -300,8 +293,7 @@ def plot_cost(accuracy: pd.DataFrame, sizes: pd.DataFrame, seconds: pd.Series):
 def plot_coverage_risk(curve: pd.DataFrame):
     """Draw the errors among decided scans against the share that is decided.
 
-    `curve` comes from `conformal.coverage_risk`; the dotted line is what leaving random scans to a
-    person would give.
+    `curve` comes from `conformal.coverage_risk`; the dotted line leaves random scans to a person.
     """
     figure, axes = new_figure(4.8, 3.6)
     ax = axes[0, 0]

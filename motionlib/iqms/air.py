@@ -19,6 +19,11 @@ DIRECTIONS, ALONG = ("left-right", "front-back", "up-down"), 0.9
 def air_spread(volume, affine) -> float:
     """Measure how uneven the air beside the upper half of a head is.
 
+    The head is the largest component above 0.12 of the 98th percentile, closed by three voxels and
+    filled. On IXI's rated scans it ranks motion about as well as forests on MRIQC's measures do;
+    noise, coils and the field of view of a scanner change it too, so it compares scans of one
+    protocol.
+
     Parameters
     ----------
     volume, affine : Tensor or ndarray, (1, I, J, K) or (I, J, K); array-like, shape (4, 4)
@@ -30,13 +35,6 @@ def air_spread(volume, affine) -> float:
         Standard deviation of the voxels of 2 mm that lie 3 to 10 voxels outside the head in the
         upper half of the volume, in units of the median inside the head. Zero where air was cut
         away; ValueError if there is no head, or no air beside it.
-
-    Notes
-    -----
-    The head is the largest component above 0.12 of the 98th percentile, closed by three voxels and
-    filled. On IXI's rated scans it ranks motion about as well as forests on MRIQC's measures do;
-    noise, coils and the field of view of a scanner change it too, so it compares scans of one
-    protocol.
     """
     array = _at_two_mm(array3(volume), np.asarray(affine, dtype=np.float64))
     head = _head_of(array)
@@ -87,10 +85,7 @@ def _head_of(array: np.ndarray) -> np.ndarray:
 
 
 def _squared_distance(head: np.ndarray) -> np.ndarray:
-    """Squared distance of every voxel to the head, exact up to `FAR` voxels, beyond it larger.
-
-    A third of the time of scipy's transform, which goes on to the farthest corner.
-    """
+    """Squared distance to the head, exact up to `FAR` voxels; thrice as fast as scipy's."""
     square = np.where(head, 0, np.iinfo(np.int16).max - FAR**2).astype(np.int16)
     for axis in range(3):
         before = np.moveaxis(square.copy(), axis, 0)

@@ -1,8 +1,8 @@
 """Forests on MR-ART (Nárai et al., Scientific Data 2022): real motion, judged by subject.
 
-148 volunteers were scanned still and while nodding on request, and neuroradiologists graded each
-scan. Who is told to nod, nods: the protocol's name is therefore a baseline of its own, and severe
-motion is judged once more among the head-motion scans alone.
+148 volunteers were scanned still and while nodding on request. Who is told to nod, nods: the
+protocol's name is a baseline of its own, and severe motion is judged once more among the
+head-motion scans alone.
 """
 
 from __future__ import annotations
@@ -42,10 +42,9 @@ def predict_mr_art(
     models, seeds : sequence of str, sequence of int
         Models of :func:`motionlib.iqms.forest.cross_validated`. Each seed draws its own folds by
         subject, and every scan is predicted once per seed.
-    n_iter : int, default=300
-        Combinations tried by the model ``search``, anew inside each outer fold.
-    engine : str, default="inline"
-        See :func:`motionlib.compute.engines.submit`.
+    n_iter, engine : int, str
+        Combinations tried by the model ``search``, anew inside each outer fold; see
+        :func:`motionlib.compute.engines.submit`.
 
     Returns
     -------

@@ -1,8 +1,4 @@
-"""Robustness of the measures: what harmless changes of a file do to them, and what motion does.
-
-A measure of motion should move with motion, and not when the same head is stored in another unit,
-with another margin, other axes or other numbers.
-"""
+"""Robustness of the measures: what harmless changes of a file do to them, and what motion does."""
 
 from __future__ import annotations
 

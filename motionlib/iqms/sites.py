@@ -1,9 +1,8 @@
 """Leaving one site out: what a model of rated scans is worth at a hospital that it never saw.
 
-The experiment of MRIQC's article (Esteban et al., PLoS ONE 2017): each site of ABIDE is predicted
-by a model of all others, and ds030 by a model of ABIDE. A measure's level tells the scanner before
-it tells motion, so measures are tried as they are and against their own site's median and spread,
-for which no label is needed.
+As in MRIQC's article (Esteban et al., PLoS ONE 2017), each site of ABIDE is predicted by a model
+of all others, and ds030 by one of ABIDE. A measure's level tells the scanner before it tells
+motion, so it is also tried against its own site's median and spread, which need no label.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Tables of image-quality measures, one row a scan, kept by the content of its file.
-
-The measures are MRQy's fifteen (:mod:`motionlib.iqms.measures`), the paper's input to a forest.
-"""
+"""Tables of image-quality measures (MRQy's fifteen), a row a scan, kept by its file's content."""
 
 from __future__ import annotations
 
@@ -26,15 +23,16 @@ CHUNK = 256  # scans between two writes of the cache
 def image_quality(volume, *, compat: bool = True, affine=None, threads: int = 1) -> dict:
     """Measure a volume: 15 numbers under MRQy's names.
 
+    Source: MRQy 0.0.3 (Sadri et al., Medical Physics 2020); paper §III-C.3.
+
     Parameters
     ----------
     volume : ndarray or Tensor, shape (I, J, K) or (1, I, J, K)
         Intensities as stored; integers stay integers (MRQy's arithmetic depends on it).
     compat : bool, default=True
         True: MRQy 0.0.3's numbers. False: corrected definitions on a standardised volume.
-    affine : ndarray, shape (4, 4), optional
+    affine, threads : ndarray, shape (4, 4), optional; int, default=1
         Voxel to world, RAS; only ``compat=False`` uses it, to find axial slices and millimetres.
-    threads : int, default=1
         Slices measured at a time; no effect on the numbers.
 
     Returns
@@ -42,10 +40,6 @@ def image_quality(volume, *, compat: bool = True, affine=None, threads: int = 1)
     dict of str to float
         NaN for a measure that is undefined in every slice. ValueError if the volume is not 3-D,
         holds NaN or infinity, or has no foreground in any slice.
-
-    Notes
-    -----
-    Source: MRQy 0.0.3 (Sadri et al., Medical Physics 2020); paper §III-C.3.
     """
     return measure(volume, compat=compat, affine=affine, threads=threads).values
 
@@ -53,8 +47,7 @@ def image_quality(volume, *, compat: bool = True, affine=None, threads: int = 1)
 def add_measures(scans, **options):
     """Join to each scan of a table its measures, ``slices``, ``slices_used`` and ``reason``.
 
-    `scans` has ``scan_id path``; paths are absolute, or relative to the working folder. The options
-    are those of :func:`measure_files`.
+    `scans` has ``scan_id path``, absolute or from the working folder; options as `measure_files`.
     """
     import pandas as pd  # the command works without it, and starts sooner
 
@@ -69,11 +62,10 @@ def measure_files(
     """Measure many scans, given as pairs of id and file: one row each, whatever happens to it.
 
     A row has ``scan_id``, the 15 measures, ``slices`` (with a varying foreground), ``slices_used``
-    (the fewest that entered any defined measure) and ``reason`` (empty when all is well). The
-    cache is a JSON file of what was measured before, found again by the files' content; a killed
-    call resumes from it. `orientation`, such as RAS, is for files that do not state theirs, which
-    the corrected measures need. For `engine` and `progress` see
-    :func:`motionlib.compute.engines.submit`.
+    (the fewest that entered any defined measure) and ``reason`` (empty when all is well). The cache
+    is a JSON file of what was measured before, found again by the files' content; a killed call
+    resumes from it. `orientation`, such as RAS, is for files that do not state theirs, which the
+    corrected measures need. For `engine` and `progress` see `compute.engines.submit`.
     """
     scans = [(scan_id, str(path)) for scan_id, path in scans]
     known = read_json(cache) if cache is not None and Path(cache).is_file() else {}

@@ -72,8 +72,7 @@ def bids_images(root: Path, *, folder: str = "anat") -> tuple[list[tuple[str, st
     """Walk a folder of subjects: its T1w images, and what was left aside.
 
     Images are (``sub-...``, ``ses-...`` or empty, path relative to `root`), of that `folder` in
-    every subject and session. Left aside are folders of `NO_SCANS`, and files that look like T1w
-    images.
+    every subject and session. Left aside are `NO_SCANS`, and files that look like T1w images.
     """
     ignored = _bidsignore(root)
     names = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())

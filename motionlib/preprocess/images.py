@@ -39,7 +39,8 @@ def read_array(
     Parameters
     ----------
     path : path-like
-        NIfTI (``.nii``, ``.nii.gz``) or another format of nibabel (MINC, MGH).
+        NIfTI (``.nii``, ``.nii.gz``) or another format of nibabel (MINC, MGH). FileNotFoundError
+        if it is not there, ValueError if it is no usable three-dimensional scan, and why.
     orientation : str, optional
         Where the axes of a file lead that does not state it, such as ``RAS`` or ``LPI``.
 
@@ -47,11 +48,6 @@ def read_array(
     -------
     array, affine : ndarray, shape (I, J, K), float32, contiguous; ndarray, shape (4, 4)
         Voxels, and the matrix from their indices to mm.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        If there is no such file, or it is no usable three-dimensional scan; the sentence says why.
     """
     import nibabel as nib  # slow to import, and not needed to train or to score arrays
 
@@ -178,8 +174,7 @@ def _open_nifti(path: Path, header_only: bool):
         kind = _nifti_kind(stream.read(4))
         stream.seek(0)
         header = kind.header_class.from_fileobj(stream)
-    # a header that asks for a hundred GiB is refused before anything is unpacked
-    _check_shape(header.get_data_shape())
+    _check_shape(header.get_data_shape())  # before a hundred GiB may be unpacked
     _to_millimetres(header)
     _mend_orientation(header)
     affine = header.get_best_affine() if _states_orientation(header) else None
@@ -347,8 +342,8 @@ def mean_and_sd(array: np.ndarray) -> tuple[np.float32, np.float32]:
 def phantom(shape: tuple[int, int, int] = (24, 28, 24), seed: int = 0):
     """Draw a small head for tests: skin, skull, grey and white matter, ventricles, texture.
 
-    The head fills most of the `shape`; `seed` makes small differences in size and texture. A Tensor
-    (1, I, J, K), float32, non-negative, exactly zero outside the head.
+    The head fills most of `shape`; `seed` varies size and texture a little. Tensor (1, I, J, K),
+    float32, non-negative, exactly zero outside the head.
     """
     import torch
     from scipy.ndimage import gaussian_filter

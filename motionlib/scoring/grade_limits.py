@@ -1,8 +1,7 @@
 """Grades from a probability: the two limits that agree best with a user's grades.
 
-From the lower limit on a scan gets grade 1, from the higher one grade 2. `choose_limits` takes the
-pair with the highest linear weighted kappa on validation scans, or says why there is none;
-`judge_limits` compares what they give with the user's grades of test scans, which moved nothing.
+From the lower limit on a scan gets grade 1, from the higher one grade 2. The pair has the highest
+linear weighted kappa on validation scans, and is judged on test scans, which moved nothing.
 """
 
 from __future__ import annotations
@@ -114,8 +113,7 @@ def grades_by(limits: tuple[float, float], p) -> np.ndarray:
 def judge_limits(grading: Grading, scans: pd.DataFrame, patients, seed: int) -> Grading:
     """Judge chosen limits on the test scans; without limits there is nothing to judge.
 
-    `scans` has ``scan_id participant_id motion_grade p_motion``, and `patients`, (n,), the patient
-    of each; `seed` is the bootstrap's.
+    `scans` has ``scan_id participant_id motion_grade p_motion``; `patients`, (n,), are theirs.
     """
     if grading.limits is None:
         return grading

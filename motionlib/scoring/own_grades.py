@@ -1,8 +1,8 @@
 """Fine-tuning on a user's own grades: a model that scores, and how it does on patients apart.
 
 Training patients move the fully connected blocks of the network (paper §III-C.3); validation
-patients choose epoch, temperature, threshold and limits for grades; test patients are used once,
-for the report. No patient is in two of these parts.
+patients choose epoch, temperature, threshold and limits for grades; test patients, in no other
+part, are used once, for the report.
 """
 
 from __future__ import annotations
@@ -71,27 +71,20 @@ def fine_tune_own(
 ) -> Outcome:
     """Fine-tune the fully connected blocks on own grades and judge the result on patients apart.
 
+    Source: paper §III-C.3 (all but the fully connected layers frozen).
+
     Parameters
     ----------
     manifest, source : path-like
         The graded scans (see `own_scans.read_graded`), and the model folder to start from.
+        FileNotFoundError or ValueError if grades, split or model cannot be used.
     out : path-like
         Model folder to write; ``work/`` in it keeps prepared scans and the training's state.
     plan : TuningPlan
         What is detected, and how the training goes.
-    device, engine : str
-        Where the network computes, and where scans are prepared (`compute.engines.submit`).
-    progress : callable, optional
-        Called with a line of text from time to time.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        If grades, split or model cannot be used; one sentence says why.
-
-    Notes
-    -----
-    Source: paper §III-C.3 (all but the fully connected layers frozen).
+    device, engine, progress : str, str, callable
+        Where the network computes, where scans are prepared (`compute.engines.submit`), and what
+        is called with a line of text from time to time.
     """
     out, work = Path(out), Path(out) / "work"
     # 1. Refuse what cannot work before any scan is read.
@@ -226,8 +219,7 @@ def _test_metrics(
 ) -> pd.DataFrame:
     """Metrics of the test scans before and after, with intervals that draw patients.
 
-    A row a model and threshold: ``model n n_positive``, every metric with ``_low`` and ``_high``.
-    `predictions` come in the order of `test`.
+    A row a model and threshold; `predictions` come in the order of `test`.
     """
     rows = []
     cases = (

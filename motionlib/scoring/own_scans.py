@@ -128,10 +128,9 @@ def _assigned(
 
 
 def _validation_fold(table: pd.DataFrame) -> int | None:
-    """Choose a fold that, like the rest of the training scans, has both classes.
+    """Choose a fold that, like the rest of the training scans, has both classes, or None.
 
-    Of several, the one with the most different grades, which limits for grades need; then the
-    first. None if there is none.
+    Of several, the first of those with most different grades, which limits for grades need.
     """
     train, usable = table[table["role"] == "train"], {}
     for fold in sorted(train["fold"].dropna().unique()):

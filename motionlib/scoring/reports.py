@@ -1,8 +1,7 @@
 """The pages that ``motionlib score`` and ``motionlib finetune`` write.
 
 A page is one HTML file that opens offline, with its pictures in it. It names scans by ``scan_id``
-alone: no path, no participant. Its words stand in the templates ``score.html`` and
-``finetune.html``; its numbers, tables and pictures are gathered here.
+alone: no path, no participant. Its words stand in the package's templates.
 """
 
 from __future__ import annotations
