@@ -10,8 +10,8 @@ import nibabel as nib
 import numpy as np
 
 from motionlib.files import write_json
-from motionlib.preprocess.grid import study_grid
 from motionlib.preprocess.images import save_volume
+from motionlib.scoring.model import model_grid
 
 SPACING_MM = 16.0
 HEAD_SHAPE = (44, 56, 52)
@@ -82,10 +82,11 @@ def write_model(folder: Path, *, spacing_mm: float = SPACING_MM, **changes) -> P
 
     from motionlib.networks import build_network
 
-    shape = study_grid(spacing_mm).shape
+    shape = model_grid(spacing_mm, None, changes.get("field_mm")).shape
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        network = build_network("Conv5FC3", shape)
+        kind, options = changes.get("network", "Conv5FC3"), changes.get("options", {})
+        network = build_network(kind, shape, **options)
     folder.mkdir(parents=True, exist_ok=True)
     save_file(network.state_dict(), folder / "weights.safetensors")
     facts = {

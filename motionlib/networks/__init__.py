@@ -1,4 +1,4 @@
-"""The paper's four networks for 3-D volumes, by name.
+"""The paper's four networks for 3-D volumes, and the shipped model's for planes, by name.
 
 Every network is an ordered chain of named blocks (``block1`` ... ``fc1`` ...), so that a caller
 can freeze, cache or read it block by block.
@@ -10,10 +10,11 @@ from collections.abc import Sequence
 
 import lazy_loader
 
-__all__ = ["NETWORKS", "PAPER_SHAPE", "build_network", "cost_table"]
+__all__ = ["ALL_NETWORKS", "NETWORKS", "PAPER_SHAPE", "build_network", "cost_table"]
 __getattr__, _, _ = lazy_loader.attach(__name__, submod_attrs={"costs": ["cost_table"]})
 
-NETWORKS = ("Conv5FC3", "ResNet3D", "SECNN", "ViT3D")
+NETWORKS = ("Conv5FC3", "ResNet3D", "SECNN", "ViT3D")  # of the paper
+ALL_NETWORKS = (*NETWORKS, "Slices")
 PAPER_SHAPE = (169, 208, 179)  # networks are pinned at this grid; paper §III-B
 
 
@@ -25,11 +26,11 @@ def build_network(
     Parameters
     ----------
     name, shape : str, sequence of 3 int
-        One of `NETWORKS`, and voxels ``(I, J, K)`` of the volumes that it will see.
+        One of `ALL_NETWORKS`, and voxels ``(I, J, K)`` of the volumes that it will see.
     n_classes : int, default=2
         Logits; the last one is motion.
     dropout : float, optional
-        Probability of dropping in the head; None is the published one (0, 0.8, 0.5 and 0).
+        Probability of dropping in the head; None is the published one (0, 0.8, 0.5, 0 and 0).
     **options
         Further options of one network, such as ``patch`` of ViT3D.
 
@@ -51,11 +52,13 @@ def build_network(
     from motionlib.networks.conv5fc3 import Conv5FC3
     from motionlib.networks.resnet3d import ResNet3D
     from motionlib.networks.secnn import SECNN
+    from motionlib.networks.slices import Slices
     from motionlib.networks.vit3d import ViT3D
 
-    known = dict(zip(NETWORKS, (Conv5FC3, ResNet3D, SECNN, ViT3D), strict=True))
+    built = (Conv5FC3, ResNet3D, SECNN, ViT3D, Slices)
+    known = dict(zip(ALL_NETWORKS, built, strict=True))
     if name not in known:
-        raise ValueError(f"Network {name!r} is not known; use one of {', '.join(NETWORKS)}.")
+        raise ValueError(f"Network {name!r} is not known; use one of {', '.join(ALL_NETWORKS)}.")
     shape = tuple(int(n) for n in shape)
     if len(shape) != 3 or min(shape) < 1:
         raise ValueError(f"Shape {shape} is not three positive sizes (I, J, K).")

@@ -1,13 +1,18 @@
-"""The making of the shipped model: copies, training, choice, test and card (``make model``).
+"""The making of the shipped model: copies, training, threshold, test and card (``make model``).
 
-1. Heads that lie still are listed with folds by patient (`still_heads`). Two folds of eight are
-   kept apart: the network never sees them, and every figure on its card is of them or of other
-   sites. One more fold validates.
-2. Copies with and without motion are made of them (`motionlib.scoring.build_copies`), in a folder
-   named by the code that makes them.
-3. A network is trained on the copies of the other five folds; with ``--ablations`` one more for
-   every entry of `RECIPES`, on fewer copies.
-4. Calibration, threshold and range of doubt are chosen on the validation patients.
+1. IXI's heads in which no rater saw motion are still; all rated heads get folds by patient.
+2. Moved and still copies of them are made, in a folder named by the code. A moved copy and the
+   still one beside it go through the same simulator: the same order of lines, interpolation and
+   filters, and a pose of the same kind, which in the still one does not change. Two thirds are made
+   by a whole scanner (`motion.acquire`), one third by the image-based simulator.
+3. For every fold and seed one member learns from the other folds' heads, pair by pair: the same
+   plane of one head, moved and still. The loss asks for the right class and, above all, for more
+   motion in the moved plane than in the still one (a ranking loss), so that what differs between
+   heads, such as noise and contrast, is no way out. One of each seed, the folds in turn, stand side
+   by side in the shipped network.
+4. A head is judged by the members that never saw its fold: the rated heads as they are, and test
+   copies of the still ones. Calibration, threshold and range of doubt rest on the test copies
+   alone, so no verdict chooses anything. Other sites are judged by the shipped members.
 5. The model folder is written: weights, description, tables and card (`ship`).
 """
 
@@ -15,149 +20,378 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
+from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
+from safetensors.torch import load_file, save_file
+from scipy.stats import rankdata, spearmanr
 from statsmodels.stats.proportion import proportion_confint
+from torch.nn.functional import affine_grid, avg_pool2d, grid_sample, pad, softplus
 
-from motionlib import compute
+from motionlib import __version__, compute
 from motionlib.cohorts import read_cohort
-from motionlib.cohorts.virtual import cohort
+from motionlib.cohorts.ratings import read_ixi_ratings
+from motionlib.compute.engines import configure_cpu
 from motionlib.experiments.cohort import data_root
 from motionlib.files import (
     PACKAGE,
     atomic,
     code_key,
+    content_key,
     read_json,
     seed_from,
     write_json,
     write_table,
     write_text,
 )
-from motionlib.metrics import classification_metrics
-from motionlib.scoring.build_copies import CopyRecipe, make_test_copies, make_training_copies
-from motionlib.scoring.model import DIGITS
-from motionlib.stats.calibration import best_threshold, fit_calibrator, logit
-from motionlib.training.checkpoints import read_model
-from motionlib.training.fitting import fit
-from motionlib.training.prediction import predict
-from motionlib.training.spec import TrainSpec
+from motionlib.iqms.air import air_spread
+from motionlib.metrics import auc
+from motionlib.motion.acquisition import Acquisition, acquire
+from motionlib.motion.image_based import image_motion, resample_once
+from motionlib.motion.recipes import CONTROLS, make_variant
+from motionlib.motion.sampling import sample_realistic, sample_segments
+from motionlib.motion.trajectory import Trajectory, displacement
+from motionlib.networks.slices import (
+    PLANES,
+    Cut,
+    SliceNet,
+    joined,
+    padded,
+    plane_range,
+    scaled,
+)
+from motionlib.preprocess.images import read_array
+from motionlib.scoring.model import DIGITS, model_grid, model_input
+from motionlib.stats.calibration import best_threshold, fit_calibrator
+from motionlib.stats.intervals import draw_patients
 from motionlib.typeset import render
 
-SEED, FOLDS = 20, 8
-TESTED, VALIDATION = (0, 1), 2  # of the folds
-SHAPE = (2.0, 48.0)  # voxel and slab in mm; `model.model_input`
-CODE = ("cohorts", "preprocess", "motion", "scoring/build_copies.py", "scoring/model.py")
-SITES = ("ixi", "ds000011", "ds002748")
-VIRTUAL = (110, 24, 24)  # patients like ADNI's, MSSEG's and BITE's
-TRAINING = {
-    "network": "Conv5FC3", "epochs": 10, "batch_size": 4, "learning_rate": 2e-4,
-    "schedule": "cosine", "dropout": 0.2, "options": (("hidden", (128, 50)),), "seed": SEED,
-    "fold": VALIDATION,
-}  # fmt: skip
-SHIPPED = "recommended"
-COPIES, FEWER = 10, 4  # moved and still copies of a head: of the shipped model, of the ablation
-RECIPES = {  # the shipped one, then what is added to it, taken from it, or put in its place
-    SHIPPED: (CopyRecipe(), ("ixi",)),
-    "untouched negatives": (CopyRecipe(matched=False), ("ixi",)),
-    "the paper's severity": (CopyRecipe(realistic=False), ("ixi",)),
-    "with nuisances": (CopyRecipe(nuisance=True), ("ixi",)),
-    "with virtual heads": (CopyRecipe(), ("ixi", "virtual")),
-    "virtual heads only": (CopyRecipe(), ("virtual",)),
-}
-COLUMNS = ["scan_id", "participant_id", "source_participant_id", "cohort", "path", "role", "fold"]
+# heads and what is judged
+SEED, SEEDS, FOLDS = 20, 5, 3  # of folds and copies; members; parts of the patients
+CODE = (
+    *("cohorts", "preprocess", "motion", "networks/slices.py"),
+    *("scoring/build.py", "scoring/model.py"),
+)
+SITES = {"ds000011": "ds000011", "ds002748": "ds002748-1p5mm"}
+HEADS = 12  # of another site that are tested, at most
+RATED = "ixi"
 NAME = "motionlib-t1w-2mm"
-COHORTS = {"ixi": "IXI"}  # as the card calls them
-STILL_CALLED = 0.02  # of the validation copies without motion, at the threshold
-MOVED_MM = ("_2-4", "_4-6", "_6-8")  # mm and degrees
-STILL, MOVED = ("clean@native", "resampled@native"), "torchio_n4_4-6@native"
+STILL_CALLED = 0.02  # of each kind of test copies without motion, at the threshold
+CLEAN_DOUBTED = 0.05  # of the heads as they are, in doubt or called motion
+RATERS = "raters"  # in place of a site: rated heads as they are, by their votes
+MOVED_MM = ("_2-4", "_4-6")  # mm and degrees, that the threshold shall find
+STILL, SEVERE = ("clean", "resampled"), "torchio_n4_4-6"
+FIGURES = ("auc_5", "auc_3", "auc_3_0", "rank")  # of `real_figures`
+DRAWS = 2000
+# copies
+FIELD = (2.0, None, (192.0, 240.0, 208.0))  # voxel, slab and field in mm; `model.model_input`
+GROUPS = {"scanner": 6, "image": 3}  # moved copies of a head by simulator, and as many still ones
+SIZE = (0.3, 4.0)  # mm and degrees, of motion and of poses
+LEAST_MM = 0.2  # mean displacement of a moved copy
+LADDER = ((4, "1-2"), (4, "2-4"), (4, "4-6"), (2, "4-6"))  # moves; mm and degrees
+VARIANTS = (*CONTROLS, *(f"torchio_n{moves}_{size}" for moves, size in LADDER))
+# training
+STEPS, PAIRS = 400, 16
+LEARNING_RATE, WEIGHT_DECAY, WARM_UP = 3e-3, 1e-2, 0.2
+RANKING = 2.0  # weight of the ranking loss
+AVERAGED = 0.98  # weights of the network are averaged over about the last fifty steps
+CROP = (80, 96)  # pixels
+NOISE = (0.002, 0.06)  # SD a channel, of the head's level; with less, noisy scans look moved
 
 
-def still_heads(source: str, work: Path, *, engine: str = "inline") -> pd.DataFrame:
-    """List the heads that copies are made of, with the columns of `COLUMNS` and absolute paths.
+def rated_heads() -> pd.DataFrame:
+    """List IXI's rated heads: a manifest with folds by patient, whole paths, and their rating.
 
-    `source` is ``ixi`` or ``virtual`` (made in `work`), or another site, ``ds000011`` or
-    ``ds002748``, which is tested on and never trained on. The role is ``test`` for the folds of
-    `TESTED` and for other sites. `FileNotFoundError` if MOTIONLIB_DATA does not hold the scans.
+    ``still`` tells which have no vote for motion. `FileNotFoundError` without the scans.
     """
-    if source == "virtual":
-        root = work / "heads"
-        heads, _ = cohort.make_cohort(
-            root, n_research=VIRTUAL, n_real_motion=0, n_warehouse=0, seed=SEED, engine=engine
-        )
-    else:
-        places = {"ixi": "ixi-2mm", "ds002748": "ds002748-1p5mm"}
-        root = data_root() / places.get(source, source)
-        heads = read_cohort("bids", root).manifest.assign(cohort=source)
+    selection = read_cohort("ixi", data_root() / "ixi-2mm")
+    heads = selection.manifest[selection.manifest["n_verdicts"].notna()]
     people = np.sort(heads["source_participant_id"].unique())
-    order = np.random.default_rng(seed_from(SEED, "folds of", source)).permutation(people)
+    order = np.random.default_rng(seed_from(SEED, "folds")).permutation(people)
     fold = {name: place % FOLDS for place, name in enumerate(order)}
-    folds = heads["source_participant_id"].map(fold)
-    kept_apart = folds.isin(TESTED) | (source not in ("ixi", "virtual"))
+    rating = read_ixi_ratings(data_root() / "ixi-ratings").set_index("participant_id")
     return heads.assign(
-        path=[str((root / path).resolve()) for path in heads["path"]],
-        role=np.where(kept_apart, "test", "train"),
-        fold=folds,
-    )[COLUMNS]
+        path=[str((selection.root / path).resolve()) for path in heads["path"]],
+        fold=heads["source_participant_id"].map(fold),
+        still=(heads["motion_votes"] == 0).to_numpy(bool),
+        quality_rating=heads["participant_id"].map(rating["quality_rating"]),
+    ).reset_index(drop=True)
 
 
-def _training_set(name: str, copies: int, work: Path, *, engine: str = "inline") -> Path:
-    """Make the copies of one entry of `RECIPES` and the manifest that lists them."""
-    recipe, sources = RECIPES[name]
-    parts = []
-    for source in sources:
-        heads = still_heads(source, work, engine=engine).query("role == 'train'")
-        made = make_training_copies(
-            heads, recipe, work / source, copies=copies, seed=SEED, shape=SHAPE, engine=engine
-        )
-        table = pd.read_csv(made, sep="\t", dtype={"participant_id": str})
-        parts.append(table.assign(path=[str((made.parent / p).resolve()) for p in table["path"]]))
-    every = pd.concat(parts, ignore_index=True)
-    return write_table(every, work / f"train_{name.replace(' ', '_')}_{copies}.tsv")
+def train_members(heads: pd.DataFrame, work: Path, *, engine: str) -> dict[int, list[str]]:
+    """Make the copies of still heads, train every member; their files by the fold left out."""
+    heads = heads[heads["still"]]
+    items = [(s, p, str(work / "copies"), SEED) for s, p in heads[["scan_id", "path"]].to_numpy()]
+    made = compute.submit(make_training_copies, items, engine=engine, label="copies")
+    heads = heads.assign(copies=compute.raise_failures(made))
+    members = []
+    for fold in range(FOLDS):
+        files = heads.loc[heads["fold"] != fold, "copies"].tolist()
+        for seed in range(SEEDS):
+            out = work / "members" / f"without_{fold}_seed_{seed}.safetensors"
+            members.append((files, GROUPS, seed_from(SEED, fold, seed), str(out)))
+    done = compute.submit(train_member, members, engine=engine, label="train", progress=print)
+    done = compute.raise_failures(done)
+    return {fold: done[fold * SEEDS : (fold + 1) * SEEDS] for fold in range(FOLDS)}
 
 
-def _train_recipes(names, copies: int, work: Path, *, engine: str) -> list[Path]:
-    """Train one network a recipe, side by side, and return their run folders."""
-    items = [(str(_training_set(n, copies, work, engine=engine)), str(work)) for n in names]
-    done = compute.submit(_train, items, engine=engine, label="train", progress=print)
-    return [Path(folder) for folder in compute.raise_failures(done)]
+def make_training_copies(item: tuple[str, str, str, int]) -> str:
+    """Make the copies of one head (a task), unless they are there.
 
-
-def _train(item: tuple[str, str]) -> str:
-    """Train one network (a task) and return its run folder."""
-    manifest, work = item
-    return str(fit(TrainSpec(manifest=manifest, **TRAINING), Path(work) / "models", progress=print))
-
-
-def _validation_copies(source: str, work: Path, *, engine: str = "inline") -> Path:
-    """Make test copies, of another seed, of the patients that choose epoch and threshold."""
-    heads = still_heads(source, work, engine=engine).query(f"fold == {VALIDATION}")
-    out = work / f"validation_{source}.tsv"
-    return make_test_copies(heads, out, shape=SHAPE, seed=SEED, engine=engine)
-
-
-def _score_copies(run: Path, validation: Path, tests: dict[str, Path]) -> pd.DataFrame:
-    """Score the copies of the validation patients and the test copies of every site.
-
-    The rows are those of `predict` with ``site`` (``validation`` for the first) and ``variant``.
+    `item` is scan id, path, folder and seed. ``{scan}.npy`` is float16, (1 + copies, I, J, K), of
+    level one: the head as it is, then for each of `GROUPS` moved copies and still ones.
+    ``{scan}_mm.npy`` has the mean displacements of the moved ones.
     """
-    parts = []
-    for site, path in {"validation": validation, **tests}.items():
-        rows = pd.read_csv(path, sep="\t", dtype={"participant_id": str})
-        parts.append(predict(run, rows).assign(site=site, variant=rows["variant"]))
-    return pd.concat(parts, ignore_index=True)
+    scan, path, folder, seed = item
+    out, sizes = Path(folder) / f"{scan}.npy", []
+    if out.exists():
+        return str(out)
+    volume, affine = read_array(path)
+    still = torch.from_numpy(np.clip(volume, 0, None))
+    made = [_levelled(still, affine)]
+    for simulator, count in GROUPS.items():
+        for number in range(2 * count):
+            rng = np.random.default_rng(seed_from(seed, scan, simulator, number))
+            copy, mm = make_copy(still, affine, simulator, number < count, rng)
+            made.append(_levelled(copy, affine))
+            sizes += [mm] * (number < count)
+    with atomic(out.with_name(f"{scan}_mm.npy")) as aside:
+        np.save(aside, np.array(sizes))
+    with atomic(out) as aside:
+        np.save(aside, np.stack(made))
+    return str(out)
 
 
-def _train_ablations(work: Path, tests: dict[str, Path], engine: str) -> pd.DataFrame:
-    """Train every recipe on fewer copies, and judge each at its own threshold."""
-    runs, parts = _train_recipes(RECIPES, FEWER, work, engine=engine), []
-    for (name, (_, sources)), run in zip(RECIPES.items(), runs, strict=True):
-        held = _validation_copies(sources[0], work, engine=engine)
-        parts.append(_score_copies(run, held, tests).assign(recipe=name))
-    rows = write_table(pd.concat(parts, ignore_index=True), work / "ablation_predictions.csv")
-    return compare_recipes(pd.read_csv(rows))
+def make_copy(
+    still: torch.Tensor, affine, simulator: str, moved: bool, rng
+) -> tuple[torch.Tensor, float]:
+    """Put a still head, (I, J, K) in RAS and not negative, into another pose, moving or not.
+
+    With it comes the mean displacement in mm. The order of the draws is part of the shipped model.
+    """
+    course, mm = _pose(rng), 0.0
+    while moved:
+        motion = _positions(rng) if simulator == "image" else _course(rng)
+        mm = float(displacement(motion, n_frames=40)["from_centre_mm"])
+        if mm >= LEAST_MM:
+            course = replace(
+                motion,
+                translation_mm=motion.translation_mm + course.translation_mm,
+                rotation_deg=motion.rotation_deg + course.rotation_deg,
+            )
+            break
+    axis = int(rng.integers(3))
+    if simulator == "image":
+        if moved:
+            return image_motion(still, course, affine=affine, axis=axis), mm
+        return resample_once(
+            still, course.translation_mm[0], course.rotation_deg[0], affine=affine
+        ), mm
+    order = str(rng.choice(["linear", "linear", "centric", "segmented"]))
+    protocol = Acquisition(
+        phase_axis=axis,
+        order=order,
+        n_segments=int(rng.integers(2, 7)) if order == "segmented" else 1,
+        partial_fourier=7 / 8 if rng.random() < 0.15 else 1.0,
+        phase=bool(rng.random() < 0.5),
+    )
+    return acquire(still, course, protocol, affine=affine, rng=rng), mm
+
+
+def _levelled(copy: torch.Tensor, affine) -> np.ndarray:
+    """Place a copy on the model's grid, its head of level one; float16."""
+    placed = model_input(copy, affine, *FIELD).astype(np.float32)
+    return scaled(torch.from_numpy(placed)).numpy().astype(np.float16)
+
+
+def _course(rng) -> Trajectory:
+    """Draw drifts, nods, steps and spikes."""
+    return sample_realistic(translation_mm=SIZE, rotation_deg=SIZE, rng=rng)
+
+
+def _positions(rng) -> Trajectory:
+    """Draw one to six resting positions."""
+    largest = float(rng.uniform(*SIZE))
+    size = {"translation_mm": (largest / 2, largest), "rotation_deg": (largest / 2, largest)}
+    return sample_segments(int(rng.integers(1, 7)), **size, signed=True, rng=rng)
+
+
+def _pose(rng) -> Trajectory:
+    """Draw a pose that does not change."""
+    size = rng.uniform(*SIZE)
+    return Trajectory.constant(rng.uniform(-size, size, 3), rng.uniform(-size, size, 3))
+
+
+def make_test_copy(still: torch.Tensor, affine: np.ndarray, name: str, seed: int) -> np.ndarray:
+    """Make a control, or move a head by TorchIO 1.2.1's ``RandomMotion``, which keeps real parts.
+
+    `name` is a control's, or ``torchio_n{moves}_{low}-{high}`` in mm and degrees.
+    """
+    if not name.startswith("torchio"):
+        return make_variant(still, affine, name, np.random.default_rng(seed)).numpy()
+    import torchio as tio  # slow to import, and needed by no other copy
+
+    _, moves, limits = name.split("_")
+    low, high = (float(word) for word in limits.split("-"))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed % 2**31)
+        motion = tio.RandomMotion(
+            degrees=(low, high), translation=(low, high), num_transforms=int(moves[1:])
+        )
+        return motion(tio.ScalarImage(tensor=still[None], affine=affine)).data[0].numpy()
+
+
+def train_member(item: tuple[list[str], dict[str, int], int, str]) -> str:
+    """Train one network (a task), unless it is there, and return its file.
+
+    `item` has the files of `make_training_copies` and their groups, the seed, and the
+    file to write.
+    """
+    files, groups, seed, out = item
+    if Path(out).exists():
+        return out
+    with configure_cpu(1), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_from(seed, "weights") % 2**31)
+        net = train([Copies(path, list(groups.values())) for path in files], seed)
+    with atomic(out) as aside:
+        save_file({name: value.contiguous() for name, value in net.state_dict().items()}, aside)
+    return out
+
+
+def read_member(path: str) -> SliceNet:
+    """Read what `train_member` has written, in evaluation mode."""
+    net = SliceNet()
+    net.load_state_dict(load_file(path))
+    return net.eval()
+
+
+class Copies:
+    """Copies of one head, read plane by plane, and where its planes are."""
+
+    def __init__(self, path: str, counts: list[int]):
+        self.volumes = np.load(path, mmap_mode="r")
+        self.square = np.load(Path(path).with_name(f"{Path(path).stem}_mm.npy")) ** 2
+        self.counts = np.array(counts)
+        head = torch.from_numpy(self.volumes[0].astype(np.float32))
+        self.ranges = [plane_range(head, axis) for axis in range(3)]
+
+    def pair(self, rng) -> torch.Tensor:
+        """Draw a plane, moved and still, (2, *CROP); larger motion is drawn more often."""
+        axis = int(rng.integers(3))
+        first, last = self.ranges[axis]
+        plane = int(rng.integers(first, last + 1))
+        group = int(rng.choice(len(self.counts), p=self.counts / self.counts.sum()))
+        before, count = int(self.counts[:group].sum()), int(self.counts[group])
+        chance = self.square[before : before + count]
+        moved = 1 + 2 * before + int(rng.choice(count, p=chance / chance.sum()))
+        still = 1 + 2 * before + count + int(rng.integers(count))
+        pair = [np.take(self.volumes[number], plane, axis) for number in (moved, still)]
+        pair = padded(torch.from_numpy(np.stack(pair).astype(np.float32)))
+        if axis == 0 and rng.random() < 0.5:
+            pair = pair.mT
+        corner = [int(rng.integers(n - c + 1)) for n, c in zip(pair.shape[1:], CROP, strict=True)]
+        return pair[:, corner[0] : corner[0] + CROP[0], corner[1] : corner[1] + CROP[1]]
+
+
+def train(heads: list[Copies], seed: int) -> SliceNet:
+    """Train a network, whose weights torch's random state has drawn, on copies of heads."""
+    rng = np.random.default_rng(seed_from(seed, "pairs"))
+    draws = torch.Generator().manual_seed(seed_from(seed, "changes") % 2**31)
+    net = SliceNet()
+    mean = deepcopy(net)
+    optimiser = torch.optim.AdamW(net.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, LEARNING_RATE, STEPS, pct_start=WARM_UP
+    )
+    for step in range(STEPS):
+        pairs = torch.stack([heads[int(rng.integers(len(heads)))].pair(rng) for _ in range(PAIRS)])
+        logits = net(varied(pairs, draws).flatten(0, 1)[:, None]).view(PAIRS, 2)
+        moved, still = logits.T
+        loss = (softplus(-moved) + softplus(still)).mean() / 2
+        loss = loss + RANKING * softplus(still - moved).mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+        with torch.no_grad():
+            share = 1 - AVERAGED if step > 20 else 1.0
+            for kept, now in zip(
+                mean.state_dict().values(), net.state_dict().values(), strict=True
+            ):
+                kept.copy_(kept.lerp(now, share) if now.is_floating_point() else now)
+    return mean.eval()
+
+
+def varied(x: torch.Tensor, draws: torch.Generator) -> torch.Tensor:
+    """Change flips, size, contrast, shading, sharpness, noise, grey levels and air of pairs.
+
+    Both planes of a pair (P, 2, H, W) are changed by the same numbers, so that none tells them
+    apart; the noise is of one strength and drawn for each.
+    """
+    one = torch.ones(len(x), 1, 1, 1)
+
+    def within(low: float, high: float) -> torch.Tensor:
+        return low + (high - low) * torch.rand(one.shape, generator=draws)
+
+    def some(share: float) -> torch.Tensor:
+        return torch.rand(one.shape, generator=draws) < share
+
+    def noise() -> torch.Tensor:
+        return torch.randn(x.shape, generator=draws)
+
+    for side in (2, 3):
+        x = torch.where(some(0.5), x.flip(side), x)
+    # 1. Size, as of other voxels and other heads.
+    theta = torch.zeros(len(x), 2, 3)
+    theta[:, 0, 0] = theta[:, 1, 1] = torch.where(some(0.25), within(0.8, 1.25), one).flatten()
+    x = grid_sample(x, affine_grid(theta, x.shape, align_corners=False), align_corners=False)
+    # 2. Contrast, and shading by a quadratic field.
+    x = x.clamp(min=0) ** torch.where(some(0.5), within(0.75, 1.3), one)
+    rows = torch.linspace(-1, 1, x.shape[2]).view(1, 1, -1, 1)
+    columns = torch.linspace(-1, 1, x.shape[3]).view(1, 1, 1, -1)
+    field = within(-0.3, 0.3) * rows + within(-0.3, 0.3) * columns
+    field = field + within(-0.3, 0.3) * (rows**2 + columns**2 - 0.7)
+    x = x * torch.exp(field) * within(0.8, 1.25)
+    # 3. Sharpness, and the noise of two channels in the magnitude.
+    soft = avg_pool2d(pad(x, (1, 1, 1, 1), mode="replicate"), 3, 1)
+    x = x + some(0.25) * within(0.0, 0.6) * (soft - x)
+    sd = torch.exp(within(*np.log(NOISE))) * some(0.7)
+    x = torch.hypot(x + sd * noise(), sd * noise())
+    # 4. Few grey levels; air that was cut away.
+    step = within(1 / 150, 1 / 50)
+    x = torch.where(some(0.5), torch.round(x / step) * step, x)
+    return torch.where(some(0.1), x * (x > within(0.05, 0.2)), x)
+
+
+def judge_head(item: tuple[dict, list[str], tuple[str, ...], str]) -> list[dict]:
+    """Score a head and its test copies by every member (a task); a row a copy.
+
+    `item` is a row with ``scan_id participant_id path``, the members' files, the variants wanted,
+    and the site. ``logit_0`` ... are the members' scores, ``air_spread`` is that of the head.
+    """
+    head, files, variants, site = item
+    volume, affine = read_array(head["path"])
+    volume = np.clip(volume, 0, None)
+    air, cut = air_spread(volume, affine), Cut(PLANES)
+    members, rows = [read_member(path) for path in files], []
+    for variant in variants:
+        seed = seed_from(SEED, head["scan_id"], variant)
+        copy = make_test_copy(torch.from_numpy(volume), affine, variant, seed)
+        x = torch.from_numpy(model_input(copy, affine, *FIELD).astype(np.float32))
+        with torch.inference_mode(), compute.configure_cpu(1):
+            planes = cut(x[None, None])
+            logits = [torch.stack([net(c).mean() for c in planes]).mean() for net in members]
+        rows.append(
+            {name: head[name] for name in ("scan_id", "participant_id")}
+            | {"site": site, "variant": variant, "y_true": int(variant.startswith("torchio"))}
+            | {f"logit_{seed}": float(z) for seed, z in enumerate(logits)}
+            | {"air_spread": air}
+        )
+    return rows
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -165,138 +399,172 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m motionlib.scoring.build", description=__doc__.partition("\n")[0]
     )
-    parser.add_argument("--work", default="runs/model", help="copies and runs")
+    parser.add_argument("--work", default="runs/model", help="copies and members")
     parser.add_argument("--out", default=str(PACKAGE / "model"), help="the model")
     parser.add_argument("--engine", default=f"local:{os.cpu_count() or 1}")
-    parser.add_argument("--ablations", action="store_true", help="also every other recipe")
     args = parser.parse_args(argv)
-    work = Path(args.work) / code_key(*CODE)
-    tests, engine = {}, args.engine
-    for site in SITES:
-        heads = still_heads(site, work).query("role == 'test'")
-        tests[site] = make_test_copies(heads, work / f"test_{site}.tsv", shape=SHAPE, engine=engine)
-    (run,) = _train_recipes([SHIPPED], COPIES, work, engine=engine)
-    held = _validation_copies(RECIPES[SHIPPED][1][0], work, engine=engine)
-    rows = write_table(_score_copies(run, held, tests), work / "predictions.csv")
-    ablations = _train_ablations(work, tests, engine) if args.ablations else None
-    rows = pd.read_csv(rows)
-    chosen = choose_decision(rows[rows["site"] == "validation"])
-    tested = rows[rows["site"] != "validation"]
-    copies = pd.read_csv(_training_set(SHIPPED, COPIES, work), sep="\t")
-    learnt = copies[copies["fold"] != VALIDATION]
-    ship(run, chosen, tested, learnt, Path(args.out), ablations=ablations)
+    work, heads = Path(args.work) / code_key(*CODE), rated_heads()
+    members = train_members(heads, work, engine=args.engine)
+    shipped = [members[seed % FOLDS][seed] for seed in range(SEEDS)]
+    items = [
+        (head, members[head["fold"]], VARIANTS if head["still"] else VARIANTS[:1], RATED)
+        for head in heads.to_dict("records")
+    ]
+    for site, place in SITES.items():
+        others = read_cohort("bids", data_root() / place)
+        for head in others.manifest.head(HEADS).to_dict("records"):
+            head["path"] = str(others.root / head["path"])
+            items.append((head, shipped, VARIANTS, site))
+    done = compute.submit(judge_head, items, engine=args.engine, label="judge", progress=print)
+    rows = pd.DataFrame(row for part in compute.raise_failures(done) for row in part)
+    known = heads[["scan_id", "fold", "motion_votes", "quality_rating"]]
+    rows = pd.read_csv(write_table(rows.merge(known, "left", "scan_id"), work / "predictions.csv"))
+    ship(shipped, rows, Path(args.out))
     return 0
 
 
-def ship(
-    run: Path,
-    chosen: dict,
-    predictions: pd.DataFrame,
-    trained: pd.DataFrame,
-    out: Path,
-    *,
-    ablations: pd.DataFrame | None = None,
-) -> Path:
-    """Write the model folder: weights, ``model.json``, ``accuracy.csv``, ``card.md``.
+def ship(files: list[str], rows: pd.DataFrame, out: Path) -> Path:
+    """Write the model folder: weights, ``model.json``, ``real_motion.csv``, ``accuracy.csv``, card.
 
-    `run` is the folder of the finished training, `chosen` comes from `choose_decision`;
-    `predictions` has ``site variant y_true score`` of the test copies, `trained`
-    ``cohort source_participant_id y_true`` of the copies that the network learnt from. With
-    `ablations`, of `compare_recipes`, also ``ablations.csv`` and a section of the card.
+    `files` are the members that are shipped, `rows` those of `judge_head` with ``motion_votes`` and
+    ``quality_rating`` of the rated heads.
     """
     out.mkdir(parents=True, exist_ok=True)
-    with atomic(out / "weights.safetensors") as aside:
-        shutil.copyfile(run / "weights.safetensors", aside)
-    people = trained.groupby("cohort")["source_participant_id"].nunique()
-    cohort = ", ".join(f"{COHORTS[name]} ({n} patients)" for name, n in people.items())
-    facts = read_model(run) | chosen | {
-        "name": NAME, "voxel_mm": SHAPE[0], "slab_mm": SHAPE[1], "card": "card.md",
-        "cohort": cohort, "copies": int(trained["y_true"].sum()) // int(people.sum()),
-        "stripped_seen": False,
-    }  # fmt: skip
-    write_json(out / "model.json", facts)
-    write_table(shares_called_motion(predictions, chosen).round(4), out / "accuracy.csv")
     (out / "ablations.csv").unlink(missing_ok=True)
-    if ablations is not None:
-        write_table(ablations.round(4), out / "ablations.csv")
+    shape = model_grid(*FIELD).shape
+    network = joined(shape, [read_member(path) for path in files])
+    with atomic(out / "weights.safetensors") as aside:
+        save_file({name: value.contiguous() for name, value in network.state_dict().items()}, aside)
+    rows = rows.assign(logit=rows.filter(regex=r"^logit_\d+$").mean(axis=1))
+    still = (rows["motion_votes"] == 0).to_numpy(bool)
+    chosen = choose_decision(rows[(rows["site"] == RATED) & still])
+    facts = {
+        "name": NAME, "key": content_key(*(Path(path).name for path in files), len(rows)),
+        "network": "Slices", "shape": list(shape), "n_classes": 2,
+        "classes": ["no motion", "motion"], "dropout": 0.0,
+        "options": {"members": len(files)}, "task": "synthetic", "voxel_mm": FIELD[0],
+        "slab_mm": FIELD[1], "field_mm": list(FIELD[2]), "seed": SEED, "folds": FOLDS,
+        "preprocessing": "z-score of the whole volume", "grade_thresholds": None,
+        "cohort": f"IXI ({rows.loc[still, 'participant_id'].nunique()} patients without a vote)",
+        "copies": sum(GROUPS.values()), "card": "card.md",
+        "stripped_seen": False, "registered_seen": False,
+        "versions": {"motionlib": __version__, "torch": torch.__version__},
+    }  # fmt: skip
+    write_json(out / "model.json", facts | chosen)
+    real = rows[(rows["site"] == RATED) & (rows["variant"] == VARIANTS[0])]
+    write_table(real_motion(real).round(4), out / "real_motion.csv")
+    groups = pd.cut(real["motion_votes"], [-1, 0, 2, 8], labels=["none", "1 or 2", "3 and more"])
+    judged = real.assign(site=RATERS, variant=groups.astype(str), y_true=pd.NA)
+    judged = pd.concat([judged.sort_values("motion_votes"), rows[(rows["site"] != RATED) | still]])
+    write_table(shares_called_motion(judged, chosen).round(4), out / "accuracy.csv")
     write_text(out / "card.md", card(out))
     return out
 
 
-def card(folder: Path) -> str:
-    """Fill the model card from what a model folder says of itself: description and tables."""
-    facts, table = read_json(folder / "model.json"), pd.read_csv(folder / "accuracy.csv")
-    sizes = table.groupby("site", sort=False)["n"].first()
-    copies = []
-    for variant, rows in table.groupby("variant", sort=False):
-        by_site = rows.set_index("site").loc[sizes.index].itertuples()
-        copies.append([variant, *(f"{r.called:.2f} [{r.low:.2f}, {r.high:.2f}]" for r in by_site)])
-    recipes = []
-    if (folder / "ablations.csv").is_file():
-        for row in pd.read_csv(folder / "ablations.csv").itertuples():
-            numbers = (row.auc, row.clean, row.resampled, row.moved, row.balanced_accuracy)
-            cells = (f"{number:.2f}" for number in numbers)
-            recipes.append([row.recipe, f"{row.site} (n = {row.n})", *cells])
+def real_figures(votes: np.ndarray, rating: np.ndarray, score: np.ndarray) -> np.ndarray:
+    """`FIGURES`: AUC for 5 votes and more, for 3 and more, for 3 and more against none; Spearman's.
 
-    def accuracies(moves: int) -> str:
-        by_site = (f"{site} {balanced_accuracy(table, site, moves):.2f}" for site in sizes.index)
-        return ", ".join(by_site)
-
-    return render(
-        "card.md",
-        facts=facts,
-        size_mb=(folder / "weights.safetensors").stat().st_size / 1e6,
-        sites=[f"{site} (n = {n})" for site, n in sizes.items()],
-        copies=copies,
-        accuracy=accuracies(4),
-        two_moves=accuracies(2),
-        recipes=recipes,
+    The last is the rank correlation with the raters' mean quality rating, in which 4 is best.
+    """
+    clear = (votes >= 3) | (votes == 0)
+    return np.array(
+        [
+            auc(votes >= 5, score),
+            auc(votes >= 3, score),
+            auc(votes[clear] >= 3, score[clear]),
+            spearmanr(score, rating).statistic,
+        ]
     )
 
 
-def shares_called_motion(predictions: pd.DataFrame, chosen: dict) -> pd.DataFrame:
-    """Share of each test copy called motion at the threshold, by site, with Wilson's interval."""
-    rows = []
-    for (site, variant), part in predictions.groupby(["site", "variant"], sort=False):
-        p = calibrate(part["score"], chosen)
+def real_motion(rows: pd.DataFrame) -> pd.DataFrame:
+    """Judge every seed, their mean and the one number by what raters saw, with patient intervals.
+
+    `rows` has ``fold motion_votes quality_rating logit logit_0 ... air_spread``, one row a patient.
+    The result has ``score``, ``n`` and the `FIGURES` with ``_low`` and ``_high``; rows whose score
+    ends in ``- air_spread`` are paired differences.
+    """
+    votes, rating = (rows[name].to_numpy(float) for name in ("motion_votes", "quality_rating"))
+    # The members of different folds differ in level and spread: each fold's scans, whatever was
+    # said of them, set its zero and unit.
+    logits = rows.filter(regex=r"^logit")
+    quarters = logits.groupby(rows["fold"]).quantile([0.25, 0.5, 0.75]).unstack()
+    quarters = quarters.loc[rows["fold"]].set_axis(rows.index)
+    scores = {}
+    for name in logits:
+        low, middle, high = (quarters[name, share] for share in (0.25, 0.5, 0.75))
+        scores[name] = ((logits[name] - middle) / (high - low)).to_numpy()
+    scores["mean"] = scores.pop("logit")
+    scores["air_spread"] = rows["air_spread"].to_numpy()
+    scores["mean and air"] = rankdata(scores["mean"]) + rankdata(scores["air_spread"])
+    weights = draw_patients(len(rows), DRAWS, SEED)
+    picks = [np.repeat(np.arange(len(rows)), w.astype(int)) for w in weights]
+    picks = [pick for pick in picks if (votes[pick] >= 5).any()]
+    found = {}
+    for name, score in scores.items():
+        draws = [real_figures(votes[p], rating[p], score[p]) for p in picks]
+        found[name] = real_figures(votes, rating, score), np.array(draws)
+    for name in ("mean", "mean and air"):
+        pairs = zip(found[name], found["air_spread"], strict=True)
+        found[f"{name} - air_spread"] = tuple(a - b for a, b in pairs)
+    table = []
+    for name, (value, draws) in found.items():
+        low, high = np.quantile(draws, [0.025, 0.975], axis=0)
+        row = {"score": name, "n": len(rows)}
+        for figure, *cells in zip(FIGURES, value, low, high, strict=True):
+            names = (figure, f"{figure}_low", f"{figure}_high")
+            row |= dict(zip(names, cells, strict=True))
+        table.append(row)
+    return pd.DataFrame(table)
+
+
+def shares_called_motion(rows: pd.DataFrame, chosen: dict) -> pd.DataFrame:
+    """Share of each test copy called motion at the threshold, by site, with Wilson's interval.
+
+    ``doubted`` is the share in doubt or called motion.
+    """
+    table = []
+    for (site, variant), part in rows.groupby(["site", "variant"], sort=False):
+        p = calibrate(part["logit"], chosen)
         called = int((p >= chosen["threshold"]).sum())
         low, high = proportion_confint(called, len(part), method="wilson")
-        rows.append(
+        table.append(
             {"site": site, "variant": variant, "y_true": part["y_true"].iloc[0]}
+            | {"doubted": float((p >= chosen["review"][0]).mean())}
             | {"called": called / len(part), "low": low, "high": high}
             | {"median_p": float(np.median(p)), "n": len(part)}
         )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(table)
 
 
 def balanced_accuracy(table: pd.DataFrame, site: str, moves: int = 4) -> float:
     """Balanced accuracy of motion of 4-6 mm against clean and resampled scans of a site."""
     rows = table[table["site"] == site].set_index("variant")["called"]
-    still = rows[["clean@native", "resampled@native"]].mean()
-    return float((rows[f"torchio_n{moves}_4-6@native"] + 1 - still) / 2)
+    return float((rows[f"torchio_n{moves}_4-6"] + 1 - rows[list(STILL)].mean()) / 2)
 
 
-def choose_decision(validation: pd.DataFrame) -> dict:
-    """Choose calibration, threshold and range of doubt on copies of validation patients.
+def choose_decision(rows: pd.DataFrame) -> dict:
+    """Choose calibration, threshold and range of doubt on test copies of heads that lay still.
 
-    `validation` has ``variant y_true score participant_id`` of test copies of patients that neither
-    trained nor are tested. The result is part of ``model.json``: ``calibration``
-    (``p = sigmoid(logit / temperature + bias)``), ``threshold`` and ``review`` on the scale of p,
-    and what the card says of them. `ValueError` if the scores do not rise with motion.
+    `rows` has ``variant y_true logit participant_id``, by members that never saw the patient. The
+    result is part of ``model.json``: ``calibration`` (``p = sigmoid(logit / temperature + bias)``),
+    ``threshold`` and ``review`` on the scale of p, and what the card says of them. `ValueError` if
+    the scores do not rise with motion.
     """
-    # 1. Copies at the scans' own voxels: every still one, and those moved by 2 mm and more.
-    rows = validation[validation["variant"].str.endswith("@native")]
-    moved = rows["variant"].str.contains("|".join(MOVED_MM))
-    rows = rows[(rows["y_true"] == 0) | moved]
+    # 1. Every still copy, and those moved by 2 mm and more.
+    rows = rows[(rows["y_true"] == 0) | rows["variant"].str.contains("|".join(MOVED_MM))]
     # 2. Platt's calibration.
-    calibrator = fit_calibrator("platt", rows["y_true"], rows["score"])
+    raw = 1 / (1 + np.exp(-rows["logit"].to_numpy()))
+    calibrator = fit_calibrator("platt", rows["y_true"], raw)
     if calibrator.slope <= 0:
         raise ValueError("the validation scores fall with motion; the network has learnt nothing")
-    p = calibrator(rows["score"])
-    # 3. The threshold of the best balanced accuracy, but at most `STILL_CALLED` of the still
-    #    copies are called motion; in doubt is what lies between one in ten of them and it.
-    still = p[rows["y_true"].to_numpy() == 0]
-    low, most = np.quantile(still, [0.90, 1 - STILL_CALLED])
+    p = calibrator(raw)
+    # 3. The threshold of the best balanced accuracy, but at most `STILL_CALLED` of any kind of
+    #    still copies, the noisy ones too, are called motion. In doubt is what lies between it and
+    #    all but `CLEAN_DOUBTED` of the heads as they are: mild motion scores there.
+    still = pd.Series(p, rows["variant"])[rows["y_true"].to_numpy() == 0]
+    most = still.groupby(level=0).quantile(1 - STILL_CALLED).max()
+    low = still.loc["clean"].quantile(1 - CLEAN_DOUBTED)
     cut = round(max(float(most), best_threshold(rows["y_true"], p)), DIGITS)
     return {
         "calibration": {
@@ -311,36 +579,51 @@ def choose_decision(validation: pd.DataFrame) -> dict:
     }
 
 
-def compare_recipes(predictions: pd.DataFrame) -> pd.DataFrame:
-    """Judge every recipe at each site, by a threshold that no label of the site has touched.
-
-    `predictions` has ``recipe site variant y_true score participant_id``; the site ``validation``
-    holds copies of patients that were kept from the network. Judged is motion of 4-6 mm with four
-    moves against clean and once resampled heads; ``clean``, ``resampled`` and ``moved`` are the
-    shares called motion.
-    """
-    rows = []
-    for recipe, every in predictions.groupby("recipe", sort=False):
-        chosen = choose_decision(every[every["site"] == "validation"])
-        every = every.assign(score=calibrate(every["score"], chosen))
-        threshold = chosen["threshold"]
-        for site, part in every[every["site"] != "validation"].groupby("site", sort=False):
-            part = part[part["variant"].isin([*STILL, MOVED])]
-            called = (part["score"] >= threshold).groupby(part["variant"]).mean()
-            values = classification_metrics(part["y_true"], part["score"], threshold=threshold)
-            rows.append(
-                {"recipe": recipe, "site": site, "auc": values["auc"]}
-                | {"clean": called[STILL[0]], "resampled": called[STILL[1]]}
-                | {"moved": called[MOVED], "balanced_accuracy": values["balanced_accuracy"]}
-                | {"n": part["participant_id"].nunique()}
-            )
-    return pd.DataFrame(rows)
-
-
-def calibrate(score, chosen: dict) -> np.ndarray:
+def calibrate(logit, chosen: dict) -> np.ndarray:
     """Probabilities of motion by what `choose_decision` found."""
-    z = logit(np.asarray(score)) / chosen["calibration"]["temperature"]
+    z = np.asarray(logit) / chosen["calibration"]["temperature"]
     return 1 / (1 + np.exp(-(z + chosen["calibration"]["bias"])))
+
+
+def card(folder: Path) -> str:
+    """Fill the model card from what a model folder says of itself: description and tables."""
+    facts, table = read_json(folder / "model.json"), pd.read_csv(folder / "accuracy.csv")
+    by_votes, table = table[table["site"] == RATERS], table[table["site"] != RATERS]
+    sizes = table.groupby("site", sort=False)["n"].min()
+    copies = []
+    for variant, rows in table.groupby("variant", sort=False):
+        by_site = rows.set_index("site").loc[sizes.index].itertuples()
+        copies.append([variant, *(f"{r.called:.2f} [{r.low:.2f}, {r.high:.2f}]" for r in by_site)])
+    real, people = [], pd.read_csv(folder / "real_motion.csv")
+    for row in people.to_dict("records"):
+        names = [(figure, f"{figure}_low", f"{figure}_high") for figure in FIGURES]
+        cells = ("{:.2f} [{:.2f}, {:.2f}]".format(*(row[n] for n in three)) for three in names)
+        real.append([row["score"].replace("logit_", "seed "), *cells])
+
+    def accuracies(moves: int) -> str:
+        by_site = (f"{site} {balanced_accuracy(table, site, moves):.2f}" for site in sizes.index)
+        return ", ".join(by_site)
+
+    return render(
+        "card.md",
+        facts=facts,
+        size_mb=(folder / "weights.safetensors").stat().st_size / 1e6,
+        sites=[f"{site} (n = {n})" for site, n in sizes.items()],
+        copies=copies,
+        real=real,
+        n_rated=int(people["n"].iloc[0]),
+        votes=[
+            [
+                row.variant,
+                row.n,
+                f"{row.doubted:.2f}",
+                f"{row.called:.2f} [{row.low:.2f}, {row.high:.2f}]",
+            ]
+            for row in by_votes.itertuples()
+        ],
+        accuracy=accuracies(4),
+        two_moves=accuracies(2),
+    )
 
 
 if __name__ == "__main__":

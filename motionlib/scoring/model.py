@@ -19,13 +19,14 @@ import numpy as np
 
 from motionlib import __version__
 from motionlib.files import PACKAGE, code_key, content_key, read_json, sha256_file
-from motionlib.preprocess.grid import centre_on_grid, slab_grid
+from motionlib.preprocess.grid import Grid, centre_on_grid, slab_grid
 from motionlib.preprocess.head import air_at_zero
+from motionlib.preprocess.images import array3
 
 KEEP, REVIEW, EXCLUDE = "keep", "review", "exclude"
 DIGITS = 6  # of a probability
 SOURCES = (  # whatever a decision depends on; results of other code are not taken for its own
-    *("preprocess", "networks", "training/checkpoints.py"),
+    *("preprocess", "networks", "training/checkpoints.py", "iqms/air.py"),
     *("scoring/check.py", "scoring/model.py", "scoring/score.py"),
 )
 BRIGHT_PERCENT = 99.5  # of the voxels on the grid; the head is scaled so that this is one
@@ -41,6 +42,7 @@ class DecisionRule:
     key: str  # changes with the weights, the description and the code that prepares scans
     spacing_mm: float  # of the study grid
     slab_mm: float | None  # of the midsagittal planes that the network sees; None: the whole grid
+    field_mm: tuple[float, float, float] | None  # of a grid larger than the study's; None: that one
     threshold: float  # motion from this probability on
     temperature: float  # p = sigmoid(logit / temperature + bias)
     bias: float
@@ -111,8 +113,9 @@ def decision_rule(facts: dict[str, Any], folder: str, key: str = "") -> Decision
             "made for scoring, by motionlib finetune or make model"
         )
     spacing_mm = _number(folder, facts, "voxel_mm", 0.25, 20)
-    slab_mm = facts.get("slab_mm")
-    shape = slab_grid(spacing_mm, slab_mm).shape
+    slab_mm, field_mm = facts.get("slab_mm"), facts.get("field_mm")
+    field_mm = field_mm and tuple(map(float, field_mm))
+    shape = model_grid(spacing_mm, slab_mm, field_mm).shape
     if tuple(facts["shape"]) != shape:
         raise ValueError(
             f"the model {folder} takes {tuple(facts['shape'])} voxels where the grid of "
@@ -125,6 +128,7 @@ def decision_rule(facts: dict[str, Any], folder: str, key: str = "") -> Decision
         key=key,
         spacing_mm=spacing_mm,
         slab_mm=slab_mm,
+        field_mm=field_mm,
         threshold=_number(folder, facts, "threshold", 0, 1),
         temperature=_number(folder, {"temperature": 1.0} | calibration, "temperature", 1e-3, 1e3),
         bias=_number(folder, {"bias": 0.0} | calibration, "bias", -1e3, 1e3),
@@ -135,21 +139,44 @@ def decision_rule(facts: dict[str, Any], folder: str, key: str = "") -> Decision
     )
 
 
-def model_input(volume, affine, spacing_mm: float, slab_mm: float | None = None) -> np.ndarray:
-    """Place a head on the study grid, without registration, and scale it to about one.
+def model_input(
+    volume, affine, spacing_mm: float, slab_mm: float | None = None, field_mm=None
+) -> np.ndarray:
+    """Place a head on the model's grid, without registration, and scale it to about one.
 
     `volume`, (1, I, J, K) or (I, J, K), and `affine` are those of `images.read_array`. The result,
-    float16 of the shape of ``slab_grid(spacing_mm, slab_mm)``, is to the bit what the study keeps
-    of the same scan; a test compares them. `ValueError` if no head is found.
+    float16 of the shape of `model_grid`, is to the bit what the study keeps of the same scan on its
+    grid; a test compares them. `ValueError` if no head is found.
     """
     # 1. Move the head's centre to the grid's; what lies below the air there is noise.
-    grid = slab_grid(spacing_mm, slab_mm)
-    array = np.clip(centre_on_grid(air_at_zero(volume), affine, grid), 0, None)
+    grid = model_grid(spacing_mm, slab_mm, field_mm)
+    volume = air_at_zero(volume)
+    if field_mm is not None:  # where the air counts, a real part's is ghosts, not noise
+        volume = np.abs(array3(volume))
+    array = np.clip(centre_on_grid(volume, affine, grid), 0, None)
     # 2. Scale by its brightest voxels but for a few, such as vessels; float16 ends at 65,504.
     top = float(np.percentile(array, BRIGHT_PERCENT))
     if not top > 0:
         raise ValueError("the scan is empty after centring; expected a head")
     return np.minimum(array / top, CEILING).astype(np.float16)
+
+
+def model_grid(spacing_mm: float, slab_mm: float | None = None, field_mm=None) -> Grid:
+    """`slab_grid`, or a grid of another field than the study's about the same centre.
+
+    `field_mm` is three lengths; the study's 169 x 208 x 179 show little of the air.
+    """
+    grid = slab_grid(spacing_mm, slab_mm)
+    if field_mm is None:
+        return grid
+    shape = tuple(round(mm / spacing_mm) for mm in field_mm)
+    if len(shape) != 3 or not 8 <= min(shape) <= max(shape) <= 1000 or slab_mm is not None:
+        raise ValueError(
+            f"a field of {field_mm} mm cannot be; expected three lengths in mm, and no slab"
+        )
+    affine = grid.matrix
+    affine[:3, 3] -= spacing_mm * (np.array(shape) - grid.shape) / 2
+    return Grid(shape, tuple(map(tuple, affine.tolist())))
 
 
 def _number(folder: str, facts: dict, name: str, low: float, high: float) -> float:

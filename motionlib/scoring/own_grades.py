@@ -100,6 +100,7 @@ def fine_tune_own(
         work / "prepared",
         spacing_mm=rule.spacing_mm,
         slab_mm=rule.slab_mm,
+        field_mm=rule.field_mm,
         engine=engine,
         progress=progress,
     )
@@ -150,6 +151,7 @@ def fine_tune_own(
         "grade_thresholds": grading.limits,
         "voxel_mm": rule.spacing_mm,
         "slab_mm": rule.slab_mm,
+        "field_mm": rule.field_mm,
         "cohort": f"{len(parts['training'])} scans graded by the user for "
         f"{TASK_WORDS[plan.task]}; before that: {earlier}",
         "card": "report.html",

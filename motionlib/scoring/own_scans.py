@@ -146,6 +146,7 @@ def prepare_scans(
     *,
     spacing_mm: float,
     slab_mm: float | None = None,
+    field_mm=None,
     engine: str = "inline",
     progress: Callable[[str], None] | None = None,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -154,11 +155,10 @@ def prepare_scans(
     The first table is the prepared manifest of the scans that can be used, and whether each is
     ``stripped`` and ``registered``; the second has ``scan_id`` and ``reason`` of the others.
     """
-    items = []
+    items, grid = [], {"spacing_mm": spacing_mm, "slab_mm": slab_mm, "field_mm": field_mm}
     for scan, path in zip(table["scan_id"], table["path"], strict=True):
-        key = file_key(path, spacing_mm, slab_mm) or "unreadable"
+        key = file_key(path, *grid.values()) or "unreadable"
         name = content_key(scan, key)
-        grid = {"spacing_mm": spacing_mm, "slab_mm": slab_mm}
         items.append({"path": path, "out": str(folder / f"{name}.npy")} | grid)
     done = compute.submit(_prepare_one, items, engine=engine, label="prepare", progress=progress)
     checks = [
@@ -178,8 +178,8 @@ def prepare_scans(
 def _prepare_one(item: dict) -> Check:
     """Check one scan and write its array, unless that was done before (a task)."""
     out = Path(item["out"])
-    grid = {"spacing_mm": item["spacing_mm"], "slab_mm": item["slab_mm"]}
-    array, check = prepare(item["path"], **grid, knows_stripped=False)
+    grid = {name: item[name] for name in ("spacing_mm", "slab_mm", "field_mm")}
+    array, check, _ = prepare(item["path"], **grid, knows_stripped=False)
     if array is not None and not out.exists():
         with atomic(out) as aside:
             np.save(aside, array)

@@ -12,6 +12,7 @@ import json
 import os
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -21,13 +22,17 @@ import numpy as np
 from motionlib import compute
 from motionlib.compute.engines import Meter, in_words
 from motionlib.files import content_key, identity, write_text
+from motionlib.iqms.air import air_spread
 from motionlib.preprocess.finder import faults_of
 from motionlib.preprocess.head import air_at_zero, has_noise_for_air
 from motionlib.preprocess.images import read_array, zscore
 from motionlib.scoring.check import Check, check_scan
 from motionlib.scoring.model import DecisionRule, model_input, read_rule
 
-COLUMNS = ("scan_id", "p_motion", "grade", "decision", "abstained", "reason", "model", "threshold")
+COLUMNS = (
+    *("scan_id", "p_motion", "grade", "decision", "abstained", "reason", "model", "threshold"),
+    "air_spread",
+)
 DEVICES = ("cpu", "cuda", "auto")
 BATCH_SIZE = 16
 CHUNK = 16  # scans between two writes to the journal; a kill costs at most these
@@ -96,7 +101,7 @@ def score_scans(
     results: list[dict | None] = [journal.entries.get(key) if key else None for key in keys]
     for place, fault in enumerate(faults_of(scans)):
         if fault:
-            results[place] = {"fault": fault, "note": ""}
+            results[place] = {"fault": fault, "note": "", "air": None}
     waiting = [place for place, result in enumerate(results) if result is None]
     # 2. Examine the others, chunk by chunk; a GPU gets whole batches.
     meter = Meter("score", len(waiting), progress)
@@ -113,7 +118,7 @@ def score_scans(
         for place, result in zip(places, examined, strict=True):
             if isinstance(result, compute.Failure):  # a worker was lost: the next call tries again
                 fault = f"it could not be processed: {anonymous(result.error, scans[place][1])}"
-                results[place] = {"fault": fault, "note": ""}
+                results[place] = {"fault": fault, "note": "", "air": None}
             else:
                 results[place] = result
                 if keys[place]:
@@ -135,17 +140,18 @@ def examine(item: tuple[str, str, str, str]) -> dict[str, Any]:
     """Read, check and prepare one scan (a task); on the CPU score it too.
 
     `item` holds path, model folder, its key and the device. The result has ``fault`` (why there is
-    no score, or empty), ``note``, and ``logit`` (CPU) or ``array`` (GPU).
+    no score, or empty), ``note``, ``air``, and ``logit`` (CPU) or ``array`` (GPU).
     """
     path, model, key, device = item
     rule = _rule(model, key)
-    array, check = prepare(
+    array, check, air = prepare(
         path,
         spacing_mm=rule.spacing_mm,
         slab_mm=rule.slab_mm,
+        field_mm=rule.field_mm,
         knows_stripped=rule.knows_stripped,
     )
-    result = {"fault": check.fault, "note": check.note, "logit": None}
+    result = {"fault": check.fault, "note": check.note, "air": air, "logit": None}
     if check.registered and not rule.facts.get("registered_seen"):
         result["fault"] = REGISTERED
     if result["fault"]:
@@ -157,22 +163,28 @@ def examine(item: tuple[str, str, str, str]) -> dict[str, Any]:
 
 
 def prepare(
-    path: str, *, spacing_mm: float, slab_mm: float | None, knows_stripped: bool
-) -> tuple[np.ndarray | None, Check]:
-    """Read and check a scan and make the network's input of it; without one, `Check` says why."""
+    path: str, *, spacing_mm: float, slab_mm: float | None, field_mm=None, knows_stripped: bool
+) -> tuple[np.ndarray | None, Check, float | None]:
+    """Read and check a scan and make the network's input of it; without one, `Check` says why.
+
+    The last is `air_spread`, None where the scan is refused or holds no air.
+    """
     try:
         volume, affine = read_array(path)
         if has_noise_for_air(volume):
-            return None, Check(MP2RAGE)
+            return None, Check(MP2RAGE), None
         volume = air_at_zero(volume)
         check = check_scan(volume, affine, spacing_mm=spacing_mm, knows_stripped=knows_stripped)
         if check.fault:
-            return None, check
-        array = model_input(volume, affine, spacing_mm, slab_mm)
+            return None, check, None
+        array = model_input(volume, affine, spacing_mm, slab_mm, field_mm)
         zscore(array.astype(np.float32))  # which refuses one that is constant
     except (ValueError, FileNotFoundError, MemoryError) as error:
-        return None, Check(anonymous(in_words(error), path))
-    return array, check
+        return None, Check(anonymous(in_words(error), path)), None
+    air = None
+    with suppress(ValueError):
+        air = air_spread(volume, affine)
+    return array, check, air
 
 
 def anonymous(text: str, path: str) -> str:
@@ -205,6 +217,7 @@ def _row(scan_id: str, path: str, result: dict[str, Any], rule: DecisionRule) ->
         "reason": "; ".join(filter(None, reasons)),
         "model": rule.name,
         "threshold": rule.threshold,
+        "air_spread": None if fault else result["air"],
         "path": path,
     }
 

@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from motionlib.files import content_key, sha256_file
-from motionlib.networks import NETWORKS
+from motionlib.networks import ALL_NETWORKS
 from motionlib.training.data import AUGMENTATIONS
 
 CHOICES = {
-    "network": NETWORKS,
+    "network": ALL_NETWORKS,
     "loss": ("weighted", "plain"),
     "sampler": ("shuffle", "weighted", "pairs"),
     "precision": ("float32", "bf16"),
@@ -27,7 +27,7 @@ class TrainSpec:
     Parameters
     ----------
     network : str
-        One of `motionlib.networks.NETWORKS`.
+        One of `motionlib.networks.ALL_NETWORKS`.
     manifest, manifest_sha256 : str
         Path of a prepared manifest, which is not part of the key, and its checksum, which is;
         computed when empty.

@@ -8,172 +8,224 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from motionlib.cli import main
+from motionlib.files import read_json
+from motionlib.networks.slices import SliceNet
+from motionlib.preprocess.grid import slab_grid
 from motionlib.preprocess.images import phantom, read_array, save_volume
+from motionlib.scoring import build
 from motionlib.scoring.build import (
-    SHAPE,
+    FIELD,
+    FIGURES,
+    FOLDS,
+    RATERS,
     STILL_CALLED,
-    TESTED,
+    VARIANTS,
+    Copies,
     balanced_accuracy,
     calibrate,
     card,
     choose_decision,
-    compare_recipes,
-    shares_called_motion,
-    ship,
-    still_heads,
-)
-from motionlib.scoring.build_copies import (
-    CopyRecipe,
+    judge_head,
     make_copy,
     make_test_copy,
     make_training_copies,
+    rated_heads,
+    read_member,
+    real_figures,
+    real_motion,
+    shares_called_motion,
+    ship,
+    train_member,
+    varied,
 )
-from motionlib.scoring.model import default_model, slab_grid
+from motionlib.scoring.model import default_model, model_grid
 
 MEGABYTES = 6
-EVERYTHING = CopyRecipe(nuisance=True)
 
 
 @pytest.fixture(scope="module")
 def head():
     volume = np.asarray(phantom((40, 44, 40))).squeeze().astype(np.float32)
-    return volume, np.diag([4.0, 4.0, 4.0, 1.0])
+    return torch.from_numpy(np.clip(volume, 0, None)), np.diag([4.0, 4.0, 4.0, 1.0])
 
 
-class TestSlab:
-    def test_it_is_the_middle_of_the_study_grid(self):
+class TestGrid:
+    def test_a_slab_is_the_middle_of_the_study_grid(self):
         whole, slab = slab_grid(2.0), slab_grid(2.0, 48.0)
         assert slab.shape == (25, *whole.shape[1:])
         middle = whole.matrix @ [whole.shape[0] // 2, 0, 0, 1]
         np.testing.assert_allclose(slab.matrix @ [12, 0, 0, 1], middle)
 
+    def test_a_wider_field_has_the_centre_of_the_study_grid(self):
+        grids = slab_grid(2.0), model_grid(*FIELD)
+        centres = [g.matrix @ [*((np.array(g.shape) - 1) / 2), 1] for g in grids]
+        np.testing.assert_allclose(*centres)
+        assert grids[1].shape == (96, 120, 104)
+
     @pytest.mark.parametrize("slab_mm", [0.5, 400.0])
-    def test_one_that_does_not_fit_is_refused(self, slab_mm):
+    def test_a_slab_that_does_not_fit_is_refused(self, slab_mm):
         with pytest.raises(ValueError, match="does not fit"):
             slab_grid(2.0, slab_mm)
 
+    @pytest.mark.parametrize("field_mm", [(192.0, 240.0), (4.0, 200.0, 200.0)])
+    def test_a_field_that_is_none_is_refused(self, field_mm):
+        with pytest.raises(ValueError, match="three lengths"):
+            model_grid(2.0, None, field_mm)
+
 
 class TestCopies:
+    @pytest.mark.parametrize("simulator", list(build.GROUPS))
     @pytest.mark.parametrize("moved", [False, True])
-    def test_the_same_seed_gives_the_same_copy_and_the_head_is_not_changed(self, head, moved):
-        before = head[0].copy()
-        for seed in range(12):
-            a, b = (
-                make_copy(*head, moved, EVERYTHING, np.random.default_rng(seed))[0]
-                for _ in range(2)
+    def test_the_same_seed_gives_the_same_copy_and_the_head_is_not_changed(
+        self, head, moved, simulator
+    ):
+        before = head[0].clone()
+        for seed in range(2):
+            (a, mm), (b, _) = (
+                make_copy(*head, simulator, moved, np.random.default_rng(seed)) for _ in range(2)
             )
-            np.testing.assert_array_equal(a, b)
-            assert np.isfinite(a).all()
-        np.testing.assert_array_equal(head[0], before)
+            assert torch.equal(a, b)
+            assert torch.isfinite(a).all()
+            assert (mm >= build.LEAST_MM) == moved
+        assert torch.equal(head[0], before)
 
-    def test_untouched_negatives_are_untouched(self, head):
-        recipe = CopyRecipe(matched=False, coarser=0.0)
-        copy, _ = make_copy(*head, False, recipe, np.random.default_rng(0))
-        np.testing.assert_array_equal(copy, head[0])
+    @pytest.mark.parametrize("simulator", list(build.GROUPS))
+    def test_only_motion_throws_ghosts_into_the_air(self, head, simulator):
+        """Of one seed both copies have one pose, so that they differ by motion alone."""
+        for seed in range(4):
+            still, moved = (
+                make_copy(*head, simulator, moved, np.random.default_rng(seed))[0]
+                for moved in (False, True)
+            )
+            air = still < 0.03 * still.max()
+            assert moved[air].mean() > still[air].mean()
 
-    def test_matched_negatives_are_resampled_but_never_torn(self, head):
-        """A still copy is a smooth resampling of the head: no energy where the head has none."""
-        recipe = CopyRecipe(coarser=0.0)
-        changed = 0
-        for seed in range(16):
-            copy, _ = make_copy(*head, False, recipe, np.random.default_rng(seed))
-            changed += not np.array_equal(copy, head[0])
-            assert copy.max() < 1.3 * head[0].max()
-        assert 8 <= changed <= 15
+    def test_copies_are_made_once_and_a_member_learns_from_them(self, tmp_path, monkeypatch):
+        groups = {"scanner": 2, "image": 1}
+        monkeypatch.setattr(build, "GROUPS", groups)
+        monkeypatch.setattr(build, "STEPS", 3)
+        monkeypatch.setattr(build, "PAIRS", 2)
+        affine = np.diag([4.0, 4.0, 4.0, 1.0])
+        path = save_volume(phantom((48, 60, 52)), affine, tmp_path / "head.nii.gz")
+        item = ("scan-1", str(path), str(tmp_path / "copies"), 5)
+        made = Path(make_training_copies(item))
+        assert np.load(made).shape == (7, *model_grid(*FIELD).shape)
+        assert (np.load(made.with_name("scan-1_mm.npy")) >= build.LEAST_MM).all()
+        before = made.stat().st_mtime_ns
+        make_training_copies(item)
+        assert made.stat().st_mtime_ns == before
+        weights = []
+        for name in ("a", "b"):
+            out = str(tmp_path / f"{name}.safetensors")
+            weights.append(read_member(train_member(([str(made)], groups, 7, out))).state_dict())
+        assert all(torch.equal(weights[0][k], weights[1][k]) for k in weights[0])
+        torch.manual_seed(0)
+        fresh = SliceNet().state_dict()
+        assert any(not torch.equal(fresh[k], weights[0][k]) for k in fresh)
+        copies = Copies(str(made), [2, 1])
+        pair = copies.pair(np.random.default_rng(0))
+        assert pair.shape == (2, *build.CROP)
+        assert not torch.equal(*pair)
 
-    def test_copies_are_prepared_once_and_name_their_patient(self, tmp_path):
-        path = save_volume(
-            phantom((70, 84, 72)), np.diag([2.5, 2.5, 2.5, 1]), tmp_path / "head.nii.gz"
+    def test_both_planes_of_a_pair_are_changed_alike(self):
+        plane = torch.rand(1, 1, 40, 48, generator=torch.Generator().manual_seed(0)).repeat(
+            8, 2, 1, 1
         )
-        heads = pd.DataFrame(
-            [
-                {
-                    "scan_id": "scan-1", "participant_id": "sub-1",
-                    "source_participant_id": "sub-1", "cohort": "phantom",
-                    "path": str(path), "role": "train", "fold": 3,
-                }
-            ]
-        )  # fmt: skip
-        options = {"copies": 2, "seed": 5, "shape": (8.0, None)}
-        made = make_training_copies(heads, CopyRecipe(), tmp_path / "copies", **options)
-        table = pd.read_csv(made, sep="\t")
-        assert table.groupby("y_true").size().tolist() == [2, 2]
-        assert set(table["source_participant_id"]) == {"sub-1"}
-        files = {path: (made.parent / path).stat().st_mtime_ns for path in table["path"]}
-        make_training_copies(heads, CopyRecipe(), tmp_path / "copies", **options)
-        assert files == {path: (made.parent / path).stat().st_mtime_ns for path in table["path"]}
+        changed = varied(plane, torch.Generator().manual_seed(1))
+        level = changed.mean((2, 3))
+        assert (changed - plane).abs().mean() > 0.05
+        np.testing.assert_allclose(level[:, 0], level[:, 1], rtol=0.02)  # but for the noise
 
 
-def scored(site, middles, n_people, rng, spread=1.5):
+def scored(middles, n_people, rng, spread=1.5):
     """Scores of every variant about its middle log-odds, one a person."""
     parts = []
     for variant, middle in middles.items():
-        z = rng.normal(middle, spread, n_people)
-        rows = {"site": site, "variant": variant, "y_true": int("torchio" in variant)}
-        rows |= {"score": 1 / (1 + np.exp(-z)), "participant_id": [str(k) for k in range(n_people)]}
-        parts.append(pd.DataFrame(rows))
+        rows = {"variant": variant, "y_true": int("torchio" in variant)}
+        rows |= {"logit": rng.normal(middle, spread, n_people)}
+        parts.append(pd.DataFrame(rows | {"participant_id": [str(k) for k in range(n_people)]}))
     return pd.concat(parts, ignore_index=True)
 
 
 class TestChoice:
     MIDDLES = {  # noqa: RUF012
-        "clean@native": -3, "resampled@native": -2, "clean@4mm": 5,
-        "torchio_n4_0.5-1@native": -2, "torchio_n4_2-4@native": 3, "torchio_n4_4-6@native": 4,
+        "clean": -3, "resampled": -2, "torchio_n4_0.5-1": -2,
+        "torchio_n4_2-4": 3, "torchio_n4_4-6": 4,
     }  # fmt: skip
 
-    def test_the_threshold_is_of_native_copies_and_seldom_calls_still_ones(self):
-        rows = scored("validation", self.MIDDLES, 2000, np.random.default_rng(0))
+    def test_the_threshold_seldom_calls_still_copies(self):
+        rows = scored(self.MIDDLES, 2000, np.random.default_rng(0))
         chosen = choose_decision(rows)
         assert (chosen["n_held"], chosen["n_still"]) == (2000, 4000)
         assert chosen["still_called"] <= STILL_CALLED + 1e-3
         assert chosen["review"][0] < chosen["review"][1] == chosen["threshold"]
-        p = calibrate(rows["score"], chosen)
+        p = calibrate(rows["logit"], chosen)
         called = pd.Series(p >= chosen["threshold"]).groupby(rows["variant"]).mean()
-        assert called["torchio_n4_4-6@native"] > 0.9
-        kept = rows["variant"].isin(
-            ["clean@native", "resampled@native", "torchio_n4_2-4@native", "torchio_n4_4-6@native"]
-        )
+        assert called["torchio_n4_4-6"] > 0.9
+        kept = rows["variant"] != "torchio_n4_0.5-1"
         assert np.abs(p[kept].mean() - rows["y_true"][kept].mean()) < 0.01
 
     def test_classes_far_apart_leave_a_threshold_between_them(self):
-        middles = {"clean@native": -12, "torchio_n4_4-6@native": 12}
-        chosen = choose_decision(scored("validation", middles, 40, np.random.default_rng(0)))
+        middles = {"clean": -12, "torchio_n4_4-6": 12}
+        chosen = choose_decision(scored(middles, 40, np.random.default_rng(0)))
         assert 0 < chosen["review"][0] <= chosen["threshold"] < 1
         assert chosen["still_called"] == 0
 
     def test_scores_that_fall_with_motion_are_refused(self):
-        middles = {"clean@native": 3, "torchio_n4_4-6@native": -3}
+        middles = {"clean": 3, "torchio_n4_4-6": -3}
         with pytest.raises(ValueError, match="learnt nothing"):
-            choose_decision(scored("validation", middles, 40, np.random.default_rng(0)))
+            choose_decision(scored(middles, 40, np.random.default_rng(0)))
 
     def test_shares_count_what_reaches_the_threshold(self):
         rows = pd.DataFrame(
-            {
-                "site": "here", "y_true": 0,
-                "variant": ["clean@native"] * 4, "score": [0.1, 0.2, 0.5, 0.9],
-            }
-        )  # fmt: skip
-        chosen = {"calibration": {"temperature": 1.0, "bias": 0.0}, "threshold": 0.5}
-        assert shares_called_motion(rows, chosen)["called"].tolist() == [0.5]
+            {"site": "here", "y_true": 0, "variant": "clean", "logit": [-2.0, -1.0, 0.0, 2.0]}
+        )
+        chosen = {"calibration": {"temperature": 1.0, "bias": 0.0}}
+        chosen |= {"threshold": 0.5, "review": [0.25, 0.5]}
+        shares = shares_called_motion(rows, chosen)
+        assert (shares["called"].tolist(), shares["doubted"].tolist()) == ([0.5], [0.75])
 
 
-class TestCompared:
-    def test_each_site_is_judged_at_the_threshold_of_the_validation_patients(self):
+class TestRealMotion:
+    @pytest.fixture(scope="class")
+    def rows(self):
+        """Raters' votes that the logits follow, with a level of its own in every fold."""
         rng = np.random.default_rng(0)
-        parts = []
-        for site, shift in (("validation", 0), ("same", 0), ("shifted", 6)):
-            middles = {"clean@native": -3, "resampled@native": -3, "torchio_n4_4-6@native": 3}
-            middles = {name: middle + shift for name, middle in middles.items()}
-            parts.append(scored(site, middles, 200, rng, spread=1.0))
-        predictions = pd.concat(parts, ignore_index=True).assign(recipe="one")
-        table = compare_recipes(predictions).set_index("site")
-        assert list(table.index) == ["same", "shifted"]
-        assert (table["auc"] > 0.99).all()
-        assert table.loc["same", "balanced_accuracy"] > 0.95
-        assert table.loc["shifted", "balanced_accuracy"] < 0.6
-        assert table.loc["shifted", "clean"] > 0.9
+        votes = np.r_[np.zeros(40), rng.integers(1, 3, 30), rng.integers(3, 9, 30)]
+        rows = pd.DataFrame({"motion_votes": votes, "quality_rating": 4 - votes / 4})
+        rows["fold"] = rng.permutation(np.arange(100) % FOLDS)
+        for seed in range(2):
+            rows[f"logit_{seed}"] = votes + rng.normal(0, 2, 100) + 30 * rows["fold"]
+        rows["logit"] = rows[["logit_0", "logit_1"]].mean(axis=1)
+        return rows.assign(air_spread=rng.random(100))
+
+    def test_figures_are_those_of_a_perfect_and_of_a_blind_score(self, rows):
+        votes, rating = rows["motion_votes"].to_numpy(), rows["quality_rating"].to_numpy()
+        np.testing.assert_allclose(real_figures(votes, rating, votes), [1, 1, 1, -1])
+        np.testing.assert_allclose(real_figures(votes, rating, -votes), [0, 0, 0, 1])
+
+    def test_every_seed_their_mean_and_the_one_number_are_judged(self, rows):
+        table = real_motion(rows).set_index("score")
+        names = ["logit_0", "logit_1", "mean", "air_spread", "mean and air"]
+        differences = ["mean - air_spread", "mean and air - air_spread"]
+        assert list(table.index) == names + differences
+        assert table.loc["mean", "auc_3"] > 0.85  # folds' levels do not count
+        for figure in FIGURES:
+            inside = table[f"{figure}_low"] <= table[figure]
+            assert (inside & (table[figure] <= table[f"{figure}_high"])).all()
+            assert table.loc["mean - air_spread", figure] == pytest.approx(
+                table.loc["mean", figure] - table.loc["air_spread", figure]
+            )
+        assert table.loc["mean - air_spread", "auc_3_low"] > 0
+
+    def test_no_vote_changes_a_score(self, rows):
+        """Exchanged verdicts give the figures of exchanged verdicts, nothing else."""
+        mixed = rows.assign(motion_votes=rows["motion_votes"].to_numpy()[::-1])
+        table = real_motion(mixed).set_index("score")
+        assert table.loc["mean", "auc_3"] < 0.6
 
 
 class TestShippedModel:
@@ -181,7 +233,7 @@ class TestShippedModel:
         folder = default_model()
         assert sum(p.stat().st_size for p in folder.iterdir()) < MEGABYTES * 1e6
         facts = json.loads((folder / "model.json").read_text())
-        assert (facts["voxel_mm"], facts["slab_mm"]) == SHAPE
+        assert (facts["voxel_mm"], facts["slab_mm"], tuple(facts["field_mm"])) == FIELD
         assert (folder / facts["card"]).read_text().startswith("# Model card")
 
     def test_its_card_is_computed_from_its_description_and_tables(self):
@@ -189,7 +241,7 @@ class TestShippedModel:
         text = (folder / "card.md").read_text()
         assert text == card(folder)
         table = pd.read_csv(folder / "accuracy.csv")
-        for site in table["site"].unique():
+        for site in set(table["site"]) - {RATERS}:
             assert f"{site} {balanced_accuracy(table, site):.2f}" in text
             assert f"{site} {balanced_accuracy(table, site, 2):.2f}" in text
 
@@ -197,9 +249,8 @@ class TestShippedModel:
         """Three unseen heads: still and resampled ones are kept, TorchIO's motion is excluded."""
         if not os.environ.get("MOTIONLIB_DATA"):
             pytest.skip("MOTIONLIB_DATA is not set")
-        heads = still_heads("ixi", tmp_path).query("role == 'test'")
-        assert set(heads["fold"]) == set(TESTED)
-        for scan in heads.head(3).itertuples():
+        heads = rated_heads()
+        for scan in heads[heads["motion_votes"] == 1].head(3).itertuples():  # not still: not learnt
             volume, affine = read_array(scan.path)
             for name in ("clean", "resampled", "torchio_n4_6-8"):
                 copy = make_test_copy(torch.from_numpy(volume), affine, name, 11)
@@ -212,31 +263,49 @@ class TestShippedModel:
         assert (rows.loc[~moved, "decision"] != "exclude").all()
 
 
+def test_heads_with_a_vote_are_not_still_and_patients_have_one_fold():
+    if not os.environ.get("MOTIONLIB_DATA"):
+        pytest.skip("MOTIONLIB_DATA is not set")
+    heads = rated_heads()
+    assert (heads["still"] == (heads["motion_votes"] == 0)).all()
+    assert heads.groupby("source_participant_id")["fold"].nunique().max() == 1
+    assert heads.groupby("fold")["still"].sum().min() > 10
+    assert heads["path"].map(os.path.isfile).all()
+
+
 def test_a_model_folder_is_whole(tmp_path):
-    """Weights, description, card and table, from a run folder and test scores."""
-    run = tmp_path / "run"
-    run.mkdir()
-    (run / "weights.safetensors").write_bytes(b"x" * 1000)
-    (run / "model.json").write_text(json.dumps({"network": "Conv5FC3", "shape": [25, 104, 90]}))
-    variants = ["clean@native", "resampled@native"]
-    variants += ["torchio_n4_4-6@native", "torchio_n2_4-6@native"]
-    rows = pd.DataFrame(
-        {"site": "ixi", "variant": variants, "y_true": [0, 0, 1, 1],
-         "score": [0.1, 0.2, 0.9, 0.3]}
-    )  # fmt: skip
-    chosen = {
-        "calibration": {"temperature": 1.0, "bias": 0.0}, "threshold": 0.5, "review": [0.4, 0.5],
-        "n_held": 2, "n_still": 12, "still_called": 0.0,
-    }  # fmt: skip
-    trained = pd.DataFrame(
-        {"cohort": "ixi", "source_participant_id": ["a", "a", "b", "b"], "y_true": [0, 1, 0, 1]}
-    )
-    out = ship(run, chosen, rows, trained, tmp_path / "model")
+    """Heads judged by two members, and what is shipped: weights, description, tables, card."""
+    files = []
+    for seed in range(2):
+        torch.manual_seed(seed)
+        files.append(str(tmp_path / f"member_{seed}.safetensors"))
+        save_file(SliceNet().state_dict(), files[-1])
+    affine = np.diag([4.0, 4.0, 4.0, 1.0])
+    path = save_volume(phantom((48, 60, 52)), affine, tmp_path / "head.nii.gz")
+    head = {"scan_id": "scan", "participant_id": "sub", "path": str(path)}
+    judged = pd.DataFrame(judge_head((head, files, VARIANTS, "ixi")))
+    assert judged["variant"].tolist() == list(VARIANTS)
+    assert judged["air_spread"].nunique() == 1
+    parts, rng = [], np.random.default_rng(0)
+    for number in range(24):  # the same head as 24 patients, its logits replaced
+        z = judged["y_true"] * 6 - 3 + rng.normal(0, 1, len(judged))
+        facts = {"participant_id": f"sub-{number}", "scan_id": f"scan-{number}"}
+        facts |= {"fold": number % FOLDS, "motion_votes": np.clip(number - 11, 0, 8)}
+        facts |= {"quality_rating": 4 - number / 12, "air_spread": rng.random()}
+        parts.append(judged.assign(**facts, logit_0=z, logit_1=z))
+    rows = pd.concat(parts, ignore_index=True)
+    out = ship(files, rows, tmp_path / "model")
     assert {p.name for p in out.iterdir()} == {
-        "weights.safetensors", "model.json", "card.md", "accuracy.csv"
+        "weights.safetensors", "model.json", "card.md", "accuracy.csv", "real_motion.csv"
     }  # fmt: skip
     text = Path(out / "card.md").read_text()
     assert "ixi 1.00." in text
-    assert "With two moves, TorchIO's default: ixi 0.50." in text
-    assert "IXI (2 patients); 1 moved and 1 still copies of each head" in text
-    assert "## What each ingredient does" not in text
+    assert "IXI (12 patients without a vote); 9 moved and 9 still copies of each head" in text
+    assert text.index("## On real motion") < text.index("## On synthetic motion")
+    for row in pd.read_csv(out / "real_motion.csv").itertuples():
+        assert f"| {row.score.replace('logit_', 'seed ')} | {row.auc_5:.2f} [" in text
+    assert read_json(out / "model.json")["options"] == {"members": 2}
+    assert main(["score", str(path), "--model", str(out), "--out", str(tmp_path / "s.tsv")]) in (
+        0,
+        1,
+    )

@@ -58,6 +58,29 @@ def tuned(graded, tmp_path_factory):
     return run(*write(graded, tmp_path, table)), tmp_path / "mine"
 
 
+SLICES = {
+    "network": "Slices", "dropout": 0.0, "options": {"members": 2, "channels": [4, 4, 8]},
+    "field_mm": [192.0, 240.0, 208.0],
+}  # fmt: skip
+
+
+def test_slices_on_a_field_of_their_own_are_tuned_in_their_last_block_and_score(graded, tmp_path):
+    start = write_model(tmp_path / "start", **SLICES)
+    words = list(write(graded, tmp_path, graded[1]))
+    words[words.index("--from") + 1] = start
+    assert run(*words) == 0
+    before, after = (
+        load_file(folder / "weights.safetensors") for folder in (start, tmp_path / "mine")
+    )
+    moved = [name for name in before if not (before[name] == after[name]).all()]
+    assert moved == ["fc1.1.bias", "fc1.1.weight"]
+    rule = read_rule(tmp_path / "mine")
+    assert rule.field_mm == (192.0, 240.0, 208.0)
+    scan, out = next((graded[0] / "scans").glob("scan-0*.nii.gz")), tmp_path / "s.tsv"
+    assert run("score", scan, "--model", tmp_path / "mine", "--out", out, "--no-report") == 0
+    assert pd.read_csv(out, sep="\t")["air_spread"].gt(0).all()
+
+
 class TestResult:
     def test_a_scan_that_cannot_be_used_is_told_and_the_rest_is_done(self, tuned):
         status, folder = tuned

@@ -70,7 +70,8 @@ class TestTable:
 
     def test_columns_come_in_the_order_of_the_interface(self, scored):
         header = scored[1].read_text().splitlines()[0]
-        assert header == "scan_id\tp_motion\tgrade\tdecision\tabstained\treason\tmodel\tthreshold"
+        names = "scan_id p_motion grade decision abstained reason model threshold air_spread"
+        assert header == names.replace(" ", "\t")
         assert header.split("\t") == list(COLUMNS)
 
     def test_a_score_is_the_networks_probability_for_the_training_input(self, scored, model):
@@ -342,8 +343,9 @@ class TestInput:
         inputs = []
         for name, values in (("as-it-is", array), ("shifted", shift(array))):
             path = save_volume(values, affine, tmp_path / f"{name}.nii.gz")
-            volume, check = score.prepare(str(path), **options)
+            volume, check, air = score.prepare(str(path), **options)
             assert check.fault == ""
+            assert air > 0
             inputs.append(volume.astype(np.float32))
         assert np.abs(inputs[0] - inputs[1]).mean() < 0.01
 
@@ -464,5 +466,5 @@ class TestReport:
 
 def test_examine_takes_and_gives_plain_values(mixed, model):
     result = examine((str(mixed[0] / "scan-00_T1w.nii.gz"), str(model), "k", "cpu"))
-    assert set(result) == {"fault", "note", "logit"}
+    assert set(result) == {"fault", "note", "air", "logit"}
     assert isinstance(result["logit"], float)
