@@ -84,9 +84,8 @@ class ManifestError(ValueError):
 def read_manifest(path: str | os.PathLike, *, check_files: bool = False) -> pd.DataFrame:
     """Read a manifest, tab-separated (or CSV) with the columns of `COLUMNS`, and validate it.
 
-    With `check_files` every image is looked for as well, and checksums are compared where the table
-    has them. Typed as by `complete`. No such file is a FileNotFoundError; a table with faults a
-    `ManifestError` that lists all of them.
+    With `check_files` every image is looked for as well, and checksums are compared if there. No
+    such file is a FileNotFoundError; faults are one `ManifestError` that lists all of them.
     """
     path = Path(path)
     table = read_text(path)

@@ -24,18 +24,16 @@ def read_cohort(name: str, root: str | os.PathLike, **options):
 
     Parameters
     ----------
-    name : str
-        A key of `COHORTS`; another is a `ValueError`.
-    root : path-like
-        The cohort's folder; for ``virtual`` the folder to generate it in.
+    name, root : str, path-like
+        A key of `COHORTS` (another is a `ValueError`), and the cohort's folder; for ``virtual`` the
+        folder to generate it in.
     **options
         Passed to the reader (see its ``read``; for ``virtual``, ``make_cohort``).
 
     Returns
     -------
     Selection
-        Unpacks as ``manifest, flow``; ``dropped`` names every scan that left, ``root`` the folder
-        that the manifest's paths start from.
+        Unpacks as ``manifest, flow``; ``dropped`` names every scan that left.
     """
     if name not in COHORTS:
         raise ValueError(f"{name!r} is no cohort; expected one of {', '.join(COHORTS)}.")

@@ -28,8 +28,7 @@ def read(
     ``image, rater_1, rater_2, straight reject`` or ``image, mov``; ``image`` is relative to the
     folder. Also read if there: participant (or patient), age, sex, manufacturer, field_strength,
     contrast_agent (or gadolinium). `check_files` opens every header. Straight rejects stay in the
-    manifest as ``excluded`` and leave the flow; the others have ``motion_grade`` and ``consensus``,
-    the maximum of the two raters.
+    manifest as ``excluded`` and leave the flow; the ``consensus`` is the larger of two grades.
     Source: paper §III-A.2 (grades mov0, mov1, mov2; straight reject; consensus).
     """
     root = sources.need_folder(root)

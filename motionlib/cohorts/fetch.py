@@ -84,10 +84,8 @@ def fetch(
     scores, MRIQC's measures and other tables first, then the images. A `subset` is a number of
     subjects, or their names separated by commas, whose images alone are fetched; ``tables`` (or 0)
     is no image. `base_url` is a mirror with the same layout; its ``SHA256SUMS`` is used if there.
-
-    Returns a row per file, also written as ``fetched.tsv``: ``file status bytes sha256 reason``,
-    with status ``fetched``, ``kept`` or ``failed``. An unknown data set or subject is a
-    `ValueError`, a missing connection a `DownloadError`.
+    Returns a row per file, also written as ``fetched.tsv``, with status ``fetched``, ``kept`` or
+    ``failed``. An unknown name is a `ValueError`, a missing connection a `DownloadError`.
     """
     import requests  # only this function needs the network
 

@@ -145,8 +145,7 @@ def _by_plain_name(names: set[str]) -> dict[str, str]:
 def drop_unusable(scans: ScanFilter, root: Path, *, check_files: bool = True) -> None:
     """Let scans leave that are not on disk, that cannot be read, or that share an id.
 
-    The filter's table has ``scan_id`` and ``path`` (relative to `root`). With `check_files` every
-    header is opened (about a millisecond a scan); else only names are compared.
+    Their paths start from `root`; `check_files` opens every header (about a millisecond a scan).
     """
     absent = [not os.path.lexists(root / path) for path in scans.table["path"]]
     absent = pd.Series(absent, scans.table.index, dtype="boolean")

@@ -144,17 +144,14 @@ def prepare_cohort(
 
     Parameters
     ----------
-    run : motionlib.study.run.Run
-        Where everything is kept.
-    cohort : {"virtual", "real", "open", "paper"}
-        Which cohort (see `CAPTIONS`). ValueError if another, or if two cohorts name a participant
-        alike: nobody could tell the patients apart; FileNotFoundError if its data are not there.
+    run, cohort : motionlib.study.run.Run, {"virtual", "real", "open", "paper"}
+        Where everything is kept, and which cohort (see `CAPTIONS`). ValueError for another, or if
+        two cohorts name a participant alike; FileNotFoundError if its data are not there.
     size : int
         Number of warehouse images to generate (the paper has 5500); the research cohorts scale
         with it. Not used by ``open`` and ``paper``, which take what there is.
     spacing_mm, slab_mm : float
-        Voxel size of the study grid, and width of the midsagittal slab that networks see; by
-        default they see whole heads.
+        Voxel size of the study grid; width of the midsagittal slab that networks see, or all.
     n_folds, engine : int, str
         Folds of the patient-level cross-validation, and where the work is done.
     """
@@ -224,7 +221,7 @@ def split_patients(
     """Give train and test roles to the research and warehouse scans, folds to those that train.
 
     The test set has the share of Table A.I or A.II, a larger one where there are few research
-    scans.  Where the warehouse's would hold fewer than `FEW_POSITIVE` severe scans, there is none:
+    scans. Where the warehouse's would hold fewer than `FEW_POSITIVE` severe scans, there is none:
     every graded scan has a fold, and is judged by networks that have seen no scan of that fold.
     With `as_in_paper` every cohort has the paper's number of test scans where it has the paper's
     number of scans, else the same share of it, the warehouse's from `FEW_GRADED` scans on.
@@ -347,8 +344,7 @@ def _virtual(folder: Path, *, size: int, spacing_mm: float, seed: int, engine: s
     research = sum(PAPER_IMAGES[name] for name in ("adni", "msseg", "bite"))
     share = size / PAPER_IMAGES["aphp"]
     n_small = max(6, round(size * 0.02))  # MSSEG and BITE scaled would leave 1 to 6 scans
-    # BITE has two scans a patient
-    n_adni = round((RESEARCH * research * share - 3 * n_small) / VISITS)
+    n_adni = round((RESEARCH * research * share - 3 * n_small) / VISITS)  # BITE: two a patient
     manifest, flow = make_cohort(
         folder,
         n_research=(max(12, n_adni), n_small, n_small),

@@ -134,8 +134,7 @@ def vote_rows(
 ) -> pd.DataFrame:
     """Score the scans of every task by every seed: rows of ``predictions.csv``.
 
-    `score_of` is given the scans of a task, with ``y_true``, and a seed, and returns their scores,
-    within 0 and 1; what learns in it must leave out the patient that it scores.
+    `score_of(scans, seed)` gives scores within 0 and 1; it must leave out the patient it scores.
     """
     parts = [pd.DataFrame(columns=COLUMNS)]
     for (task, (least, most)), seed in product(VOTE_TASKS.items(), seeds):
@@ -153,8 +152,7 @@ def vote_rows(
 def forest_rows(scans, measures: pd.DataFrame, detector: str, *, seeds, tested=None):
     """Cross-fit a forest (`iqms.forest.make_model`) on measures, indexed by ``participant_id``.
 
-    The patients left out are scored on those of `tested` (another version of their scans), by
-    default on the same. Returns rows as `vote_rows`.
+    Patients left out are scored on those of `tested`, another version of the scans, or the same.
     """
     score_of = partial(_cross_fit, measures, measures if tested is None else tested)
     return vote_rows(scans, detector, score_of, model="forest", seeds=seeds)
@@ -190,8 +188,8 @@ def judge_votes(
 
     Scores of several seeds are averaged scan by scan; ``each_seed`` lists the AUC of each alone.
     ``difference`` is the AUC less that of the detector `against`, in pairs. `ratings` are the
-    raters' mean grades by ``scan_id``, for the rank correlation of the task ``votes3``. All
-    intervals draw patients, `n_boot` times.
+    raters' mean grades by ``scan_id``, for the rank correlation of ``votes3``. Intervals draw
+    patients.
     """
     if rows.empty:
         return pd.DataFrame({"reason": [ABSENT]})

@@ -40,11 +40,9 @@ def show_slices(
         Heading of each volume; voxel to world (RAS, mm), without it 1 mm voxels about the centre.
     planes, at_mm : sequence of {'sagittal', 'coronal', 'axial'}, sequence of 3 float
         One row a plane; world position of the slices, default the centre of the first volume.
-    n_columns : int, optional
-        Volumes in a row of panels; more volumes start a new row. Default: all in one row.
-    window, cmap : tuple of float, str
-        Grey limits for all, default each volume's 1st to 99.5th percentile; colour map
-        (``RdBu_r`` for differences).
+    n_columns, window, cmap : int, tuple of float, str
+        Volumes in a row of panels, default all; grey limits for all, default each volume's 1st to
+        99.5th percentile; colour map (``RdBu_r`` for differences).
 
     Returns
     -------

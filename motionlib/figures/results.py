@@ -61,10 +61,9 @@ def plot_roc(predictions: pd.DataFrame, *, n_boot: int = 1000, seed: int = 0):
 
 @styled
 def plot_calibration(predictions: pd.DataFrame, *, n_bins: int = 10):
-    """Draw how often motion is there among scans of a given score.
+    """Draw how often motion is there among scans of a given score, with 95 % Wilson limits.
 
-    One line an experiment and model, folds averaged by scan, in `n_bins` bins of equal numbers of
-    scans: reliability above with 95 % Wilson limits, histogram of scores below.
+    One line an experiment and model, folds averaged by scan, in `n_bins` bins of as many scans.
     """
     from statsmodels.stats.proportion import proportion_confint
 

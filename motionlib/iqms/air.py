@@ -21,8 +21,7 @@ def air_spread(volume, affine) -> float:
 
     The head is the largest component above 0.12 of the 98th percentile, closed by three voxels and
     filled. On IXI's rated scans it ranks motion about as well as forests on MRIQC's measures do;
-    noise, coils and the field of view of a scanner change it too, so it compares scans of one
-    protocol.
+    noise, coils and field of view change it too, so it compares scans of one protocol.
 
     Parameters
     ----------

@@ -43,8 +43,7 @@ def predict_mr_art(
         Models of :func:`motionlib.iqms.forest.cross_validated`. Each seed draws its own folds by
         subject, and every scan is predicted once per seed.
     n_iter, engine : int, str
-        Combinations tried by the model ``search``, anew inside each outer fold; see
-        :func:`motionlib.compute.engines.submit`.
+        Combinations that the model ``search`` tries inside each outer fold; `compute.submit`'s.
 
     Returns
     -------
@@ -91,8 +90,7 @@ def judge_mr_art(
     Parameters
     ----------
     predictions, table : DataFrame
-        From :func:`predict_mr_art`; and MR-ART as given to it, or None: its ``protocol`` tells the
-        head-motion scans.
+        From :func:`predict_mr_art`; and MR-ART as given to it, or None.
     n_boot, seed : int
         Draws of subjects for the intervals, taken on the first outer seed.
 

@@ -118,9 +118,8 @@ def read_stored(
 
     Gives the volume (I, J, K), float32 where the header has a slope (as MRQy's reader does), and
     its affine (4, 4), None for ``.npy``. The study keeps its heads as float16 scaled to about one;
-    MRQy's FBER takes the air of such heads for empty, so they are given the unit of stored scans.
-    A file that is no scan is refused in one sentence, and with `needs_axes` one that does not state
-    them, unless `orientation` does.
+    MRQy's FBER takes their air for empty, so they are given the unit of stored scans. Refused are
+    files that are no scan and, with `needs_axes`, those for which nothing states the axes.
     """
     from motionlib.preprocess import images  # imports nibabel; arrays need none
 

@@ -13,7 +13,6 @@ def correct_and_register(array, affine, target: Target, template=None):
     The scan is `array` (I, J, K), float32, RAS; `target` is used where no `template` file is given.
     Returns the corrected scan, the 95th over 5th percentile of the field where the scan is bright,
     and the matrix from MNI mm to the scan's mm (RAS). A ValueError says if antspyx is missing.
-
     Source: Clinica t1-linear: N4 with ``-b [600]``; ``antsRegistrationSyNQuick.sh -t a``.
     Departs from Clinica without its template: the affine goes on from there with only the brain
     compared, and of the two ends the one with more information is taken. Measured with antspyx

@@ -53,13 +53,12 @@ def preprocess_manifest(
 
     Rows whose id or path is faulty become failed rows; other faults refuse the call. What the
     folder already holds of the same scan and settings is kept. `shard` is ``"I/N"``, only every
-    N-th scan from the I-th on; `cache` also writes float16 arrays for training, in ``cache-<hash
-    of the manifest>``; `orientation`, such as RAS, is for files that do not state theirs. For
-    `engine` and `progress` see `compute.engines.submit`.
-
-    Returns a row per scan, ``scan_id status reason path`` and the numbers of `linear.Quality`, with
-    status ``done``, ``kept`` or ``failed``, also written as ``outcome.tsv`` (a shard's:
-    ``outcome_I-of-N.tsv``), beside ``manifest.tsv`` of the scans that are there.
+    N-th scan from the I-th on; `cache` also writes float16 arrays for training, in ``cache-<hash of
+    the manifest>``; `orientation`, such as RAS, is for files that do not state theirs. For `engine`
+    and `progress` see `compute.engines.submit`. Returns a row per scan, ``scan_id status reason
+    path`` and the numbers of `linear.Quality`, with status ``done``, ``kept`` or ``failed``, also
+    written as ``outcome.tsv`` (a shard's: ``outcome_I-of-N.tsv``), beside ``manifest.tsv`` of the
+    scans that are there.
     """
     manifest, out = Path(manifest), Path(out)
     table, refused = usable_rows(manifest)
@@ -182,8 +181,7 @@ class CapsNames:
 def caps_names(participant: str, session: str, *, extra: str = "") -> CapsNames:
     """Name the t1-linear files of one scan, of ``sub-X`` and ``ses-Y``, as Clinica does.
 
-    `extra` holds further entities that tell scans of one session apart, for instance
-    ``acq-standard`` (Clinica itself keeps one scan per session).
+    `extra` tells scans of a session apart, as ``acq-standard`` (Clinica keeps one per session).
     """
     for name, prefix in ((participant, "sub-"), (session, "ses-")):
         if not re.fullmatch(prefix + "[A-Za-z0-9]+", name):
@@ -200,8 +198,7 @@ def caps_names(participant: str, session: str, *, extra: str = "") -> CapsNames:
 def entities_of(scan_id: str, participant_id: str) -> tuple[str, str, str]:
     """Participant, session and further entities of a scan, as CAPS wants them.
 
-    `scan_id` is for instance ``sub-01_ses-2_acq-standard_T1w``; `participant_id` is used where it
-    names no participant, ``ses-M000`` where it names no session.
+    Where ``sub-01_ses-2_acq-standard_T1w`` lacks one: `participant_id` and ``ses-M000``.
     """
     pairs = dict(part.split("-", 1) for part in scan_id.split("_") if re.match(r"\w+-\w", part))
     clean = {key: re.sub("[^A-Za-z0-9]", "", value) for key, value in pairs.items()}

@@ -28,9 +28,7 @@ def find_scans(
     """List the scans that the words of a call stand for: images, folders, manifests (``.tsv``).
 
     Of a CAPS folder each scan's cropped image is taken, of a BIDS folder its T1w images, of another
-    its images named ``*_T1w``, or all where there are none; `report` is called with a line about
-    what was left aside.
-
+    its images named ``*_T1w``, or all where there are none; `report` is told what was left aside.
     Returns ids and paths. The id is the manifest's, or the file's name without its suffix; where a
     plain folder holds one name several times, the folders between are part of the ids. Which scans
     cannot stand in a table `faults_of` says. An input that does not exist, or holds no image, is a

@@ -285,10 +285,9 @@ def save_volume(volume, affine, path: str | os.PathLike, *, dtype: str = "float3
     ----------
     volume, affine : Tensor or ndarray, (1, I, J, K) or (I, J, K); array-like, shape (4, 4)
         Intensities, finite, and the matrix from voxel indices to mm.
-    path : path-like
-        Ends in ``.nii`` or ``.nii.gz`` (compressed).
-    dtype : {"float32", "int16", "uint8"}, default="float32"
-        On disk; whole numbers carry a slope that uses their range.
+    path, dtype : path-like, {"float32", "int16", "uint8"}
+        Ends in ``.nii`` or ``.nii.gz`` (compressed); whole numbers carry a slope that uses their
+        range.
     """
     import nibabel as nib
 
@@ -321,11 +320,11 @@ def array3(volume) -> np.ndarray:
 def zscore(volume):
     """Subtract the mean of the whole image and divide by its standard deviation (population).
 
-    Tensor or array of any shape, not modified; the result has the same shape and type. A constant
-    volume is a ValueError.
-
-    Source: paper §III-B ("the entire image"). It comes after simulation: the magnitude of a
-    z-scored image is wrong.
+    Parameters
+    ----------
+    volume : Tensor or ndarray, any shape
+        Not modified; the result has the same shape and type. A constant one is a ValueError.
+        Source: paper §III-B ("the entire image"). After simulation: a z-scored magnitude is wrong.
     """
     array = volume.detach().cpu().numpy() if hasattr(volume, "detach") else volume
     mean, sd = mean_and_sd(array)
@@ -342,8 +341,7 @@ def mean_and_sd(array: np.ndarray) -> tuple[np.float32, np.float32]:
 def phantom(shape: tuple[int, int, int] = (24, 28, 24), seed: int = 0):
     """Draw a small head for tests: skin, skull, grey and white matter, ventricles, texture.
 
-    The head fills most of `shape`; `seed` varies size and texture a little. Tensor (1, I, J, K),
-    float32, non-negative, exactly zero outside the head.
+    Tensor (1, I, J, K), float32, zero outside the head, whose size and texture `seed` varies.
     """
     import torch
     from scipy.ndimage import gaussian_filter

@@ -34,8 +34,7 @@ class Grading:
 def choose_limits(task: str, grades, validation_grades, validation_p) -> Grading:
     """Choose limits on the validation scans, or say why there are none.
 
-    `grades` are those of all scans that the task uses; `validation_grades` and `validation_p`,
-    (n,), grades and calibrated probabilities of the validation scans.
+    `grades` are all that the task uses; the validation scans' grades and probabilities are (n,).
     """
     validation_grades = np.asarray(validation_grades, dtype=int)
     counts = tuple(int((validation_grades == grade).sum()) for grade in GRADES)

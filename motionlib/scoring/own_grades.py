@@ -78,10 +78,9 @@ def fine_tune_own(
     manifest, source : path-like
         The graded scans (see `own_scans.read_graded`), and the model folder to start from.
         FileNotFoundError or ValueError if grades, split or model cannot be used.
-    out : path-like
-        Model folder to write; ``work/`` in it keeps prepared scans and the training's state.
-    plan : TuningPlan
-        What is detected, and how the training goes.
+    out, plan : path-like, TuningPlan
+        Model folder to write; ``work/`` in it keeps prepared scans and the training's state. The
+        plan says what is detected, and how the training goes.
     device, engine, progress : str, str, callable
         Where the network computes, where scans are prepared (`compute.engines.submit`), and what
         is called with a line of text from time to time.
