@@ -41,6 +41,7 @@ LABELS = {
     "table_raters": "agreement of IXI's raters on motion",
     "table_people": "each rater judged by the votes of the others",
     "table_directions": "air beside the head by direction, IXI",
+    "table_votes": "fine-tuned on votes of IXI's raters, from scratch, and without a vote",
     "table_real_motion": "detectors of real motion, judged by raters of IXI",
     "mcnemar": "McNemar's tests", "timing": "Seconds per scan", "paper_audit": "Audit of the paper",
 }  # fmt: skip

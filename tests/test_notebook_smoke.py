@@ -20,7 +20,7 @@ TABLES = (
 )
 PUBLISHED = ("table_1", "table_2", "table_3", "table_4", "table_a1", "table_a2", "table_a3")
 RATED = ("table_sites", "table_transfer", "table_thresholds", "table_mr_art", "table_raters")
-RATED += ("table_people", "table_directions", "table_real_motion")
+RATED += ("table_people", "table_directions", "table_votes", "table_real_motion")
 FIGURES = ("fig_1", "fig_2", "fig_3", "fig_a1", "fig_a2")
 METHODS = ("annotators", "fine_tuned", "research_only", "from_scratch")
 METHODS += ("forest_research", "forest_clinical")

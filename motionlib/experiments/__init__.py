@@ -27,16 +27,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "pretrain",
             "pretrained",
         ],
-        "real_motion": [
-            "ABSENT",
-            "against_others",
-            "forest_rows",
-            "judge_votes",
-            "measure_air",
-            "rated_scans",
-            "rater_agreement",
-            "vote_rows",
-        ],
         "simulators": ["compare_choices", "single_step_error", "time_simulators"],
         "trainings": ["Budget"],
         "calibration": [

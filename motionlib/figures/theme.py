@@ -61,6 +61,9 @@ TITLES = TASK_WORDS | {
     "forest_mriqc_defaced": "forest, MRIQC, defaced",
     "forest_mriqc_face_to_defaced": "forest, face to defaced",
     "forest_mrqy": "forest, MRQy's 13",
+    "votes_research_only": "network, synthetic motion only",
+    "votes_fine_tuned": "network, fine-tuned on votes",
+    "votes_from_scratch": "network, from scratch on votes",
 }
 
 

@@ -11,20 +11,28 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import combinations, product
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
+from safetensors.torch import save_file
 from scipy.stats import spearmanr
+from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from motionlib import compute
 from motionlib.cohorts import read_cohort
 from motionlib.cohorts.ratings import find_ixi_ratings, read_ixi_ratings
-from motionlib.files import seed_from
+from motionlib.files import atomic, code_key, seed_from
 from motionlib.iqms.air import air_by_direction, air_spread
 from motionlib.iqms.forest import grouped_folds, make_model
 from motionlib.metrics import auc
+from motionlib.networks.slices import SliceNet, padded, plane_range, scaled
 from motionlib.predictions import PREDICTION_COLUMNS, average_scores
 from motionlib.preprocess.images import read_array
+from motionlib.scoring import build
+from motionlib.scoring.model import model_input
 from motionlib.stats.agreement import weighted_kappa
 from motionlib.stats.calibration import best_threshold
 from motionlib.stats.intervals import Interval, bootstrap_ci, bootstrap_difference
@@ -32,6 +40,8 @@ from motionlib.stats.intervals import Interval, bootstrap_ci, bootstrap_differen
 VOTE_TASKS = {"votes5": (5, 4), "votes3": (3, 2), "votes3vs0": (3, 0)}  # at least, at most
 OTHERS = {"others5": 5 / 8, "others3": 3 / 8}  # share of the other raters' verdicts
 N_FOLDS = 5
+ON_VOTES = {"fine_tuned": (100, 1e-3), "from_scratch": (200, 3e-3)}  # steps and largest step size
+PLANES = 32  # a step
 COLUMNS = list(PREDICTION_COLUMNS)
 ABSENT = (
     "no rated scans here: motionlib fetch ixi-ratings DIR/ixi-ratings and fetch ixi DIR/ixi, then "
@@ -168,6 +178,102 @@ def _cross_fit(measures, tested, scans: pd.DataFrame, seed: int) -> np.ndarray:
         forest = make_model("forest", seed=seed, n_rows=len(y)).fit(learnt[seen], y[seen])
         score[~seen] = forest.predict_proba(tested[~seen])[:, 1]
     return score.round(12)  # sums of votes, lest their order decide ties
+
+
+def vote_networks(work: Path, *, seeds: int, engine: str = "inline") -> dict[str, pd.DataFrame]:
+    """Score the rated scans by networks that never saw the patient: Table IV on real grades.
+
+    In every fold of the shipped model (`build.rated_heads`) a member learns from synthetic motion
+    of the other folds' still heads (``research_only``) and goes on with the votes of their raters
+    (``fine_tuned``); a fresh network has the votes alone (``from_scratch``). The numbers of steps
+    are fixed, and nothing is chosen by what comes out. `work` keeps copies and networks.
+
+    Returns for each kind of network the scores by ``scan_id``, a column a seed: the sigmoid of the
+    log-odds less the median of the fold's scans, in units of their interquartile range, since folds
+    differ in level.
+    """
+    work, heads = Path(work) / code_key(*build.CODE), build.rated_heads()
+    members = build.train_members(heads, work, engine=engine)
+    scans = [(s, p, str(work / "heads")) for s, p in heads[["scan_id", "path"]].to_numpy()]
+    files = compute.raise_failures(compute.submit(_store, scans, engine=engine, label="heads"))
+    share = (heads["motion_votes"] / heads["n_verdicts"]).to_numpy(float)
+    # 1. Networks of every fold and seed; none is given a head of the fold that it will judge.
+    made, items = {}, []
+    for fold, seed in product(sorted(heads["fold"].unique()), range(seeds)):
+        made[fold, seed, "research_only"] = start = members[fold][seed]
+        seen = np.flatnonzero(heads["fold"] != fold)
+        for name in ON_VOTES:
+            made[fold, seed, name] = str(work / "members" / f"{name}_{fold}_{seed}.safetensors")
+            learnt = [files[k] for k in seen], share[seen].tolist()
+            item = name, start, *learnt, seed_from(build.SEED, name, int(fold), seed)
+            items.append((*item, made[fold, seed, name]))
+    done = compute.submit(_learn_votes, items, engine=engine, label="votes")
+    compute.raise_failures(done)
+    # 2. Each head by the networks that never saw it, and each fold on its own scale.
+    names = list(product(("research_only", *ON_VOTES), range(seeds)))
+    items = [
+        (head, [made[head["fold"], seed, name] for name, seed in names], ("clean",), build.RATED)
+        for head in heads.to_dict("records")
+    ]
+    done = compute.submit(build.judge_head, items, engine=engine, label="judge")
+    rows = pd.DataFrame(row for part in compute.raise_failures(done) for row in part)
+    logits = rows.set_index("scan_id")[[f"logit_{k}" for k in range(len(names))]]
+    by_fold = logits.groupby(heads["fold"].to_numpy())
+    low, middle, high = (by_fold.transform("quantile", q) for q in (0.25, 0.5, 0.75))
+    score = 1 / (1 + np.exp(-(logits - middle) / (high - low)))
+    starts = {name: k * seeds for k, name in enumerate(("research_only", *ON_VOTES))}
+    parts = {name: score.iloc[:, k : k + seeds] for name, k in starts.items()}
+    return {name: part.set_axis(range(seeds), axis=1) for name, part in parts.items()}
+
+
+def _store(item: tuple[str, str, str]) -> str:
+    """Place a head on the model's grid, of level one (a task); `item` is id, path and folder."""
+    scan, path, folder = item
+    out = Path(folder) / f"{scan}.npy"
+    if not out.exists():
+        volume, affine = read_array(path)
+        volume = torch.from_numpy(np.clip(volume, 0, None))
+        placed = model_input(volume, affine, *build.FIELD).astype(np.float32)
+        with atomic(out) as aside:
+            np.save(aside, scaled(torch.from_numpy(placed)).numpy().astype(np.float16))
+    return str(out)
+
+
+def _learn_votes(item: tuple[str, str, list[str], list[float], int, str]) -> str:
+    """Teach one network what raters saw (a task), unless it is there, and return its file.
+
+    `item` is a name of `ON_VOTES`, the member that fine-tuning goes on from, the files of
+    `_store`, the share of each head's verdicts that are votes, the seed, the file to write.
+    """
+    name, start, files, share, seed, out = item
+    if Path(out).exists():
+        return out
+    steps, rate = ON_VOTES[name]
+    rng, target = np.random.default_rng(seed_from(seed, "planes")), torch.tensor(share)
+    with compute.configure_cpu(1), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_from(seed, "weights") % 2**31)
+        net = build.read_member(start).train() if name == "fine_tuned" else SliceNet()
+        heads = [torch.from_numpy(np.load(path)) for path in files]
+        ranges = [[plane_range(head.float(), axis) for axis in range(3)] for head in heads]
+        optimiser = torch.optim.AdamW(net.parameters(), rate, weight_decay=1e-2)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, steps, pct_start=0.2)
+        mean = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(0.97), use_buffers=True)
+        for _ in range(steps):
+            # planes across one axis of many heads, flipped, a little brighter or darker
+            axis, chosen = int(rng.integers(3)), rng.integers(len(heads), size=PLANES)
+            planes = [heads[k].select(axis, int(rng.integers(*ranges[k][axis]))) for k in chosen]
+            x = padded(torch.stack(planes)[:, None].float()) * float(rng.uniform(0.9, 1.1))
+            x = x.flip([side for side in (2, 3) if rng.random() < 0.5])
+            loss = binary_cross_entropy_with_logits(net(x), target[chosen].float())
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            schedule.step()
+            mean.update_parameters(net)
+    with atomic(out) as aside:
+        state = mean.module.state_dict()
+        save_file({key: value.contiguous() for key, value in state.items()}, aside)
+    return out
 
 
 def _call(rows: pd.DataFrame) -> pd.DataFrame:

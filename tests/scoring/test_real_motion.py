@@ -4,13 +4,17 @@ The verdicts and measures are made up, so that what must come out is known; the 
 read where `MOTIONLIB_DATA` has them.
 """
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from motionlib.cohorts.ratings import find_ixi_ratings, read_ixi_mriqc, read_ixi_verdicts
-from motionlib.experiments import real_motion
-from motionlib.experiments.real_motion import (
+from motionlib.predictions import check_predictions
+from motionlib.scoring import real_motion
+from motionlib.scoring.real_motion import (
     ABSENT,
     VOTE_TASKS,
     against_others,
@@ -20,7 +24,6 @@ from motionlib.experiments.real_motion import (
     rater_agreement,
     vote_rows,
 )
-from motionlib.predictions import check_predictions
 
 
 @pytest.fixture
@@ -169,3 +172,61 @@ class TestSharedRatings:
         monkeypatch.delenv("MOTIONLIB_DATA", raising=False)
         assert find_ixi_ratings() is None
         assert rated_scans() is None
+
+
+class TestNetworks:
+    def test_no_network_is_given_a_head_of_the_fold_that_it_judges(self, tmp_path, monkeypatch):
+        heads = pd.DataFrame(
+            {
+                "scan_id": [f"s{k}" for k in range(9)],
+                "path": [f"p{k}" for k in range(9)],
+                "fold": np.arange(9) % 3,
+                "motion_votes": np.arange(9) % 5,
+                "n_verdicts": 8,
+            }
+        )
+        learnt = {}
+
+        def learn(item):
+            learnt[item[-1]] = item[2]
+            return item[-1]
+
+        def judge(item):
+            head, files, _, _ = item
+            for path in files:  # what a network has learnt from, by its file
+                assert head["scan_id"] not in learnt.get(path, path)
+            logits = {f"logit_{k}": float(head["scan_id"][1:]) + k for k in range(len(files))}
+            return [{"scan_id": head["scan_id"]} | logits]
+
+        members = {fold: [f"member {fold} {seed}" for seed in range(2)] for fold in range(3)}
+        monkeypatch.setattr(real_motion.build, "rated_heads", lambda: heads)
+        monkeypatch.setattr(real_motion.build, "train_members", lambda *a, **k: members)
+        monkeypatch.setattr(real_motion.build, "judge_head", judge)
+        monkeypatch.setattr(real_motion, "_store", lambda item: item[0])
+        monkeypatch.setattr(real_motion, "_learn_votes", learn)
+        scores = real_motion.vote_networks(tmp_path, seeds=2)
+        assert len(learnt) == 3 * 2 * 2
+        assert all(len(files) == 6 for files in learnt.values())
+        assert {name: table.shape for name, table in scores.items()} == dict.fromkeys(
+            ("research_only", "fine_tuned", "from_scratch"), (9, 2)
+        )
+        # each fold is on its own scale: the middle scan of three is at one half in all of them
+        assert scores["fine_tuned"].loc[["s3", "s4", "s5"], 1].to_list() == [0.5] * 3
+
+    def test_votes_are_learnt_from_what_the_planes_show(self, tmp_path, rng):
+        files, share = [], [0.0, 1.0] * 4
+        for place, votes in enumerate(share):
+            head = np.ones((16, 16, 16)) + 0.5 * votes * (np.indices((16, 16, 16)).sum(0) % 2)
+            files.append(str(tmp_path / f"{place}.npy"))
+            np.save(files[-1], (head + rng.normal(0, 0.02, head.shape)).astype(np.float16))
+        out = str(tmp_path / "learnt.safetensors")
+        item = ("from_scratch", "", files[:6], share[:6], 3, out)
+        assert real_motion._learn_votes(item) == out
+        net = real_motion.build.read_member(out)
+        planes = torch.from_numpy(np.stack([np.load(f)[8] for f in files[6:]]))[:, None].float()
+        with torch.inference_mode():
+            still, moved = net(planes)
+        assert moved > 0 > still
+        before = Path(out).stat().st_mtime_ns
+        real_motion._learn_votes(item)
+        assert Path(out).stat().st_mtime_ns == before
