@@ -118,9 +118,8 @@ def write_manifest(table: pd.DataFrame, path: str | os.PathLike) -> Path:
 def complete(table: pd.DataFrame) -> pd.DataFrame:
     """Give a table every column of the manifest, in order and typed; further columns follow.
 
-    It has one row per scan; ``source_participant_id`` defaults to ``participant_id``. Text becomes
-    ``string``, grades ``Int64``, other numbers ``float64``; missing is NA. A cell that cannot be
-    read as the type of its column is a `ManifestError`.
+    ``source_participant_id`` defaults to ``participant_id``. Text becomes ``string``, grades
+    ``Int64``, other numbers ``float64``, missing NA; a cell of another type is a `ManifestError`.
     """
     faults = _Faults()
     table = _typed(_with_all_columns(table), faults)
@@ -137,11 +136,10 @@ def validate(
 ) -> pd.DataFrame:
     """Check a manifest and return the same rows typed, index 0..n-1.
 
-    It has one row per scan; a prepared manifest may hold a scan once per ``variant``. `root` is the
-    folder that paths are relative to, needed for `check_files`, which looks for every image and
-    compares checksums where the table has them. `anywhere` allows absolute paths, which a table for
-    one's own use may have. A `ManifestError` has the table of every fault, not just the first.
-
+    A scan has one row, or one per ``variant`` in a prepared manifest. `root` is the folder that
+    paths are relative to, needed for `check_files`, which looks for every image and compares
+    checksums where there are some. `anywhere` allows absolute paths, which a table for one's own
+    use may have. A `ManifestError` has the table of every fault, not just the first.
     Source: paper §III-A.2 (grades 0, 1, 2; the consensus is the maximum of the two raters).
     """
     if check_files and root is None:

@@ -33,9 +33,9 @@ def read(
     `root` holds ``MRIQUALITY.csv``, ``MAYOADIRL_MRI_IMAGEQC*.csv``, Clinica's
     ``conversion_info/v*/t1_paths.tsv`` (or ``ADNI_BIDS.csv``), each up to three folders deep, and
     Clinica's BIDS folder (itself, or as ``BIDS``). Only scans of `field_strength` in tesla are
-    taken, with None all; `check_files` opens every header. ``role`` is ``research`` (IPMOTION 0,
-    PASS 1, no word of motion in the comments) or ``real_motion`` (IPMOTION 2 or 3, or a word of
-    motion in the comments of the same image), the latter without the participants of the former.
+    taken, with None all. ``role`` is ``research`` (IPMOTION 0, PASS 1, no word of motion in the
+    comments) or ``real_motion`` (IPMOTION 2 or 3, or a word of motion in the comments of the same
+    image), the latter without the participants of the former.
     Source: paper §III-A.1, Fig. A.1. The thresholds are ours: the figure's are not in the text.
     Series join MRIQUALITY (``LONIUID`` is S and the series), images join IMAGEQC (``loni_image`` is
     I and the image). ADNI-1 images are processed copies whose image id is not in IMAGEQC: comments

@@ -27,8 +27,8 @@ def read(
     `root` holds the images and one CSV (`table` names it where there are several) with the columns
     ``image, rater_1, rater_2, straight reject`` or ``image, mov``; ``image`` is relative to the
     folder. Also read if there: participant (or patient), age, sex, manufacturer, field_strength,
-    contrast_agent (or gadolinium). `check_files` opens every header. Straight rejects stay in the
-    manifest as ``excluded`` and leave the flow; the ``consensus`` is the larger of two grades.
+    contrast_agent (or gadolinium). Straight rejects stay in the manifest as ``excluded`` and leave
+    the flow; the ``consensus`` is the larger of two grades.
     Source: paper §III-A.2 (grades mov0, mov1, mov2; straight reject; consensus).
     """
     root = sources.need_folder(root)

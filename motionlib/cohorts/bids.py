@@ -29,10 +29,10 @@ def read(
     """Read any BIDS folder.
 
     `root` holds ``sub-*/[ses-*/]anat/*_T1w.nii[.gz]``, and ``participants.tsv`` if there is one;
-    `parts` are folders below it, where one cohort lies in several BIDS folders. The column
-    `cohort` is by default ``bids``, or the accession number in the description; `check_files`
-    opens every header. ``scan_id`` is the file's name without its suffix. Field strength,
-    manufacturer and contrast agent come from the sidecars, inherited from the folders above.
+    `parts` are folders below it, where one cohort lies in several BIDS folders. The column `cohort`
+    is by default ``bids``, or the accession number in the description; ``scan_id`` is the file's
+    name without its suffix. Field strength, manufacturer and contrast agent come from the sidecars,
+    inherited from the folders above.
     """
     root = sources.need_folder(root)
     rows, aside = [], []

@@ -17,8 +17,8 @@ SUFFIXES = (".mnc", ".nii.gz", ".nii")
 def read(root: str | os.PathLike, *, check_files: bool = True) -> Selection:
     """Read MNI BITE, group 3: two scans a patient, 13 patients and 26 images when complete.
 
-    `root` holds ``group3/NN/NN_{preop,postop}_mri.mnc`` (or is ``group3``); NIfTI of the same names
-    is taken where there is no MINC file. `check_files` opens every header.
+    `root` holds ``group3/NN/NN_{preop,postop}_mri.mnc`` (or is ``group3``), else NIfTI of that
+    name.
     Source: paper §III-A.1 (1.5 T GE Signa EXCITE, contrast-enhanced T1w).
     """
     root = sources.need_folder(root)

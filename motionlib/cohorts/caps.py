@@ -16,9 +16,9 @@ def read(
 ) -> Selection:
     """Read the t1-linear images of a CAPS folder, as Clinica or ``motionlib preprocess`` writes it.
 
-    `root` holds ``subjects/sub-*/ses-*/t1_linear/``; the column `cohort` is by default ``caps``;
-    `check_files` opens every header. One scan a session and acquisition: the cropped image, or the
-    uncropped one where there is none. Clinica's ``participants.tsv`` is used if it is there.
+    `root` holds ``subjects/sub-*/ses-*/t1_linear/``, and perhaps ``participants.tsv``; the column
+    `cohort` is by default ``caps``. One scan a session and acquisition: the cropped image, or the
+    uncropped one where there is none.
     """
     root = sources.need_folder(root)
     if not (root / "subjects").is_dir():

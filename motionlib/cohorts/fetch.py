@@ -1,6 +1,4 @@
-"""Download of open data sets: IXI, the human ratings of IXI, MR-ART.
-
-A file is fetched in these steps:
+"""Download of open data sets: IXI, the human ratings of IXI, MR-ART; each file in these steps.
 
 1. what an earlier, cut download left (``NAME.part``) is continued by an HTTP range request, if
    the server still has the same version of the file;

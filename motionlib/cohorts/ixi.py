@@ -21,11 +21,11 @@ SITES = {"Guys": ("Philips", 1.5), "HH": ("Philips", 3.0), "IOP": ("GE", 1.5)}
 def read(root: str | os.PathLike, *, check_files: bool = True) -> Selection:
     """Read IXI as downloaded (``IXI002-Guys-0828-T1.nii.gz``, ``IXI.xls``) or in BIDS form.
 
-    Images lie up to two folders below `root`, the table as ``IXI.csv`` or ``IXI.xls``. A folder in
-    BIDS form may have another of its scans beside it, named like it with ``-suspect``. With
-    `check_files` every header is opened; no images are a `FileNotFoundError`. ``motion_grade``
-    stays empty; ``motion_votes`` and ``n_verdicts`` are what people saw in 150 of the scans, where
-    ``ixi-ratings`` lies beside the folder (`ratings.read_ixi_ratings`).
+    Images lie up to two folders below `root`, the table as ``IXI.csv`` or ``IXI.xls``; no images
+    are a `FileNotFoundError`. A folder in BIDS form may have another of its scans beside it, named
+    like it with ``-suspect``. ``motion_grade`` stays empty; ``motion_votes`` and ``n_verdicts`` are
+    what people saw in 150 scans, if ``ixi-ratings`` lies beside the folder
+    (`ratings.read_ixi_ratings`).
     """
     root = sources.need_folder(root).absolute()
     files = [p for level in ("*", "*/*", "*/*/*") for p in sorted(root.glob(level))]

@@ -19,8 +19,8 @@ def read(
     """Read MR-ART with the neuroradiologists' scores: one scanner, deliberate motion.
 
     `root` holds ``derivatives/scores.tsv``, ``participants.tsv`` and ``sub-*/anat``. Scans without
-    an image leave, unless `require_images` is False, for work on the tables alone; `check_files`
-    opens every header. ``motion_grade`` is 0, 1, 2 from scores 1, 2, 3.
+    an image leave, unless `require_images` is False. ``motion_grade`` is 0, 1, 2 from scores 1, 2,
+    3.
     Source: OpenNeuro ds004173 v1.0.2: Siemens Prisma, 3 T, MPRAGE.
     """
     root = sources.need_folder(root)

@@ -18,8 +18,8 @@ def read(root: str | os.PathLike, *, check_files: bool = True) -> Selection:
     """Read the raw 3DT1GADO of every patient, one contrast-enhanced scan each.
 
     `root` holds ``[Training|Testing/]Center_XX/Patient_XX/Raw_Data/3DT1GADO.nii.gz``, or the older
-    ``01016SACH/3DT1GADO.nii``; with or without ``participants.tsv``. `check_files` opens every
-    header. Scanners stay empty: the centres' numbering is not published beside the images.
+    ``01016SACH/3DT1GADO.nii``, and perhaps ``participants.tsv``. Scanners stay empty: the numbering
+    of the centres is not published beside the images.
     Source: paper §III-A.1 (53 patients, four scanners, 3D T1w after gadolinium only).
     """
     root = sources.need_folder(root)

@@ -135,9 +135,9 @@ def auc_within_sites(rows: pd.DataFrame) -> float:
 def transfer_thresholds(source: pd.DataFrame, target: pd.DataFrame) -> pd.DataFrame:
     """Call motion in a new data set by three thresholds that need none of its labels.
 
-    `source` are left-site-out rows of the data set trained on, `target` scored rows of the new one,
-    whose labels only judge. The thresholds: one half; the best on the source; and the one that
-    calls as large a share of the target as the source's best calls of the source.
+    `source` are left-site-out rows of the data set trained on, `target` scored rows of the new one.
+    The thresholds: one half; the best on the source; and the one that calls as large a share of the
+    target as the source's best calls of the source.
     """
     best = best_threshold(source["y_true"], source["score"])
     share = (source["score"] >= best).mean()
