@@ -104,7 +104,7 @@ student: $(STAMP)  ## copy the notebooks without their solutions to runs/student
 	cp notebooks/[0-9]*.ipynb runs/student/
 	$(BIN)/nbstripout --keep-id --drop-tagged-cells "solution" runs/student/*.ipynb
 
-model: $(STAMP)  ## train the shipped model again from MOTIONLIB_DATA (ARGS=--ablations: and its rivals)
+model: $(STAMP)  ## train the shipped model again from MOTIONLIB_DATA
 	@$(BIN)/python -m motionlib.scoring.build $(ARGS)
 
 results: $(STAMP)  ## copy tables, figures and provenance of a finished PROFILE to results/

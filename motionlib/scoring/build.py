@@ -430,7 +430,6 @@ def ship(files: list[str], rows: pd.DataFrame, out: Path) -> Path:
     ``quality_rating`` of the rated heads.
     """
     out.mkdir(parents=True, exist_ok=True)
-    (out / "ablations.csv").unlink(missing_ok=True)
     shape = model_grid(*FIELD).shape
     network = joined(shape, [read_member(path) for path in files])
     with atomic(out / "weights.safetensors") as aside:
