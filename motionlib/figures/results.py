@@ -208,7 +208,8 @@ def plot_scoreboard(table: pd.DataFrame, *, metric: str = "balanced accuracy"):
         ax.set_ylim(len(part) - 0.5, -0.5)
         ax.set(xlabel=metric, title=title_of(task))
         ax.axvline(0.5, **CHANCE)
-    _legend_below(figure, axes[0, 0])
+    if "paper" in table:
+        _legend_below(figure, axes[0, 0])
     return figure
 
 
