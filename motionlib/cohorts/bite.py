@@ -17,8 +17,7 @@ SUFFIXES = (".mnc", ".nii.gz", ".nii")
 def read(root: str | os.PathLike, *, check_files: bool = True) -> Selection:
     """Read MNI BITE, group 3: two scans a patient, 13 patients and 26 images when complete.
 
-    `root` holds ``group3/NN/NN_{preop,postop}_mri.mnc`` (or is ``group3``), else NIfTI of that
-    name.
+    `root` holds ``group3/NN/NN_{preop,postop}_mri.mnc`` or NIfTI of that name, or is ``group3``.
     Source: paper §III-A.1 (1.5 T GE Signa EXCITE, contrast-enhanced T1w).
     """
     root = sources.need_folder(root)

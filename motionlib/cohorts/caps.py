@@ -16,9 +16,8 @@ def read(
 ) -> Selection:
     """Read the t1-linear images of a CAPS folder, as Clinica or ``motionlib preprocess`` writes it.
 
-    `root` holds ``subjects/sub-*/ses-*/t1_linear/``, and perhaps ``participants.tsv``; the column
-    `cohort` is by default ``caps``. One scan a session and acquisition: the cropped image, or the
-    uncropped one where there is none.
+    `root` holds ``subjects/sub-*/ses-*/t1_linear/``, and perhaps ``participants.tsv``; `cohort` is
+    by default ``caps``. One scan a session and acquisition: the cropped image, else the uncropped.
     """
     root = sources.need_folder(root)
     if not (root / "subjects").is_dir():

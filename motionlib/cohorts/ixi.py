@@ -24,8 +24,7 @@ def read(root: str | os.PathLike, *, check_files: bool = True) -> Selection:
     Images lie up to two folders below `root`, the table as ``IXI.csv`` or ``IXI.xls``; no images
     are a `FileNotFoundError`. A folder in BIDS form may have another of its scans beside it, named
     like it with ``-suspect``. ``motion_grade`` stays empty; ``motion_votes`` and ``n_verdicts`` are
-    what people saw in 150 scans, if ``ixi-ratings`` lies beside the folder
-    (`ratings.read_ixi_ratings`).
+    what people saw in 150 scans, if the folder of `ratings.read_ixi_ratings` lies beside it.
     """
     root = sources.need_folder(root).absolute()
     files = [p for level in ("*", "*/*", "*/*/*") for p in sorted(root.glob(level))]

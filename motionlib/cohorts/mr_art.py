@@ -19,8 +19,7 @@ def read(
     """Read MR-ART with the neuroradiologists' scores: one scanner, deliberate motion.
 
     `root` holds ``derivatives/scores.tsv``, ``participants.tsv`` and ``sub-*/anat``. Scans without
-    an image leave, unless `require_images` is False. ``motion_grade`` is 0, 1, 2 from scores 1, 2,
-    3.
+    an image leave, unless `require_images` is False. Scores 1, 2, 3 are ``motion_grade`` 0, 1, 2.
     Source: OpenNeuro ds004173 v1.0.2: Siemens Prisma, 3 T, MPRAGE.
     """
     root = sources.need_folder(root)

@@ -51,9 +51,7 @@ def read_ds030() -> pd.DataFrame:
 
 
 def read_mr_art(root=None) -> pd.DataFrame:
-    """Read MR-ART's radiologist scores and MRIQC 0.16.1 measures.
-
-    Source: OpenNeuro ds004173 v1.0.2 (CC0).
+    """Read MR-ART's radiologist scores and MRIQC measures. Source: OpenNeuro ds004173 v1.0.2 (CC0).
 
     Parameters
     ----------
@@ -65,7 +63,7 @@ def read_mr_art(root=None) -> pd.DataFrame:
     -------
     DataFrame, 436 rows
         ``scan_id participant_id dataset site protocol motion_grade`` (0, 1, 2 for scores 1, 2, 3)
-        and 68 measures.
+        and 68 measures of MRIQC 0.16.1.
     """
     root = find_mr_art(root)
     if root is None:
@@ -116,15 +114,14 @@ def find_ixi_ratings() -> Path | None:
 def read_ixi_verdicts(folder: str | os.PathLike) -> pd.DataFrame:
     """Read what every rater said of scans of IXI, look by look.
 
-    Source: Provins et al., PLoS Biology 2025, pbio.3003149; TheAxonLab/defacing-and-qc-analysis
-    (Apache-2.0).
+    Source: Provins et al., PLoS Biology 2025, pbio.3003149; TheAxonLab/defacing-and-qc-analysis.
 
     Parameters
     ----------
     folder : path-like
-        Holds ``S1_Data.tsv``, as ``motionlib fetch ixi-ratings`` gets it, or a tidy ``ratings.tsv``
-        (``participant_id rater_id defaced rating head_motion``). FileNotFoundError if neither is
-        there, ValueError for other columns.
+        Holds ``S1_Data.tsv`` (Apache-2.0), as ``motionlib fetch ixi-ratings`` gets it, or a tidy
+        ``ratings.tsv`` (``participant_id rater_id defaced rating head_motion``). FileNotFoundError
+        if neither is there, ValueError for other columns.
 
     Returns
     -------

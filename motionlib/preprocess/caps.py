@@ -57,8 +57,8 @@ def preprocess_manifest(
     the manifest>``; `orientation`, such as RAS, is for files that do not state theirs. For `engine`
     and `progress` see `compute.engines.submit`. Returns a row per scan, ``scan_id status reason
     path`` and the numbers of `linear.Quality`, with status ``done``, ``kept`` or ``failed``, also
-    written as ``outcome.tsv`` (a shard's: ``outcome_I-of-N.tsv``), beside ``manifest.tsv`` of the
-    scans that are there.
+    written as ``outcome.tsv`` (``outcome_I-of-N.tsv``), beside the ``manifest.tsv`` of what is
+    there.
     """
     manifest, out = Path(manifest), Path(out)
     table, refused = usable_rows(manifest)

@@ -286,8 +286,7 @@ def save_volume(volume, affine, path: str | os.PathLike, *, dtype: str = "float3
     volume, affine : Tensor or ndarray, (1, I, J, K) or (I, J, K); array-like, shape (4, 4)
         Intensities, finite, and the matrix from voxel indices to mm.
     path, dtype : path-like, {"float32", "int16", "uint8"}
-        Ends in ``.nii`` or ``.nii.gz`` (compressed); whole numbers carry a slope that uses their
-        range.
+        Ends in ``.nii`` or ``.nii.gz`` (compressed); whole numbers use the range by a slope.
     """
     import nibabel as nib
 
@@ -320,11 +319,12 @@ def array3(volume) -> np.ndarray:
 def zscore(volume):
     """Subtract the mean of the whole image and divide by its standard deviation (population).
 
+    Source: paper §III-B ("the entire image"). After simulation: a z-scored magnitude is wrong.
+
     Parameters
     ----------
     volume : Tensor or ndarray, any shape
         Not modified; the result has the same shape and type. A constant one is a ValueError.
-        Source: paper §III-B ("the entire image"). After simulation: a z-scored magnitude is wrong.
     """
     array = volume.detach().cpu().numpy() if hasattr(volume, "detach") else volume
     mean, sd = mean_and_sd(array)
