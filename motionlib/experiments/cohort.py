@@ -150,10 +150,9 @@ def prepare_cohort(
     size : int
         Number of warehouse images to generate (the paper has 5500); the research cohorts scale
         with it. Not used by ``open`` and ``paper``, which take what there is.
-    spacing_mm, slab_mm : float
-        Voxel size of the study grid; width of the midsagittal slab that networks see, or all.
-    n_folds, engine : int, str
-        Folds of the patient-level cross-validation, and where the work is done.
+    spacing_mm, slab_mm, n_folds, engine : float, float or None, int, str
+        Voxel size of the study grid; width of the midsagittal slab that networks see, or all;
+        folds of the patient-level cross-validation; where the work is done.
     """
     key = content_key(cohort, size, spacing_mm, slab_mm, n_folds, run.seed, code_key(*CODE))
     record = run.cohort / "cohort.json"

@@ -44,11 +44,10 @@ def pooled_heads(
 
     Parameters
     ----------
-    cohort, sources : Cohort, sequence of Path
-        Whose warehouse; and folders of the pre-trained folds: fold i is judged on features of
-        source i, or of the first again where there are fewer.
-    n_patients : iterable of int
-        For severe motion, numbers of graded patients to train on as well; above what there is, all.
+    cohort, sources, n_patients : Cohort, sequence of Path, iterable of int
+        Whose warehouse; folders of the pre-trained folds: fold i is judged on features of source i,
+        or of the first again where there are fewer; for severe motion, numbers of graded patients to
+        train on as well, above what there is all.
 
     Returns
     -------

@@ -39,11 +39,10 @@ def predict_mr_art(
     ----------
     table : DataFrame or None
         From :func:`motionlib.cohorts.ratings.read_mr_art`; None gives no predictions.
-    models, seeds : sequence of str, sequence of int
+    models, seeds, n_iter, engine : sequence of str, sequence of int, int, str
         Models of :func:`motionlib.iqms.forest.cross_validated`. Each seed draws its own folds by
-        subject, and every scan is predicted once per seed.
-    n_iter, engine : int, str
-        Combinations that the model ``search`` tries inside each outer fold; `compute.submit`'s.
+        subject, and every scan is predicted once per seed. Combinations that the model ``search``
+        tries inside each outer fold; see `compute.submit`.
 
     Returns
     -------
@@ -89,10 +88,9 @@ def judge_mr_art(
 
     Parameters
     ----------
-    predictions, table : DataFrame
-        From :func:`predict_mr_art`; and MR-ART as given to it, or None.
-    n_boot, seed : int
-        Draws of subjects for the intervals, taken on the first outer seed.
+    predictions, table, n_boot, seed : DataFrame, DataFrame or None, int, int
+        From :func:`predict_mr_art`; MR-ART as given to it; draws of subjects for the intervals,
+        taken on the first outer seed.
 
     Returns
     -------

@@ -29,17 +29,17 @@ def image_quality(volume, *, compat: bool = True, affine=None, threads: int = 1)
     ----------
     volume : ndarray or Tensor, shape (I, J, K) or (1, I, J, K)
         Intensities as stored; integers stay integers (MRQy's arithmetic depends on it).
-    compat : bool, default=True
-        True: MRQy 0.0.3's numbers. False: corrected definitions on a standardised volume.
-    affine, threads : ndarray, shape (4, 4), optional; int, default=1
-        Voxel to world, RAS; only ``compat=False`` uses it, to find axial slices and millimetres.
+    compat, affine : bool, default=True; ndarray, shape (4, 4), optional
+        True: MRQy 0.0.3's numbers. False: corrected definitions on a standardised volume, which use
+        the affine (voxel to world, RAS) to find axial slices and millimetres.
+    threads : int, default=1
         Slices measured at a time; no effect on the numbers.
 
     Returns
     -------
     dict of str to float
-        NaN for a measure that is undefined in every slice. ValueError if the volume is not 3-D,
-        holds NaN or infinity, or has no foreground in any slice.
+        NaN for a measure undefined in every slice. ValueError if the volume is not 3-D, holds NaN
+        or infinity, or has no foreground.
     """
     return measure(volume, compat=compat, affine=affine, threads=threads).values
 

@@ -317,14 +317,13 @@ def array3(volume) -> np.ndarray:
 
 
 def zscore(volume):
-    """Subtract the mean of the whole image and divide by its standard deviation (population).
-
-    Source: paper §III-B ("the entire image"). After simulation: a z-scored magnitude is wrong.
+    """Subtract the image's mean and divide by its standard deviation. Source: paper §III-B.
 
     Parameters
     ----------
     volume : Tensor or ndarray, any shape
-        Not modified; the result has the same shape and type. A constant one is a ValueError.
+        Not modified; the result has the same shape and type. A constant one is a ValueError. It
+        comes after simulation: the magnitude of a z-scored image is wrong.
     """
     array = volume.detach().cpu().numpy() if hasattr(volume, "detach") else volume
     mean, sd = mean_and_sd(array)
