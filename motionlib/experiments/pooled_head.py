@@ -45,9 +45,9 @@ def pooled_heads(
     Parameters
     ----------
     cohort, sources, n_patients : Cohort, sequence of Path, iterable of int
-        Whose warehouse; folders of the pre-trained folds: fold i is judged on features of source i,
-        or of the first again where there are fewer; for severe motion, numbers of graded patients to
-        train on as well, above what there is all.
+        Whose warehouse; folders of the pre-trained folds: fold i is judged on features of source
+        i, or of the first again where there are fewer; for severe motion, numbers of graded
+        patients to train on as well, above what there is all.
 
     Returns
     -------
