@@ -10,7 +10,6 @@ says what was done, only what could have been.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -50,15 +49,6 @@ def counts_that_print(percent: float, n: int, *, decimals: int = 2) -> dict[int,
         if rounded or cut:
             counts[k] = "R" * rounded + "T" * cut
     return counts
-
-
-def smallest_denominator(percent: float, *, decimals: int = 2, limit: int = 5000) -> tuple:
-    """Smallest k/n that prints as this percentage when rounded, as ``(k, n)``."""
-    for n in range(1, limit):
-        for k, how in counts_that_print(percent, n, decimals=decimals).items():
-            if "R" in how:
-                return k, n
-    raise ValueError(f"Found no k/n below n = {limit} that prints as {percent}: raise the limit.")
 
 
 def nearest_count(percent: float, n: int) -> int:
@@ -236,23 +226,6 @@ def mcnemar_reach() -> pd.DataFrame:
             forms = reach.forms(p_printed)
             rows.append(row | {"forms": forms, "possible": bool(forms)})
     return pd.DataFrame(rows)
-
-
-def smallest_p_nearby(task: str, width: int = 2) -> float:
-    """Smallest p that Table IV allows with each of its four counts moved by up to `width`.
-
-    Over all changes and all overlaps; exact, or chi-square without correction.
-    """
-    best, margins = 1.0, _margins(task)
-    for changes in product(range(-width, width + 1), repeat=4):
-        moved = [
-            (*(int(np.clip(right + by, 0, n)) for right, by in zip(rights, change, strict=True)), n)
-            for (*rights, n), change in zip(margins, (changes[:2], changes[2:]), strict=True)
-        ]
-        reach = mcnemar_range(moved)
-        plain = chi2.sf(reach.difference**2 / max(reach.discordant_low, 1), 1)
-        best = min(best, reach.p_low, float(plain))
-    return best
 
 
 def _margins(task: str, *, exchanged=(), copies: int = 1) -> list[tuple]:

@@ -4,8 +4,5 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submod_attrs={
-        "images": ["load_volume", "save_volume", "zscore"],
-        "linear": ["t1_linear"],
-    },
+    submod_attrs={"images": ["load_volume", "save_volume", "zscore"], "linear": ["t1_linear"]},
 )

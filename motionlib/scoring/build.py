@@ -55,15 +55,7 @@ from motionlib.motion.image_based import image_motion, resample_once
 from motionlib.motion.recipes import CONTROLS, make_variant
 from motionlib.motion.sampling import sample_realistic, sample_segments
 from motionlib.motion.trajectory import Trajectory, displacement
-from motionlib.networks.slices import (
-    PLANES,
-    Cut,
-    SliceNet,
-    joined,
-    padded,
-    plane_range,
-    scaled,
-)
+from motionlib.networks.slices import PLANES, Cut, SliceNet, joined, padded, plane_range, scaled
 from motionlib.preprocess.images import read_array
 from motionlib.scoring.model import DIGITS, model_grid, model_input
 from motionlib.stats.calibration import best_threshold, fit_calibrator

@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+from printed_numbers import smallest_denominator, smallest_p_nearby
 from scipy.optimize import brentq
 from scipy.stats import norm
 
@@ -18,8 +19,6 @@ from motionlib.paper.reachable import (
     mcnemar_reach,
     nearest_count,
     set_sizes,
-    smallest_denominator,
-    smallest_p_nearby,
     smallest_sd,
     table4_rates,
 )

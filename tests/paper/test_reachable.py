@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from printed_numbers import smallest_denominator, smallest_p_nearby
 
 from motionlib.paper.reachable import (
     counts_that_print,
@@ -12,8 +13,6 @@ from motionlib.paper.reachable import (
     mcnemar_range,
     mcnemar_reach,
     set_sizes,
-    smallest_denominator,
-    smallest_p_nearby,
     smallest_sd,
 )
 from motionlib.stats.paired import mcnemar_counts

@@ -187,8 +187,7 @@ def compose(
     # 2. skull, scalp, face: shells around the brain joined with ellipsoids
     outer = anatomy.skull_mm + 1.0
     head = _inside(
-        np.minimum(at["hull"] - outer - anatomy.scalp_mm, at["face"] - 0.4 * anatomy.scalp_mm),
-        soft,
+        np.minimum(at["hull"] - outer - anatomy.scalp_mm, at["face"] - 0.4 * anatomy.scalp_mm), soft
     )
     skull = np.maximum(_inside(at["hull"] - outer, soft), _inside(at["bone"], soft)) - brain
     skull = np.clip(skull, 0, 1)
