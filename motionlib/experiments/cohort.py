@@ -419,10 +419,12 @@ def _kept(ixi: pd.DataFrame, archived: pd.Series) -> pd.DataFrame:
     moved = f"{n_few} with 1 or {FEW_VOTES} votes for motion, {n_more} with more: real motion"
     moved += f"; {ixi['motion_votes'].isna().sum()} without a verdict stay, unrated"
     taken = f"{n_held} held back for the test on real motion, {(archived & unseen).sum()} emulated"
+    tested = ((ixi["role"] == "real_motion") & ~archived).sum()
     rows = [
         ("read", "ixi", n, n, ""),
         ("nobody saw motion", "ixi", n, unseen.sum(), moved),
         ("research", "ixi", unseen.sum(), research.sum(), taken),
+        ("seen to move, or held back", f"ixi{REAL_MOTION}", n, tested, "the other heads"),
     ]
     return pd.DataFrame(rows, columns=FLOW)
 
@@ -438,7 +440,7 @@ def _held(roles: dict[str, str], *, seed: int):
         rows, flow = rows.assign(role=rows["role"].fillna(roles[name])), selection.flow
         if rows["motion_votes"].notna().any():
             rows = rows.assign(role=_roles_by_votes(rows, seed=seed))
-            flow = pd.concat([flow, _kept(rows, rows["role"].isna())[1:]], ignore_index=True)
+            flow = pd.concat([flow, _kept(rows, rows["role"].isna())[1:3]], ignore_index=True)
         scans.append(rows)
         steps.append(flow.assign(cohort=name))
     return pd.concat(scans, ignore_index=True), pd.concat(steps, ignore_index=True)

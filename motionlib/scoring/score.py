@@ -21,7 +21,7 @@ import numpy as np
 
 from motionlib import compute
 from motionlib.compute.engines import Meter, in_words
-from motionlib.files import content_key, identity, write_text
+from motionlib.files import check_file, content_key, identity, write_text
 from motionlib.iqms.air import air_spread
 from motionlib.preprocess.finder import faults_of
 from motionlib.preprocess.head import air_at_zero, has_noise_for_air
@@ -170,6 +170,7 @@ def prepare(
     The last is `air_spread`, None where the scan is refused or holds no air.
     """
     try:
+        check_file(Path(path))
         volume, affine = read_array(path)
         if has_noise_for_air(volume):
             return None, Check(MP2RAGE), None

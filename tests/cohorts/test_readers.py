@@ -534,7 +534,9 @@ class TestBids:
         kept = manifest[manifest["role"] != "excluded"]
         names = [flow_label(*pair) for pair in zip(kept["cohort"], kept["role"], strict=True)]
         assert last.to_dict() == pd.Series(names).value_counts().to_dict()
-        assert flow.loc[flow["step"] == "research", "n_in"].item() == 144
+        votes = manifest["motion_votes"]
+        assert (votes[manifest["role"] == "research"] == 0).all()
+        assert flow.loc[flow["step"] == "research", "n_in"].item() == 62  # without a vote, of 150
         lost = flow["n_in"] > flow["n_out"]
         assert flow.loc[lost, "reason"].str.len().gt(0).all()
 
