@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import save_file
+from shortcut_gate import AFFINE, NOTHING_LEARNT, freeze, noisy_heads, told_apart
 
 from motionlib.cli import main
 from motionlib.files import read_json
@@ -102,6 +103,21 @@ class TestCopies:
             )
             air = still < 0.03 * still.max()
             assert moved[air].mean() > still[air].mean()
+
+    @pytest.mark.parametrize(("simulator", "most"), [("scanner", NOTHING_LEARNT), ("image", 0.7)])
+    def test_without_motion_little_tells_the_classes_apart(self, monkeypatch, simulator, most):
+        """The scanner's copies show no trace; the image simulator's a weak one.
+
+        Its interpolation is linear, and a moved copy lies further from the head's own voxels than
+        a still one, by its motion on top of its pose.
+        """
+        freeze(monkeypatch, build, ("_course", "_positions"))
+        monkeypatch.setattr(build, "displacement", lambda *_, **__: {"from_centre_mm": np.inf})
+
+        def make(head, moved, rng):
+            return make_copy(head, AFFINE, simulator, moved, rng)[0]
+
+        assert told_apart(noisy_heads(), make) <= most
 
     def test_copies_are_made_once_and_a_member_learns_from_them(self, tmp_path, monkeypatch):
         groups = {"scanner": 2, "image": 1}
