@@ -11,6 +11,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "fine_tuning": [
             "FREEZE",
             "annotators",
+            "chosen_depth",
             "compare_starts",
             "free_weights",
             "freeze_study",

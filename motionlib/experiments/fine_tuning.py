@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from motionlib.experiments.cohort import Cohort
@@ -21,6 +20,7 @@ from motionlib.experiments.evaluation import (
     prediction_rows,
 )
 from motionlib.experiments.trainings import Budget, Training, plan_trainings, train, trained_folds
+from motionlib.predictions import average_scores
 from motionlib.tasks import TASK_GRADES, rater_calls
 from motionlib.training.checkpoints import load_model, read_model
 from motionlib.training.transfer import freeze_except, named_blocks
@@ -116,17 +116,24 @@ def freeze_study(
     return _train_and_predict(run, cohort, trainings, label="freeze study")
 
 
-def validation_losses(run, task: str = "mov01vs2") -> pd.Series:
-    """Mean validation loss over folds of every depth of the freeze study, lowest first.
-
-    The paper froze all but the fully connected layers, its best on the scans it reports; here the
-    depth is chosen on validation scans, and the test scans only judge it.
-    """
+def validation_losses(run, task: str = "mov01vs2") -> pd.DataFrame:
+    """Tell the validation loss of every depth of the freeze study (rows) in every fold."""
     losses = {}
     for name in FREEZE:
         folders = trained_folds(run, f"freeze/{name}", task, notebook="04")
-        losses[name] = np.mean([read_model(folder)["valid_loss"] for folder in folders])
-    return pd.Series(losses, name="validation_loss").sort_values(kind="stable")
+        losses[name] = [read_model(folder)["valid_loss"] for folder in folders]
+    return pd.DataFrame(losses).T.rename_axis(index="depth", columns="fold")
+
+
+def chosen_depth(run, freeze_rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows ``warehouse/fine_tuned_chosen``: in every fold the depth of its lowest validation loss.
+
+    A fold chooses by scans that it does not judge.
+    """
+    best = "freeze/" + validation_losses(run).idxmin()
+    folds = freeze_rows[freeze_rows["experiment"] == freeze_rows["fold"].map(best)]
+    both = pd.concat([folds, average_scores(folds)], ignore_index=True)
+    return both.assign(experiment="warehouse/fine_tuned_chosen")
 
 
 def _train_and_predict(

@@ -1,8 +1,8 @@
 """A head of few numbers on frozen features: what a network pre-trained once gives a small hospital.
 
 Every block of the pre-trained network stays as it is; mean, standard deviation and maximum of each
-of its channels describe a scan, and a logistic regression decides, its regularisation chosen by
-inner folds. Features of a network that was never trained say how much the pre-training did.
+of its channels describe a scan, a logistic regression decides (regularised by inner folds), and
+features of a network that was never trained say how much the pre-training did.
 """
 
 from __future__ import annotations
@@ -40,20 +40,11 @@ def pooled_heads(
 ) -> pd.DataFrame:
     """Train and judge the head on pre-trained and on untrained features, for both tasks.
 
+    Fold i is judged on features of the i-th of the pre-trained folds in `sources`, or of the first
+    again where there are fewer. Gives rows ``warehouse/pooled_head`` and
+    ``warehouse/untrained_features``, folds and their mean; of severe motion also
+    ``labels/{kind of features}/{n}``, trained on those numbers of graded patients.
     Departs from the paper: it fine-tunes the fully connected layers.
-
-    Parameters
-    ----------
-    cohort, sources, n_patients : Cohort, sequence of Path, iterable of int
-        Whose warehouse; folders of the pre-trained folds: fold i is judged on features of source
-        i, or of the first again where there are fewer; for severe motion, numbers of graded
-        patients to train on as well, above what there is all.
-
-    Returns
-    -------
-    DataFrame
-        Rows ``warehouse/pooled_head`` and ``warehouse/untrained_features``, folds and their mean;
-        for numbers of patients ``labels/{kind of features}/{n}``.
     """
     parts = []
     for task in TASK_GRADES:

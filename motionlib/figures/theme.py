@@ -38,6 +38,7 @@ METHOD_ORDER = (
     "fine_tuned_recommended",
     "fine_tuned_kspace",
     "research_only_recommended",
+    "fine_tuned_chosen",
     "pooled_head",
     "untrained_features",
 )
@@ -50,6 +51,7 @@ TITLES = TASK_WORDS | {
     "fine_tuned_recommended": "fine-tuned, recommended recipe",
     "fine_tuned_kspace": "fine-tuned, k-space",
     "research_only_recommended": "research only, recommended recipe",
+    "fine_tuned_chosen": "fine-tuned, chosen depth",
     "pooled_head": "regression on frozen features",
     "untrained_features": "regression on untrained features",
     "other-site": "other site",

@@ -27,6 +27,7 @@ PAIRS = [
     ("fine_tuned_recommended", "research_only_recommended"),
     ("fine_tuned_recommended", "fine_tuned"),
     ("fine_tuned_recommended", "forest_clinical"),
+    ("fine_tuned_chosen", "from_scratch"),
     ("pooled_head", "untrained_features"),
     ("pooled_head", "research_only_recommended"),
 ]

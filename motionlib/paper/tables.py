@@ -28,7 +28,7 @@ STANDS_FOR = {
 OWN_SIMULATIONS = (("drift", "2-4", "paper"), ("acquired", "0.5-8", "recommended"))
 OWN_METHODS = (
     *("fine_tuned_recommended", "research_only_recommended", "fine_tuned_kspace"),
-    *("pooled_head", "untrained_features"),
+    *("fine_tuned_chosen", "pooled_head", "untrained_features"),
 )
 
 

@@ -35,6 +35,7 @@ WORDS = {
     "fine_tuned_recommended": "recommended recipe, fine-tuned",
     "research_only_recommended": "recommended recipe, research data only",
     "fine_tuned_kspace": "k-space pre-training, fine-tuned",
+    "fine_tuned_chosen": "recommended recipe, depth chosen in each fold",
     "pooled_head": "regression on frozen features (recommended)",
     "untrained_features": "regression on untrained features",
     "forest_research": "forest, research data",

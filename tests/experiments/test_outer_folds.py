@@ -139,5 +139,17 @@ class TestPooledHead:
         assert (some & y_true).sum() == 6
 
 
-def test_free_blocks_have_names():
-    assert set(fine_tuning.FREEZE) >= {"fc1+", "all"}
+class TestChosenDepth:
+    def test_a_fold_takes_the_depth_of_its_own_lowest_loss_and_no_other_fold_s(self, monkeypatch):
+        losses = pd.DataFrame({0: [0.5, 0.6], 1: [0.7, 0.4]}, index=["fc1+", "all"])
+        monkeypatch.setattr(fine_tuning, "validation_losses", lambda run: losses)
+        rows = pd.DataFrame(
+            [(f"freeze/{depth}", fold, f"s{fold}", 0.1 * k)
+             for k, depth in enumerate(losses.index) for fold in (0, 1, -1)],
+            columns=["experiment", "fold", "scan_id", "score"],
+        ).assign(task="mov01vs2", model="Conv5FC3", y_true=1, y_pred=0)  # fmt: skip
+        chosen = fine_tuning.chosen_depth(None, rows)
+        assert set(chosen["experiment"]) == {"warehouse/fine_tuned_chosen"}
+        single = chosen[chosen["fold"] >= 0].set_index("fold")["score"]
+        assert single.to_dict() == {0: 0.0, 1: 0.1}
+        assert (chosen["fold"] == -1).sum() == 2
