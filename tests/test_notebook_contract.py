@@ -98,12 +98,12 @@ class TestParameters:
         told = papermill.inspect_notebook(path)
         assert [name for name in read_parameters(source) if len(told[name]["help"]) < 5] == []
 
-    def test_its_defaults_are_the_profile_smoke_s(self, path):
-        # opened by hand and run as it is, it belongs to that profile's run
-        smoke = read_profile(NOTEBOOKS / "profiles" / "smoke.yml", [p.stem for p in PATHS])
+    def test_its_defaults_are_the_profile_demo_s(self, path):
+        # opened by hand and run as it is, it belongs to the run of `make study`
+        demo = read_profile(NOTEBOOKS / "profiles" / "demo.yml", [p.stem for p in PATHS])
         own = {p.name: p.default for p in read_notebook(path).parameters.values()}
-        given = {**smoke["all"], **smoke["of"].get(path.stem, {})}
-        assert {**own, **given} == own
+        given = {**demo["all"], **demo["of"].get(path.stem, {}), "profile": "demo"}
+        assert {name: given.get(name) for name in own} == own
 
     def test_each_default_is_of_its_type(self, path):
         declared = read_notebook(path).parameters.values()
@@ -200,10 +200,6 @@ class TestTogether:
                 types[parameter.name].add(parameter.kind)
         assert {name: kinds for name, kinds in types.items() if len(kinds) > 1} == {}
 
-    def test_notebooks_that_stand_alone_start_at_the_smoke_profile(self):
-        defaults = {p.stem: read_notebook(p).parameters["profile"].default for p in PATHS}
-        assert set(defaults.values()) == {"smoke"}
-
 
 @pytest.mark.parametrize("profile", PROFILES, ids=lambda path: path.stem)
 class TestProfiles:
@@ -214,6 +210,12 @@ class TestProfiles:
         monkeypatch.setattr("motionlib.study.notebooks.data_needed", lambda *_: {})
         study = read_study(profile.stem, notebooks=NOTEBOOKS, runs=NOTEBOOKS)
         assert set(study.parameters) == {path.stem for path in PATHS}
+
+    @each
+    def test_it_leaves_no_parameter_to_the_demo_s_value(self, profile, path):
+        whole = read_profile(profile, [path.stem for path in PATHS])
+        given = {"profile", *whole["all"], *whole["of"].get(path.stem, {})}
+        assert set(read_notebook(path).parameters) - given == set()
 
     def test_it_is_described(self, profile):
         import yaml
