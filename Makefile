@@ -105,7 +105,7 @@ student: $(STAMP)  ## copy the notebooks without their solutions to runs/student
 	$(BIN)/nbstripout --keep-id --drop-tagged-cells "solution" runs/student/*.ipynb
 
 model: $(STAMP)  ## train the shipped model again from MOTIONLIB_DATA
-	@$(BIN)/python -m motionlib.scoring.build $(ARGS)
+	@$(BIN)/python benchmarks/make_model.py $(ARGS)
 
 results: $(STAMP)  ## copy tables, figures and provenance of a finished PROFILE to results/
 	@$(BIN)/python -m motionlib.study.publish --profile $(PROFILE) $(ARGS)

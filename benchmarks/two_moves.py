@@ -13,12 +13,12 @@ import argparse
 import numpy as np
 import pandas as pd
 import torch
+from make_model import FIELD, SITES, make_test_copy, rated_heads
 
 from motionlib.cohorts import read_cohort
 from motionlib.experiments.cohort import data_root
 from motionlib.files import seed_from, write_table
 from motionlib.preprocess.images import read_array
-from motionlib.scoring.build import FIELD, SITES, make_test_copy, rated_heads
 from motionlib.scoring.model import model_input
 
 STILL = ("resampled", "blurred", "noisier")

@@ -34,7 +34,7 @@ from motionlib.files import (
     write_table,
 )
 from motionlib.manifest import check_still, is_warehouse, read_manifest, write_manifest
-from motionlib.preprocess.grid import Grid, centre_on_grid, middle_planes, slab_grid, study_grid
+from motionlib.preprocess.grid import Grid, middle_planes, place_on_grid, slab_grid, study_grid
 from motionlib.preprocess.images import load_volume
 from motionlib.splits import (
     PAPER_TEST_SIZES,
@@ -282,12 +282,8 @@ def centre_scan(item: dict) -> str:
     out = Path(item["out"])
     if not out.exists():
         volume, affine = load_volume(item["path"])
-        array = np.clip(centre_on_grid(volume, affine, study_grid(item["spacing"])), 0, None)
-        top = float(np.percentile(array, 99.5))
-        if not top > 0:
-            raise ValueError("the scan is empty after centring; expected a head")
         with atomic(out) as aside:
-            np.save(aside, np.minimum(array / top, 100).astype(np.float16))
+            np.save(aside, place_on_grid(volume, affine, study_grid(item["spacing"])))
     return str(out)
 
 

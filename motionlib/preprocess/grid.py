@@ -20,6 +20,9 @@ MNI_CENTRE_MM = (0.0, -18.7)
 MNI_BRAIN_TOP_MM = 80.3
 SCALP_MM = 10.0
 
+BRIGHT_PERCENT = 99.5  # of the voxels on a grid: the head is scaled so that this is one
+CEILING = 100.0  # brighter voxels are cut; float16 ends at 65,504
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -142,3 +145,15 @@ def centre_on_grid(volume, affine, grid: Grid) -> np.ndarray:
     placed = np.diag([*spacing, 1.0])
     placed[:3, 3] = np.array([*MNI_CENTRE_MM, top]) - np.array([*place.centre_mm, place.top_mm])
     return resample_to_grid(array, placed, grid)
+
+
+def place_on_grid(volume, affine, grid: Grid) -> np.ndarray:
+    """Centre a head by `centre_on_grid` and scale it to about one by its brightest voxels; float16.
+
+    The voxels are not negative. ValueError if no head is found.
+    """
+    array = np.clip(centre_on_grid(volume, affine, grid), 0, None)
+    top = float(np.percentile(array, BRIGHT_PERCENT))  # but for a few, such as vessels
+    if not top > 0:
+        raise ValueError("the scan is empty after centring; expected a head")
+    return np.minimum(array / top, CEILING).astype(np.float16)

@@ -19,7 +19,7 @@ import numpy as np
 
 from motionlib import __version__
 from motionlib.files import PACKAGE, code_key, content_key, read_json, sha256_file
-from motionlib.preprocess.grid import Grid, centre_on_grid, slab_grid
+from motionlib.preprocess.grid import Grid, place_on_grid, slab_grid
 from motionlib.preprocess.head import air_at_zero
 from motionlib.preprocess.images import array3
 
@@ -29,8 +29,6 @@ SOURCES = (  # whatever a decision depends on; results of other code are not tak
     *("preprocess", "networks", "training/checkpoints.py", "iqms/air.py"),
     *("scoring/check.py", "scoring/model.py", "scoring/score.py"),
 )
-BRIGHT_PERCENT = 99.5  # of the voxels on the grid; the head is scaled so that this is one
-CEILING = 100.0  # brighter voxels are cut before float16
 FOLDER = "model"
 
 
@@ -148,17 +146,10 @@ def model_input(
     float16 of the shape of `model_grid`, is to the bit what the study keeps of the same scan on its
     grid; a test compares them. `ValueError` if no head is found.
     """
-    # 1. Move the head's centre to the grid's; what lies below the air there is noise.
-    grid = model_grid(spacing_mm, slab_mm, field_mm)
-    volume = air_at_zero(volume)
+    volume = air_at_zero(volume)  # what lies below the air is noise
     if field_mm is not None:  # where the air counts, a real part's is ghosts, not noise
         volume = np.abs(array3(volume))
-    array = np.clip(centre_on_grid(volume, affine, grid), 0, None)
-    # 2. Scale by its brightest voxels but for a few, such as vessels; float16 ends at 65,504.
-    top = float(np.percentile(array, BRIGHT_PERCENT))
-    if not top > 0:
-        raise ValueError("the scan is empty after centring; expected a head")
-    return np.minimum(array / top, CEILING).astype(np.float16)
+    return place_on_grid(volume, affine, model_grid(spacing_mm, slab_mm, field_mm))
 
 
 def model_grid(spacing_mm: float, slab_mm: float | None = None, field_mm=None) -> Grid:

@@ -8,6 +8,7 @@ votes has seen no scan of the patient. Thresholds for motion are chosen on other
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import combinations, product
@@ -16,7 +17,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from safetensors.torch import save_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from scipy.stats import spearmanr
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -24,24 +26,25 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from motionlib import compute
 from motionlib.cohorts import read_cohort
 from motionlib.cohorts.ratings import find_ixi_ratings, read_ixi_ratings
-from motionlib.files import atomic, code_key, seed_from
+from motionlib.files import atomic, code_key, content_key, seed_from, sha256_file
 from motionlib.iqms.air import air_by_direction, air_spread
 from motionlib.iqms.forest import grouped_folds, make_model
 from motionlib.metrics import auc
-from motionlib.networks.slices import SliceNet, padded, plane_range, scaled
+from motionlib.networks.slices import PLANES, Cut, SliceNet, padded, plane_range, scaled
 from motionlib.predictions import PREDICTION_COLUMNS, average_scores
 from motionlib.preprocess.images import read_array
-from motionlib.scoring import build
-from motionlib.scoring.model import model_input
+from motionlib.scoring.model import default_model, model_input, read_rule
 from motionlib.stats.agreement import weighted_kappa
 from motionlib.stats.calibration import best_threshold
 from motionlib.stats.intervals import Interval, bootstrap_ci, bootstrap_difference
 
 VOTE_TASKS = {"votes5": (5, 4), "votes3": (3, 2), "votes3vs0": (3, 0)}  # at least, at most
 OTHERS = {"others5": 5 / 8, "others3": 3 / 8}  # share of the other raters' verdicts
-N_FOLDS = 5
+N_FOLDS, N_MODEL_FOLDS = 5, 3  # of what is learnt here, and of the shipped model
 ON_VOTES = {"fine_tuned": (100, 1e-3), "from_scratch": (200, 3e-3)}  # steps and largest step size
-PLANES = 32  # a step
+SEED, BATCH = 20, 32  # of what votes teach; planes a step
+MEMBERS = "members.safetensors"  # in the shipped model's folder
+CODE = ("preprocess", "networks/slices.py", "scoring/model.py", "scoring/real_motion.py")
 COLUMNS = list(PREDICTION_COLUMNS)
 ABSENT = (
     "no rated scans here: motionlib fetch ixi-ratings DIR/ixi-ratings and fetch ixi DIR/ixi, then "
@@ -180,44 +183,52 @@ def _cross_fit(measures, tested, scans: pd.DataFrame, seed: int) -> np.ndarray:
     return score.round(12)  # sums of votes, lest their order decide ties
 
 
-def vote_networks(work: Path, *, seeds: int, engine: str = "inline") -> dict[str, pd.DataFrame]:
+def vote_networks(
+    scans: pd.DataFrame, work: Path, *, seeds: int, engine: str = "inline"
+) -> dict[str, pd.DataFrame]:
     """Score the rated scans by networks that never saw the patient: Table IV on real grades.
 
-    In every fold of the shipped model (`build.rated_heads`) a member learns from synthetic motion
-    of the other folds' still heads (``research_only``) and goes on with the votes of their raters
-    (``fine_tuned``); a fresh network has the votes alone (``from_scratch``). The numbers of steps
-    are fixed, and nothing is chosen by what comes out. `work` keeps copies and networks.
+    The members of the shipped model have learnt from synthetic motion of still heads, those of each
+    fold left out in turn (``research_only``). Each goes on with the votes of the other folds'
+    raters (``fine_tuned``); a fresh network has these votes alone (``from_scratch``). The numbers
+    of steps are fixed, and nothing is chosen by what comes out. `work` keeps heads and networks.
 
     Returns for each kind of network the scores by ``scan_id``, a column a seed: the sigmoid of the
     log-odds less the median of the fold's scans, in units of their interquartile range, since folds
-    differ in level.
+    differ in level. ValueError for more seeds than the model has.
     """
-    work, heads = Path(work) / code_key(*build.CODE), build.rated_heads()
-    members = build.train_members(heads, work, engine=engine)
-    scans = [(s, p, str(work / "heads")) for s, p in heads[["scan_id", "path"]].to_numpy()]
-    files = compute.raise_failures(compute.submit(_store, scans, engine=engine, label="heads"))
+    shipped = default_model()
+    work = Path(work) / content_key(sha256_file(shipped / MEMBERS), code_key(*CODE))
+    members, folds = unpack_members(shipped, work / "members")
+    if seeds > len(members) // N_MODEL_FOLDS:
+        n_members = len(members) // N_MODEL_FOLDS
+        raise ValueError(f"Found {seeds} seeds, expected at most {n_members}, one a member.")
+    heads = scans.assign(fold=[fold_of(p, folds) for p in scans["source_participant_id"]])
+    rule = read_rule(shipped)
+    grid = rule.spacing_mm, rule.slab_mm, rule.field_mm
+    items = [(s, p, grid, str(work / "heads")) for s, p in heads[["scan_id", "path"]].to_numpy()]
+    files = compute.raise_failures(compute.submit(_store, items, engine=engine, label="heads"))
     share = (heads["motion_votes"] / heads["n_verdicts"]).to_numpy(float)
     # 1. Networks of every fold and seed; none is given a head of the fold that it will judge.
     made, items = {}, []
     for fold, seed in product(sorted(heads["fold"].unique()), range(seeds)):
-        made[fold, seed, "research_only"] = start = members[fold][seed]
+        made[fold, seed, "research_only"] = start = members[fold, seed]
         seen = np.flatnonzero(heads["fold"] != fold)
         for name in ON_VOTES:
             made[fold, seed, name] = str(work / "members" / f"{name}_{fold}_{seed}.safetensors")
             learnt = [files[k] for k in seen], share[seen].tolist()
-            item = name, start, *learnt, seed_from(build.SEED, name, int(fold), seed)
+            item = name, start, *learnt, seed_from(SEED, name, int(fold), seed)
             items.append((*item, made[fold, seed, name]))
     done = compute.submit(_learn_votes, items, engine=engine, label="votes")
     compute.raise_failures(done)
     # 2. Each head by the networks that never saw it, and each fold on its own scale.
     names = list(product(("research_only", *ON_VOTES), range(seeds)))
     items = [
-        (head, [made[head["fold"], seed, name] for name, seed in names], ("clean",), build.RATED)
-        for head in heads.to_dict("records")
+        (file, [made[fold, seed, name] for name, seed in names])
+        for file, fold in zip(files, heads["fold"], strict=True)
     ]
-    done = compute.submit(build.judge_head, items, engine=engine, label="judge")
-    rows = pd.DataFrame(row for part in compute.raise_failures(done) for row in part)
-    logits = rows.set_index("scan_id")[[f"logit_{k}" for k in range(len(names))]]
+    done = compute.submit(_judge, items, engine=engine, label="judge")
+    logits = pd.DataFrame(compute.raise_failures(done), index=pd.Index(heads["scan_id"]))
     by_fold = logits.groupby(heads["fold"].to_numpy())
     low, middle, high = (by_fold.transform("quantile", q) for q in (0.25, 0.5, 0.75))
     score = 1 / (1 + np.exp(-(logits - middle) / (high - low)))
@@ -226,14 +237,58 @@ def vote_networks(work: Path, *, seeds: int, engine: str = "inline") -> dict[str
     return {name: part.set_axis(range(seeds), axis=1) for name, part in parts.items()}
 
 
-def _store(item: tuple[str, str, str]) -> str:
-    """Place a head on the model's grid, of level one (a task); `item` is id, path and folder."""
-    scan, path, folder = item
+def unpack_members(
+    shipped: Path, folder: Path
+) -> tuple[dict[tuple[int, int], str], dict[str, int]]:
+    """Write each member of the shipped model to a file of its own.
+
+    Returns the files by the fold that a member has not seen and its seed, and the fold of every
+    patient of whom members have seen scans.
+    """
+    parts: dict[tuple[int, int], dict] = {}
+    with safe_open(shipped / MEMBERS, "pt") as stream:
+        folds = json.loads(stream.metadata()["folds"])
+        for key in stream.keys():  # noqa: SIM118  (it is no dictionary)
+            fold, seed, name = key.split("/")
+            parts.setdefault((int(fold), int(seed)), {})[name] = stream.get_tensor(key).float()
+    files = {}
+    for (fold, seed), state in parts.items():
+        files[fold, seed] = str(folder / f"without_{fold}_{seed}.safetensors")
+        with atomic(files[fold, seed]) as aside:
+            save_file(state, aside)
+    return files, folds
+
+
+def fold_of(patient: str, folds: dict[str, int]) -> int:
+    """Fold of a patient; any of the folds where no member has seen a scan of him."""
+    return folds.get(patient, seed_from(patient) % N_MODEL_FOLDS)
+
+
+def read_member(path: str) -> SliceNet:
+    """Read a network on planes, in evaluation mode."""
+    net = SliceNet()
+    net.load_state_dict(load_file(path))
+    return net.eval()
+
+
+def _judge(item: tuple[str, list[str]]) -> list[float]:
+    """Log-odds of motion of one head (a task), by its file of `_store`, and those of networks."""
+    file, networks = item
+    head = torch.from_numpy(np.load(file)).float()
+    with torch.inference_mode(), compute.configure_cpu(1):
+        planes = Cut(PLANES)(head[None, None])
+        nets = map(read_member, networks)
+        return [float(torch.stack([net(cut).mean() for cut in planes]).mean()) for net in nets]
+
+
+def _store(item: tuple[str, str, tuple, str]) -> str:
+    """Place a head on the model's grid, of level one (a task); `item` is id, path, grid, folder."""
+    scan, path, grid, folder = item
     out = Path(folder) / f"{scan}.npy"
     if not out.exists():
         volume, affine = read_array(path)
         volume = torch.from_numpy(np.clip(volume, 0, None))
-        placed = model_input(volume, affine, *build.FIELD).astype(np.float32)
+        placed = model_input(volume, affine, *grid).astype(np.float32)
         with atomic(out) as aside:
             np.save(aside, scaled(torch.from_numpy(placed)).numpy().astype(np.float16))
     return str(out)
@@ -252,7 +307,7 @@ def _learn_votes(item: tuple[str, str, list[str], list[float], int, str]) -> str
     rng, target = np.random.default_rng(seed_from(seed, "planes")), torch.tensor(share)
     with compute.configure_cpu(1), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_from(seed, "weights") % 2**31)
-        net = build.read_member(start).train() if name == "fine_tuned" else SliceNet()
+        net = read_member(start).train() if name == "fine_tuned" else SliceNet()
         heads = [torch.from_numpy(np.load(path)) for path in files]
         ranges = [[plane_range(head.float(), axis) for axis in range(3)] for head in heads]
         optimiser = torch.optim.AdamW(net.parameters(), rate, weight_decay=1e-2)
@@ -260,7 +315,7 @@ def _learn_votes(item: tuple[str, str, list[str], list[float], int, str]) -> str
         mean = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(0.97), use_buffers=True)
         for _ in range(steps):
             # planes across one axis of many heads, flipped, a little brighter or darker
-            axis, chosen = int(rng.integers(3)), rng.integers(len(heads), size=PLANES)
+            axis, chosen = int(rng.integers(3)), rng.integers(len(heads), size=BATCH)
             planes = [heads[k].select(axis, int(rng.integers(*ranges[k][axis]))) for k in chosen]
             x = padded(torch.stack(planes)[:, None].float()) * float(rng.uniform(0.9, 1.1))
             x = x.flip([side for side in (2, 3) if rng.random() < 0.5])

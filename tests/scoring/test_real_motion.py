@@ -10,8 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from motionlib.cohorts.ratings import find_ixi_ratings, read_ixi_mriqc, read_ixi_verdicts
+from motionlib.networks.slices import SliceNet, joined
 from motionlib.predictions import check_predictions
 from motionlib.scoring import real_motion
 from motionlib.scoring.real_motion import (
@@ -176,15 +178,16 @@ class TestSharedRatings:
 
 class TestNetworks:
     def test_no_network_is_given_a_head_of_the_fold_that_it_judges(self, tmp_path, monkeypatch):
-        heads = pd.DataFrame(
+        scans = pd.DataFrame(
             {
                 "scan_id": [f"s{k}" for k in range(9)],
-                "path": [f"p{k}" for k in range(9)],
-                "fold": np.arange(9) % 3,
+                "source_participant_id": [f"p{k}" for k in range(9)],
+                "path": "",
                 "motion_votes": np.arange(9) % 5,
                 "n_verdicts": 8,
             }
         )
+        folds = {f"p{k}": k % 3 for k in range(9)}
         learnt = {}
 
         def learn(item):
@@ -192,19 +195,17 @@ class TestNetworks:
             return item[-1]
 
         def judge(item):
-            head, files, _, _ = item
+            scan, files = item
             for path in files:  # what a network has learnt from, by its file
-                assert head["scan_id"] not in learnt.get(path, path)
-            logits = {f"logit_{k}": float(head["scan_id"][1:]) + k for k in range(len(files))}
-            return [{"scan_id": head["scan_id"]} | logits]
+                assert scan not in learnt.get(path, path)
+            return [float(scan[1:]) + k for k in range(len(files))]
 
-        members = {fold: [f"member {fold} {seed}" for seed in range(2)] for fold in range(3)}
-        monkeypatch.setattr(real_motion.build, "rated_heads", lambda: heads)
-        monkeypatch.setattr(real_motion.build, "train_members", lambda *a, **k: members)
-        monkeypatch.setattr(real_motion.build, "judge_head", judge)
+        members = {(fold, seed): f"{fold} {seed}" for fold in range(3) for seed in range(2)}
+        monkeypatch.setattr(real_motion, "unpack_members", lambda *_: (members, folds))
+        monkeypatch.setattr(real_motion, "_judge", judge)
         monkeypatch.setattr(real_motion, "_store", lambda item: item[0])
         monkeypatch.setattr(real_motion, "_learn_votes", learn)
-        scores = real_motion.vote_networks(tmp_path, seeds=2)
+        scores = real_motion.vote_networks(scans, tmp_path, seeds=2)
         assert len(learnt) == 3 * 2 * 2
         assert all(len(files) == 6 for files in learnt.values())
         assert {name: table.shape for name, table in scores.items()} == dict.fromkeys(
@@ -212,6 +213,23 @@ class TestNetworks:
         )
         # each fold is on its own scale: the middle scan of three is at one half in all of them
         assert scores["fine_tuned"].loc[["s3", "s4", "s5"], 1].to_list() == [0.5] * 3
+        with pytest.raises(ValueError, match="expected at most 2"):
+            real_motion.vote_networks(scans, tmp_path, seeds=3)
+
+    def test_a_head_is_judged_by_the_mean_over_its_planes(self, tmp_path, rng):
+        """As the shipped network does it: `networks.slices.joined`."""
+        torch.manual_seed(0)
+        nets, files = [SliceNet().eval() for _ in range(2)], []
+        for place, net in enumerate(nets):
+            files.append(str(tmp_path / f"{place}.safetensors"))
+            save_file(net.state_dict(), files[-1])
+        head = np.zeros((24, 24, 24), np.float16)
+        head[4:20, 4:20, 4:20] = 1 + 0.2 * rng.random((16, 16, 16))
+        np.save(tmp_path / "head.npy", head)
+        logits = real_motion._judge((str(tmp_path / "head.npy"), files))
+        with torch.inference_mode():
+            classes = joined(head.shape, nets)(torch.from_numpy(head).float()[None, None])[0]
+        assert np.mean(logits) == pytest.approx(float(classes[1] - classes[0]), abs=1e-4)
 
     def test_votes_are_learnt_from_what_the_planes_show(self, tmp_path, rng):
         files, share = [], [0.0, 1.0] * 4
@@ -222,7 +240,7 @@ class TestNetworks:
         out = str(tmp_path / "learnt.safetensors")
         item = ("from_scratch", "", files[:6], share[:6], 3, out)
         assert real_motion._learn_votes(item) == out
-        net = real_motion.build.read_member(out)
+        net = real_motion.read_member(out)
         planes = torch.from_numpy(np.stack([np.load(f)[8] for f in files[6:]]))[:, None].float()
         with torch.inference_mode():
             still, moved = net(planes)

@@ -13,12 +13,14 @@
 4. A head is judged by the members that never saw its fold: the rated heads as they are, and test
    copies of the still ones. Calibration, threshold and range of doubt rest on the test copies
    alone, so no verdict chooses anything. Other sites are judged by the shipped members.
-5. The model folder is written: weights, description, tables and card (`ship`).
+5. The model folder is written (`ship`): weights, description, tables and card, and all members
+   with the folds of the patients, so that others can judge a rated head by what never saw it.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 from copy import deepcopy
 from dataclasses import replace
@@ -27,6 +29,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from jinja2 import Environment, FileSystemLoader
 from safetensors.torch import load_file, save_file
 from scipy.stats import rankdata, spearmanr
 from statsmodels.stats.proportion import proportion_confint
@@ -34,7 +37,6 @@ from torch.nn.functional import affine_grid, avg_pool2d, grid_sample, pad, softp
 
 from motionlib import __version__, compute
 from motionlib.cohorts import read_cohort
-from motionlib.cohorts.ratings import read_ixi_ratings
 from motionlib.compute.engines import configure_cpu
 from motionlib.experiments.cohort import data_root
 from motionlib.files import (
@@ -44,6 +46,7 @@ from motionlib.files import (
     content_key,
     read_json,
     seed_from,
+    sha256_file,
     write_json,
     write_table,
     write_text,
@@ -58,16 +61,14 @@ from motionlib.motion.trajectory import Trajectory, displacement
 from motionlib.networks.slices import PLANES, Cut, SliceNet, joined, padded, plane_range, scaled
 from motionlib.preprocess.images import read_array
 from motionlib.scoring.model import DIGITS, model_grid, model_input
+from motionlib.scoring.real_motion import MEMBERS, rated_scans, read_member
 from motionlib.stats.calibration import best_threshold, fit_calibrator
 from motionlib.stats.intervals import draw_patients
-from motionlib.typeset import render
 
+HERE = Path(__file__).resolve().parent
 # heads and what is judged
 SEED, SEEDS, FOLDS = 20, 5, 3  # of folds and copies; members; parts of the patients
-CODE = (
-    *("cohorts", "preprocess", "motion", "networks/slices.py"),
-    *("scoring/build.py", "scoring/model.py"),
-)
+CODE = ("cohorts", "preprocess", "motion", "networks/slices.py", "scoring/model.py")
 SITES = {"ds000011": "ds000011", "ds002748": "ds002748-1p5mm"}
 HEADS = 12  # of another site that are tested, at most
 RATED = "ixi"
@@ -100,18 +101,16 @@ def rated_heads() -> pd.DataFrame:
 
     ``still`` tells which have no vote for motion. `FileNotFoundError` without the scans.
     """
-    selection = read_cohort("ixi", data_root() / "ixi-2mm")
-    heads = selection.manifest[selection.manifest["n_verdicts"].notna()]
+    heads = rated_scans()
+    if heads is None:
+        raise FileNotFoundError("no rated scans of IXI; name their folder by MOTIONLIB_DATA")
     people = np.sort(heads["source_participant_id"].unique())
     order = np.random.default_rng(seed_from(SEED, "folds")).permutation(people)
     fold = {name: place % FOLDS for place, name in enumerate(order)}
-    rating = read_ixi_ratings(data_root() / "ixi-ratings").set_index("participant_id")
     return heads.assign(
-        path=[str((selection.root / path).resolve()) for path in heads["path"]],
         fold=heads["source_participant_id"].map(fold),
         still=(heads["motion_votes"] == 0).to_numpy(bool),
-        quality_rating=heads["participant_id"].map(rating["quality_rating"]),
-    ).reset_index(drop=True)
+    )
 
 
 def train_members(heads: pd.DataFrame, work: Path, *, engine: str) -> dict[int, list[str]]:
@@ -254,13 +253,6 @@ def train_member(item: tuple[list[str], dict[str, int], int, str]) -> str:
     return out
 
 
-def read_member(path: str) -> SliceNet:
-    """Read what `train_member` has written, in evaluation mode."""
-    net = SliceNet()
-    net.load_state_dict(load_file(path))
-    return net.eval()
-
-
 class Copies:
     """Copies of one head, read plane by plane, and where its planes are."""
 
@@ -388,14 +380,13 @@ def judge_head(item: tuple[dict, list[str], tuple[str, ...], str]) -> list[dict]
 
 def main(argv: list[str] | None = None) -> int:
     """Make copies, train, judge, choose, ship."""
-    parser = argparse.ArgumentParser(
-        prog="python -m motionlib.scoring.build", description=__doc__.partition("\n")[0]
-    )
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--work", default="runs/model", help="copies and members")
     parser.add_argument("--out", default=str(PACKAGE / "model"), help="the model")
     parser.add_argument("--engine", default=f"local:{os.cpu_count() or 1}")
     args = parser.parse_args(argv)
-    work, heads = Path(args.work) / code_key(*CODE), rated_heads()
+    heads = rated_heads()
+    work = Path(args.work) / content_key(code_key(*CODE), sha256_file(__file__))
     members = train_members(heads, work, engine=args.engine)
     shipped = [members[seed % FOLDS][seed] for seed in range(SEEDS)]
     items = [
@@ -412,6 +403,7 @@ def main(argv: list[str] | None = None) -> int:
     known = heads[["scan_id", "fold", "motion_votes", "quality_rating"]]
     rows = pd.read_csv(write_table(rows.merge(known, "left", "scan_id"), work / "predictions.csv"))
     ship(shipped, rows, Path(args.out))
+    keep_members(members, heads, Path(args.out))
     return 0
 
 
@@ -450,6 +442,20 @@ def ship(files: list[str], rows: pd.DataFrame, out: Path) -> Path:
     write_table(shares_called_motion(judged, chosen).round(4), out / "accuracy.csv")
     write_text(out / "card.md", card(out))
     return out
+
+
+def keep_members(members: dict[int, list[str]], heads: pd.DataFrame, out: Path) -> Path:
+    """Write all members, in half precision, as ``fold/seed/parameter``, and the patients' folds."""
+    tensors = {
+        f"{fold}/{seed}/{name}": value.half() if value.is_floating_point() else value
+        for fold, files in members.items()
+        for seed, file in enumerate(files)
+        for name, value in load_file(file).items()
+    }
+    folds = heads.groupby("source_participant_id")["fold"].first().astype(int).to_dict()
+    with atomic(out / MEMBERS) as aside:
+        save_file(tensors, aside, metadata={"folds": json.dumps(folds)})
+    return out / MEMBERS
 
 
 def real_figures(votes: np.ndarray, rating: np.ndarray, score: np.ndarray) -> np.ndarray:
@@ -595,8 +601,8 @@ def card(folder: Path) -> str:
         by_site = (f"{site} {balanced_accuracy(table, site, moves):.2f}" for site in sizes.index)
         return ", ".join(by_site)
 
-    return render(
-        "card.md",
+    here = Environment(loader=FileSystemLoader(HERE), trim_blocks=True, lstrip_blocks=True)
+    return here.get_template("model_card.md.j2").render(
         facts=facts,
         size_mb=(folder / "weights.safetensors").stat().st_size / 1e6,
         sites=[f"{site} (n = {n})" for site, n in sizes.items()],

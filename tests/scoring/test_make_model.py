@@ -2,26 +2,20 @@
 
 import json
 import os
+from itertools import product
 from pathlib import Path
 
+import make_model
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from safetensors.torch import save_file
-from shortcut_gate import AFFINE, NOTHING_LEARNT, freeze, noisy_heads, told_apart
-
-from motionlib.cli import main
-from motionlib.files import read_json
-from motionlib.networks.slices import SliceNet
-from motionlib.preprocess.grid import slab_grid
-from motionlib.preprocess.images import phantom, read_array, save_volume
-from motionlib.scoring import build
-from motionlib.scoring.build import (
+from make_model import (
     FIELD,
     FIGURES,
     FOLDS,
     RATERS,
+    SEEDS,
     STILL_CALLED,
     VARIANTS,
     Copies,
@@ -30,11 +24,11 @@ from motionlib.scoring.build import (
     card,
     choose_decision,
     judge_head,
+    keep_members,
     make_copy,
     make_test_copy,
     make_training_copies,
     rated_heads,
-    read_member,
     real_figures,
     real_motion,
     shares_called_motion,
@@ -42,7 +36,16 @@ from motionlib.scoring.build import (
     train_member,
     varied,
 )
+from safetensors.torch import load_file, save_file
+from shortcut_gate import AFFINE, NOTHING_LEARNT, freeze, noisy_heads, told_apart
+
+from motionlib.cli import main
+from motionlib.files import read_json
+from motionlib.networks.slices import SliceNet
+from motionlib.preprocess.grid import slab_grid
+from motionlib.preprocess.images import phantom, read_array, save_volume
 from motionlib.scoring.model import default_model, model_grid
+from motionlib.scoring.real_motion import fold_of, read_member, unpack_members
 
 MEGABYTES = 6
 
@@ -78,7 +81,7 @@ class TestGrid:
 
 
 class TestCopies:
-    @pytest.mark.parametrize("simulator", list(build.GROUPS))
+    @pytest.mark.parametrize("simulator", list(make_model.GROUPS))
     @pytest.mark.parametrize("moved", [False, True])
     def test_the_same_seed_gives_the_same_copy_and_the_head_is_not_changed(
         self, head, moved, simulator
@@ -90,10 +93,10 @@ class TestCopies:
             )
             assert torch.equal(a, b)
             assert torch.isfinite(a).all()
-            assert (mm >= build.LEAST_MM) == moved
+            assert (mm >= make_model.LEAST_MM) == moved
         assert torch.equal(head[0], before)
 
-    @pytest.mark.parametrize("simulator", list(build.GROUPS))
+    @pytest.mark.parametrize("simulator", list(make_model.GROUPS))
     def test_only_motion_throws_ghosts_into_the_air(self, head, simulator):
         """Of one seed both copies have one pose, so that they differ by motion alone."""
         for seed in range(4):
@@ -111,8 +114,8 @@ class TestCopies:
         Its interpolation is linear, and a moved copy lies further from the head's own voxels than
         a still one, by its motion on top of its pose.
         """
-        freeze(monkeypatch, build, ("_course", "_positions"))
-        monkeypatch.setattr(build, "displacement", lambda *_, **__: {"from_centre_mm": np.inf})
+        freeze(monkeypatch, make_model, ("_course", "_positions"))
+        monkeypatch.setattr(make_model, "displacement", lambda *_, **__: {"from_centre_mm": np.inf})
 
         def make(head, moved, rng):
             return make_copy(head, AFFINE, simulator, moved, rng)[0]
@@ -121,15 +124,15 @@ class TestCopies:
 
     def test_copies_are_made_once_and_a_member_learns_from_them(self, tmp_path, monkeypatch):
         groups = {"scanner": 2, "image": 1}
-        monkeypatch.setattr(build, "GROUPS", groups)
-        monkeypatch.setattr(build, "STEPS", 3)
-        monkeypatch.setattr(build, "PAIRS", 2)
+        monkeypatch.setattr(make_model, "GROUPS", groups)
+        monkeypatch.setattr(make_model, "STEPS", 3)
+        monkeypatch.setattr(make_model, "PAIRS", 2)
         affine = np.diag([4.0, 4.0, 4.0, 1.0])
         path = save_volume(phantom((48, 60, 52)), affine, tmp_path / "head.nii.gz")
         item = ("scan-1", str(path), str(tmp_path / "copies"), 5)
         made = Path(make_training_copies(item))
         assert np.load(made).shape == (7, *model_grid(*FIELD).shape)
-        assert (np.load(made.with_name("scan-1_mm.npy")) >= build.LEAST_MM).all()
+        assert (np.load(made.with_name("scan-1_mm.npy")) >= make_model.LEAST_MM).all()
         before = made.stat().st_mtime_ns
         make_training_copies(item)
         assert made.stat().st_mtime_ns == before
@@ -143,7 +146,7 @@ class TestCopies:
         assert any(not torch.equal(fresh[k], weights[0][k]) for k in fresh)
         copies = Copies(str(made), [2, 1])
         pair = copies.pair(np.random.default_rng(0))
-        assert pair.shape == (2, *build.CROP)
+        assert pair.shape == (2, *make_model.CROP)
         assert not torch.equal(*pair)
 
     def test_both_planes_of_a_pair_are_changed_alike(self):
@@ -252,6 +255,19 @@ class TestShippedModel:
         assert (facts["voxel_mm"], facts["slab_mm"], tuple(facts["field_mm"])) == FIELD
         assert (folder / facts["card"]).read_text().startswith("# Model card")
 
+    def test_its_networks_are_among_the_members_that_it_keeps(self, tmp_path):
+        files, folds = unpack_members(default_model(), tmp_path)
+        assert set(files) == set(product(range(FOLDS), range(SEEDS)))
+        shipped = load_file(default_model() / "weights.safetensors")
+        for seed in range(SEEDS):
+            for name, value in load_file(files[seed % FOLDS, seed]).items():
+                if name.startswith("blocks"):
+                    joined = shipped[f"block1.nets.{seed}.{name}"].float()
+                    assert torch.allclose(value, joined, rtol=2e-3, atol=1e-6)
+        if os.environ.get("MOTIONLIB_DATA"):
+            heads = rated_heads().set_index("source_participant_id")["fold"]
+            assert heads.to_dict() == folds
+
     def test_its_card_is_computed_from_its_description_and_tables(self):
         folder = default_model()
         text = (folder / "card.md").read_text()
@@ -287,6 +303,27 @@ def test_heads_with_a_vote_are_not_still_and_patients_have_one_fold():
     assert heads.groupby("source_participant_id")["fold"].nunique().max() == 1
     assert heads.groupby("fold")["still"].sum().min() > 10
     assert heads["path"].map(os.path.isfile).all()
+
+
+def test_every_member_is_kept_with_the_folds_it_is_judged_by(tmp_path):
+    """What is read again is what was trained, but for half precision; strangers get some fold."""
+    files = {fold: [] for fold in range(FOLDS)}
+    for fold, seed in product(range(FOLDS), range(2)):
+        torch.manual_seed(10 * fold + seed)
+        files[fold].append(str(tmp_path / f"{fold}_{seed}.safetensors"))
+        save_file(SliceNet().state_dict(), files[fold][-1])
+    people = pd.DataFrame({"source_participant_id": ["a", "b", "b"], "fold": [0, 2, 2]})
+    keep_members(files, people, tmp_path)
+    found, folds = unpack_members(tmp_path, tmp_path / "found")
+    assert folds == {"a": 0, "b": 2}
+    assert fold_of("b", folds) == 2
+    assert fold_of("nobody", folds) in range(FOLDS)
+    assert set(found) == set(product(range(FOLDS), range(2)))
+    for (fold, seed), path in found.items():
+        kept, was = (read_member(p).state_dict() for p in (path, files[fold][seed]))
+        assert all(
+            torch.allclose(kept[k].float(), was[k].float(), rtol=1e-3, atol=1e-6) for k in was
+        )
 
 
 def test_a_model_folder_is_whole(tmp_path):
