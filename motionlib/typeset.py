@@ -18,35 +18,25 @@ from math import isinf
 from numbers import Real
 
 import pandas as pd
+import yaml
 from great_tables import GT, html, loc, style
 from jinja2 import Environment, PackageLoader, select_autoescape
 from markupsafe import Markup, escape
 from pandas.api.types import is_bool, is_bool_dtype, is_numeric_dtype, is_scalar
 
-from motionlib.files import content_key
+from motionlib.files import PACKAGE, content_key
+from motionlib.tasks import TASK_WORDS
 
 FRACTIONS = {  # measures that are shown in percent
     *("balanced_accuracy", "specificity", "sensitivity", "accuracy", "sex_f"),
     *("balanced_accuracy_cv", "real_motion_accuracy", "real_motion_specificity"),
     *("resampled_called_motion", "emulated_motion_accuracy", "emulated_motion_specificity"),
 }
-LABELS = {
-    "auc": "AUC", "sex_f": "female", "mov01vs2": "severe motion (mov01vs2)",
-    "mov0vs1": "mild motion (mov0vs1)", "n_positive": "n with motion", "n_folds": "folds",
-    "same_order": "same order?", "real_motion_accuracy": "accuracy on real motion",
-    "reason": "note", "metric": "measure",
-    "table_1": "Table I", "table_2": "Table II", "table_3": "Table III", "table_4": "Table IV",
-    "table_a1": "Table A.I", "table_a2": "Table A.II", "table_a3": "Table A.III",
-    "table_a4": "Table A.IV", "in_text": "Counts in the text", "agreement": "Agreement of raters",
-    "table_raters": "agreement of IXI's raters on motion",
-    "table_people": "each rater judged by the votes of the others",
-    "table_directions": "air beside the head by direction, IXI",
-    "table_votes": "fine-tuned on votes of IXI's raters, from scratch, and without a vote",
-    "table_real_motion": "detectors of real motion, judged by raters of IXI",
-    "mcnemar": "McNemar's tests", "timing": "Seconds per scan", "paper_audit": "Audit of the paper",
-}  # fmt: skip
+LABELS = TASK_WORDS | yaml.safe_load((PACKAGE / "templates" / "words.yml").read_text("utf-8"))
+HALVES = {"specificity", "sensitivity"}  # their mean is the balanced accuracy
 SOURCES = ("paper", "ours", "difference")
 STATISTICS = ("mean", "sd", "low", "high")
+FOLDED = "All columns"  # opens a table whose first columns stand above it
 MISSING = "–"  # in a cell that has no value
 WIDE = 28  # characters; a column with longer texts is given room
 LONGEST = 60  # rows or columns; of a longer table pandas shows both ends in a notebook
@@ -77,7 +67,7 @@ def table_html(table: pd.DataFrame, caption: str, *, number: str = "") -> Markup
     """Write a table of the study for a page, which brings its style; it scrolls sideways.
 
     `caption` says what it shows (a cohort that is the same in all rows is noted below it), `number`
-    is the paper's label, such as ``Table II``.
+    is the paper's label, such as ``Table II``. Rows of several tasks stand under a heading each.
     """
     title = f"<b>{escape(number)}.</b> {escape(caption)}" if number else escape(caption)
     drawn = _draw(table, title=html(str(title))).as_raw_html()
@@ -122,8 +112,39 @@ def to_notebook(table: pd.DataFrame) -> str:
     if table.empty or max(table.shape) > LONGEST or not plain:
         with pd.option_context("display.max_colwidth", None):
             return table._repr_html_()
-    compared = any(str(name).endswith("ours") for name in table)
-    return _draw(table, words=compared).as_raw_html()
+    if not any(str(name).endswith("ours") for name in table):
+        return _draw(table, words=False).as_raw_html()
+    first, folded = to_compare(table)
+    html = _draw(first).as_raw_html()
+    if folded is None:
+        return html
+    return f"{html}<details><summary>{FOLDED}</summary>{_draw(folded).as_raw_html()}</details>"
+
+
+def to_compare(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame | None]:
+    """Keep the columns that are compared: what heads a row, the paper's and our values, counts.
+
+    Left out are the specificity and sensitivity of a balanced accuracy, the paper's words for a
+    method that has ours, and of more than two measures the differences. Returns these columns, and
+    the whole table, or None where nothing is left out.
+    """
+    table = table.dropna(axis="columns", how="all")
+    columns = gather(list(table))
+    known = {column.measure for column in columns if column.source == "paper"}
+    measures = known - HALVES if "balanced_accuracy" in known else known
+    doubled = {"label", "architecture"} if {"method", "model"} & set(table) else set()
+    sources = SOURCES if len(measures) <= 2 else ("paper", "ours")
+    kept = [
+        column
+        for column in columns
+        if (column.measure in measures and column.source in sources)
+        or (not column.source and column.measure == "n")
+        or (not column.source and not column.is_numeric(table) and column.measure not in doubled)
+    ]
+    names = {name for column in kept for name in column.parts.values()}
+    if not measures or len(kept) == len(columns):
+        return table, None
+    return table[[name for name in table if name in names]], table
 
 
 def _draw(table: pd.DataFrame, *, title="", note="", words: bool = True, plain=False) -> GT:
@@ -137,6 +158,7 @@ def _draw(table: pd.DataFrame, *, title="", note="", words: bool = True, plain=F
         if "cohort" in table and table["cohort"].nunique(dropna=False) == 1:
             notes.insert(0, f"Cohort: {table['cohort'].iloc[0]}.")
             table = table.drop(columns="cohort")
+    grouped = words and not plain and "task" in table and len(table.columns) > 1
     # 1. The texts, under names of their own: two headings may be alike.
     gathered = gather(list(table)) if words else [Column(str(n), parts={"": n}) for n in table]
     columns = {f"c{i}": column for i, column in enumerate(gathered)}
@@ -151,7 +173,12 @@ def _draw(table: pd.DataFrame, *, title="", note="", words: bool = True, plain=F
         head, labels["index"] = "index", str(table.index.name or "")
         texts = {"index": [number(value) for value in table.index]} | texts
     shown = pd.DataFrame(texts)
-    drawn = GT(shown, rowname_col=head, id=f"t{content_key(shown.to_csv(), str(title), notes)}")
+    group = next((n for n, c in columns.items() if grouped and c.measure == "task"), None)
+    group = group if group and shown[group].nunique() > 1 else None
+    if group == head:  # the tasks head groups of rows, the column after them a row
+        head = next(name for name in columns if name != group)
+    key = content_key(shown.to_csv(), str(title), notes)
+    drawn = GT(shown, rowname_col=head, groupname_col=group, id=f"t{key}")
     if head:
         drawn = drawn.tab_stubhead(labels.pop(head)).tab_options(stub_border_style="none")
     drawn = drawn.cols_label(labels).cols_align("left").cols_align("right", columns=numeric)
@@ -173,7 +200,7 @@ def _draw(table: pd.DataFrame, *, title="", note="", words: bool = True, plain=F
         ("min-width: 14em;", long),
         ("font-weight: 600; background: var(--ours);", ours),
     ):
-        names = [name for name in names if name != head]
+        names = [name for name in names if name not in (head, group)]
         drawn = drawn.tab_style(style.css(css), loc.body(columns=names)) if names else drawn
     return drawn
 

@@ -42,7 +42,7 @@ def shown(table: pd.DataFrame) -> list[list[str]]:
 class TestComparison:
     def test_it_is_shortened_to_paper_ours_and_difference(self):
         assert shown(compared()) == [
-            ["fine_tuned", "84.5", "68.8 [56.5, 77.6]", "\u221215.8"],
+            ["network, fine-tuned", "84.5", "68.8 [56.5, 77.6]", "\u221215.8"],
             ["forest", MISSING, "50.0 [40.0, 60.0]", MISSING],
         ]
 
@@ -58,7 +58,23 @@ class TestComparison:
         assert [row[-1] for row in shown(table)] == [MISSING, "too few scans"]
 
     def test_an_index_with_a_meaning_is_shown(self):
-        assert [row[0] for row in shown(compared().set_index("method"))] == ["fine_tuned", "forest"]
+        rows = shown(compared().set_index("method"))
+        assert [row[0] for row in rows] == ["network, fine-tuned", "forest"]
+
+    def test_rows_of_two_tasks_stand_under_a_heading_each(self):
+        table = pd.concat([compared().assign(task=task) for task in ("mov01vs2", "mov0vs1")])
+        made = to_notebook(table.reset_index(drop=True))
+        assert made.count("severe motion against the rest") == 1
+        assert made.count("mild motion against none") == 1
+        assert made.index("severe motion") < made.index("mild motion")
+
+    def test_what_is_compared_comes_first_and_all_columns_are_folded(self):
+        halves = {f"{half}_{part}": 0.5 for half in ("specificity", "sensitivity")
+                  for part in ("paper", "ours")}  # fmt: skip
+        first, _, folded = to_notebook(compared().assign(**halves)).partition("<details>")
+        assert "balanced accuracy (%)" in first
+        assert "specificity (%)" not in first
+        assert all(f"{name} (%)" in folded for name in ("balanced accuracy", *("specificity",)))
 
     def test_the_table_stays_as_it_was(self):
         table = compared()
@@ -173,7 +189,7 @@ class TestOnAPage:
         ("value", "measure", "said"),
         [(0.8452, "balanced_accuracy", "84.5"), (0.0002, "p_value", "< 0.001"), (92, "n", "92"),
          (5500.0, "n", "5,500"), (1.5, "spacing_mm", "1.5"), (True, "holds", "yes"),
-         (84.52, "balanced_accuracy", "84.52"), ("mov0vs1", "task", "mild motion (mov0vs1)")],
+         (84.52, "balanced_accuracy", "84.52"), ("mov0vs1", "task", "mild motion against none")],
     )  # fmt: skip
     def test_numbers_are_written_for_reading(self, value, measure, said):
         assert number(value, measure) == said
@@ -201,7 +217,7 @@ class TestLatex:
         text = to_latex(compared(), caption="100 % & more", label="tab:x")
         assert r"\caption{100 \% \& more}\label{tab:x}" in text
         assert r"\multicolumn{3}{c}{balanced accuracy (\%)}" in text
-        assert r"fine\_tuned & 84.5 & 68.8 [56.5, 77.6] & $-$15.8 \\" in text
+        assert r"network, fine-tuned & 84.5 & 68.8 [56.5, 77.6] & $-$15.8 \\" in text
 
 
 class TestInANotebook:

@@ -15,7 +15,7 @@ PLANES = {"sagittal": (0, 1, 2), "coronal": (1, 0, 2), "axial": (2, 0, 1)}
 TITLE_WIDTH = 22  # letters over a panel; longer headings are broken
 SIDES = {0: ("L", "R"), 1: ("P", "A"), 2: ("I", "S")}  # names of the two ends of each axis
 AIR = (0.002, 0.2)  # of the head's median: noise lies at a few thousandths, ghosts above
-WIDEST = 5  # columns of boxes side by side
+WIDEST = 3  # columns of boxes side by side
 
 
 @styled
@@ -140,15 +140,18 @@ def plot_flow(flow: pd.DataFrame):
     cohorts = flow["cohort"].fillna("all").astype(str) if "cohort" in flow else None
     columns = [("", flow)] if cohorts is None else list(flow.groupby(cohorts, sort=False))
     columns = [(name, _merge_steps(part)) for name, part in columns]
-    deepest = max(len(part) for _, part in columns)
     n_wide = min(len(columns), WIDEST)
-    n_rows = -(-len(columns) // n_wide)
-    figure, axes = new_figure(2.8 * n_wide, n_rows * (0.7 + 0.9 * deepest), n_wide, n_rows)
+    depths = [len(part) for _, part in columns]
+    deepest = [max(depths[i : i + n_wide]) for i in range(0, len(depths), n_wide)]
+    heights = [0.7 + 0.9 * depth for depth in deepest]
+    figure, axes = new_figure(
+        3.2 * n_wide, sum(heights), n_wide, len(heights), height_ratios=heights
+    )
     for ax in axes.flat:
         ax.set_axis_off()
-    for ax, (name, part) in zip(axes.flat, columns, strict=False):
-        _draw_boxes(ax, part, deepest)
-        ax.set_title(name)
+    for number, (ax, (name, part)) in enumerate(zip(axes.flat, columns, strict=False)):
+        _draw_boxes(ax, part, deepest[number // n_wide])
+        ax.set_title(name, fontsize=11)
     return figure
 
 
@@ -274,10 +277,10 @@ def _draw_boxes(axes, part: pd.DataFrame, deepest: int) -> None:
     for row in part.itertuples():
         y, lost = -row.Index, row.n_in - row.n_out
         text = f"{fill(row.step, 26)}\nn = {row.n_out:,.0f}"
-        axes.text(0.3, y, text, ha="center", va="center", fontsize=8, bbox=box)
+        axes.text(0.3, y, text, ha="center", va="center", fontsize=10, bbox=box)
         if row.Index:
             axes.annotate("", (0.3, y + 0.26), (0.3, y + 0.74), arrowprops=arrow)
         if lost > 0:
             text = f"-{lost:,.0f}" + (f": {row.reason}" if row.reason else "")
-            text = "\n".join(wrap(text, 30)[:3])
-            axes.text(0.36, y + 0.5, text, va="center", fontsize=7)
+            text = "\n".join(wrap(text, 26)[:3])
+            axes.text(0.36, y + 0.5, text, va="center", fontsize=9)

@@ -9,28 +9,44 @@ from motionlib.figures.theme import new_figure, styled
 from motionlib.motion import image_motion, kspace_motion, sample_segments, sample_time_course
 from motionlib.motion.recipes import TIMES
 
+STEPS = {  # of the two simulators, as the paper's Fig. 1 has them
+    "image-based": (
+        *("1. A still head", "2. Poses (mm, °), each held for a while"),
+        *("3. FFT of the head in each pose:\nlines of the time it was held", "4. Inverse FFT"),
+    ),
+    "k-space": (
+        *("1. A still head, and its FFT", "2. A pose (mm, °) for every line"),
+        *("3. Each line turned and shifted\nin phase by its pose", "4. Inverse non-uniform FFT"),
+    ),
+}
+
 
 @styled
 def plot_simulators(head, affine, *, amount: float = 5.0, seed: int = 0):
-    """Draw how both simulators work, from real arrays (paper Fig. 1).
+    """Draw both simulators step by step, from real arrays (paper Fig. 1).
 
-    `head`, (I, J, K), is still, `affine` its voxels in RAS mm; `amount` is in mm and degrees. Left:
-    image-based, right: k-space; rows: movement, who owns k-space, result.
+    `head`, (I, J, K), is still, `affine` its voxels in RAS mm; `amount` is in mm and degrees. Above
+    image-based, below k-space; from left: still head, movement, who owns k-space, moved head.
     """
     by_kspace, by_image, course, poses = _moved_by_both(head, affine, amount, seed)
     middle = head.shape[0] // 2
     spectrum = np.log1p(np.abs(np.fft.fftshift(np.fft.fft2(head[middle]))))
-    figure, axes = new_figure(9, 9.6, 2, 3)
-    columns = ((poses, by_image, "image-based"), (course, by_kspace, "k-space"))
-    for column, (movement, result, title) in enumerate(columns):
-        top, centre, bottom = axes[:, column]
-        _draw_movement(top, movement, stepped=column == 0)
-        top.set_title(title)
-        _draw_ownership(centre, spectrum, movement, head.shape[1], stepped=column == 0)
-        bottom.imshow(result[middle].T, origin="lower", cmap="gray", vmin=0)
-        bottom.set(
-            xticks=[], yticks=[], xlabel="posterior to anterior", ylabel="inferior to superior"
-        )
+    figure, axes = new_figure(12.6, 6.6, 4, 2)
+    figure.get_layout_engine().set(wspace=0.14)  # for the arrows
+    made = (poses, by_image), (course, by_kspace)
+    for line, (name, steps), (movement, result) in zip(axes, STEPS.items(), made, strict=True):
+        stepped = movement is poses
+        for ax, array in ((line[0], head), (line[3], result)):
+            ax.imshow(array[middle].T, origin="lower", cmap="gray", vmin=0)
+            ax.set(xticks=[], yticks=[], xlabel="posterior to anterior")
+        line[0].set_ylabel(f"{name} simulation", fontsize=12)
+        _draw_movement(line[1], movement, stepped=stepped)
+        _draw_ownership(line[2], spectrum, movement, head.shape[1], stepped=stepped)
+        arrow = {"arrowstyle": "-|>", "linewidth": 2, "color": "#333333"}
+        for ax, step in zip(line, steps, strict=True):
+            ax.set_title(step, fontsize=10)
+            if ax is not line[-1]:
+                ax.annotate("", (1.16, 0.5), (1.03, 0.5), "axes fraction", arrowprops=arrow)
     return figure
 
 
@@ -84,10 +100,8 @@ def _draw_movement(ax, movement, *, stepped: bool) -> None:
             style = {"color": f"C{axis}", "linestyle": dash, "label": f"{letter} ({unit})"}
             style |= {"drawstyle": "steps-post"} if stepped else {}
             ax.plot(times, np.append(values[:, axis], values[-1, axis]), **style)
-    ax.set(xlabel="time (fraction of the scan)", ylabel="translation (mm), rotation (°)")
-    low, high = ax.get_ylim()
-    ax.set_ylim(low, high + 0.3 * (high - low))  # room for the legend above the lines
-    ax.legend(fontsize="x-small", ncols=3, loc="upper center")
+    ax.set(xlabel="time (fraction of the scan)")
+    ax.legend(fontsize=8, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.22))
 
 
 def _draw_ownership(ax, spectrum, movement, n_lines: int, *, stepped: bool) -> None:
@@ -102,4 +116,9 @@ def _draw_ownership(ax, spectrum, movement, n_lines: int, *, stepped: bool) -> N
     ax.imshow(spectrum.T, origin="lower", cmap="gray", aspect="auto")
     shade = np.broadcast_to(owner[None, :], (spectrum.shape[1], n_lines))
     ax.imshow(shade, origin="lower", cmap="viridis", alpha=0.45, aspect="auto")
-    ax.set(xticks=[], yticks=[], xlabel="k-space line, in the order of time", ylabel="k (S-I)")
+    ax.set(
+        xticks=[],
+        yticks=[],
+        xlabel="k-space line, in the order of time",
+        ylabel="inferior to superior",
+    )

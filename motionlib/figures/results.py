@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+from matplotlib.markers import CARETDOWN, CARETLEFT, CARETRIGHT, CARETUP
+from matplotlib.ticker import LogLocator
 
 from motionlib.figures.theme import (
     COLOURS,
@@ -13,25 +15,28 @@ from motionlib.figures.theme import (
     sentence_figure,
     style_of,
     styled,
-    title_of,
 )
-from motionlib.metrics import classification_metrics, roc
-from motionlib.predictions import check_labels, combine_folds
-from motionlib.stats.intervals import bootstrap_ci
+from motionlib.metrics import roc
+from motionlib.predictions import check_labels, combine_folds, judged_sets
+from motionlib.stats.intervals import summary_intervals
 from motionlib.stats.rates import learning_curve
+from motionlib.typeset import label as title_of
 
 TASK_ORDER = ("mov01vs2", "mov0vs1")
 CHANCE = {"color": "#999999", "linewidth": 0.8, "linestyle": ":"}  # line of a coin's decisions
+MOST_LINES = 4  # curves in one panel
+CARETS = (CARETLEFT, CARETRIGHT, CARETUP, CARETDOWN)
 FARTHEST = -42.0  # log10 of p; what lies beyond is written, not drawn
 
 
 @styled
-def plot_roc(predictions: pd.DataFrame, *, n_boot: int = 1000, seed: int = 0):
+def plot_roc(predictions: pd.DataFrame, *, n_boot: int = 2000, seed: int = 0):
     """Draw ROC curves with AUC and interval, the operating points, and the raters.
 
-    `predictions` are rows of ``predictions.csv``: one panel a task, one curve an experiment (and
-    model), folds averaged by scan unless fold -1 is there; `n_boot` draws of patients for the
-    intervals. Markers on the curves are the decisions in ``y_pred``; models named ``rater...``
+    `predictions` are rows of ``predictions.csv``: one column a task, one curve an experiment (and
+    model), at most `MOST_LINES` a panel. As in Table IV a curve is the mean of the folds' models
+    (its area their mean AUC) or of all scans out of fold, with intervals by `n_boot` draws of
+    patients. Markers on the curves are the decisions in ``y_pred``; models named ``rater...``
     become points, the human ceiling. No rows, or one class only, is a `ValueError`.
 
     Source: paper Fig. 3, to which the intervals, operating points and raters are added.
@@ -39,23 +44,26 @@ def plot_roc(predictions: pd.DataFrame, *, n_boot: int = 1000, seed: int = 0):
     tasks = sorted(predictions["task"].unique(), key=lambda t: ([*TASK_ORDER, t].index(t), t))
     if not tasks:
         raise ValueError("Found no predictions, expected one model's or more: check the selection.")
-    most = max(
-        len(part[["experiment", "model"]].drop_duplicates())
-        for _, part in predictions.groupby("task")
-    )
-    legend = 0.5 + 0.19 * most
+    series = {task: _series(predictions[predictions["task"] == task]) for task in tasks}
+    names = dict.fromkeys(name for task in tasks for name, _ in series[task])
+    order = [*METHOD_ORDER, *[name for name in names if name not in METHOD_ORDER]]
+    panel = {name: order.index(name) // MOST_LINES for name in names if name[:5] != "rater"}
+    lines = sorted(set(panel.values())) or [0]
+    heights = (4.8, 1.6) * len(lines)  # a panel, and the names below it
     figure, axes = new_figure(
-        4.6 * len(tasks), 4.7 + legend, len(tasks), 2, height_ratios=(4.7, legend)
+        4.8 * len(tasks), sum(heights), len(tasks), len(heights), height_ratios=heights
     )
-    for ax, below, task in zip(*axes, tasks, strict=True):
-        rows = predictions[predictions["task"] == task]
-        _draw_roc(ax, rows, n_boot, seed)
-        below.set_axis_off()
-        below.legend(
-            *ax.get_legend_handles_labels(), loc="upper center", fontsize=8, title="AUC [95 %]"
-        )
-        scans = rows.drop_duplicates("scan_id")
-        ax.set_title(f"{task}: {int(scans['y_true'].sum())} of {len(scans)} scans with motion")
+    for column, task in enumerate(tasks):
+        scans = predictions[predictions["task"] == task].drop_duplicates("scan_id")
+        counts = f"{int(scans['y_true'].sum())} of {len(scans)} scans with motion"
+        panels = axes[:, column].reshape(-1, 2)
+        for (ax, below), line in zip(panels, lines, strict=True):
+            shown = [(n, rows) for n, rows in series[task] if panel.get(n, line) == line]
+            _draw_roc(ax, shown, n_boot, seed)
+            ax.set_title(f"{title_of(task)}\n{counts}", fontsize=11)
+            below.set_axis_off()
+            names_below = {"loc": "upper center", "fontsize": 9, "title": "AUC [95 %]"}
+            below.legend(*ax.get_legend_handles_labels(), **names_below)
     return figure
 
 
@@ -73,6 +81,7 @@ def plot_calibration(predictions: pd.DataFrame, *, n_bins: int = 10):
     series = _series(predictions)
     for name, rows in series:
         style = style_of(name, [other for other, _ in series])
+        rows = combine_folds(rows)
         y_true, score = check_labels(rows["y_true"], rows["score"])
         bins = pd.qcut(score, n_bins, duplicates="drop", labels=False)
         bins = np.zeros(len(score), dtype=int) if np.isnan(bins).all() else bins
@@ -162,15 +171,16 @@ def plot_learning_curve(
     curve = learning_curve(predictions, n_boot=n_boot, seed=seed)
     curve = curve[curve["metric"] == metric]
     tasks = list(curve["task"].unique())
-    figure, axes = new_figure(4.8 * len(tasks), 3.8, len(tasks), sharey=True)
+    figure, axes = new_figure(5.6 * len(tasks), 4.2, len(tasks), sharey=True)
     for ax, task in zip(axes[0], tasks, strict=True):
         methods = list(curve.loc[curve["task"] == task, "method"].unique())
-        for name in methods:
+        for number, name in enumerate(methods):
             part = curve[(curve["task"] == task) & (curve["method"] == name)]
             part = part.sort_values("n_patients")
             bars = _bars(part["mean"], part["low"], part["high"])
             style = style_of(name, methods) | {"capsize": 2, "label": title_of(name)}
-            ax.errorbar(part["n_patients"], part["mean"], bars, **style)
+            beside = 1.02 ** (2 * number - len(methods) + 1)  # bars beside each other, not on top
+            ax.errorbar(beside * part["n_patients"], part["mean"], bars, **style)
         ax.axhline(0.5, **CHANCE)
         ax.set_xscale("log")
         ticks = sorted(curve.loc[curve["task"] == task, "n_patients"].unique())
@@ -274,18 +284,23 @@ def plot_cost(accuracy: pd.DataFrame, sizes: pd.DataFrame, seconds: pd.Series):
     """
     here = sizes[sizes["grid"] == "here"].set_index("model").assign(seconds=seconds)
     models = list(accuracy["model"])
-    figure, axes = new_figure(11.4, 3.8, 3, sharey=True)
-    panels = {"gflop_training": "GFLOP a scan and step", "parameters": "parameters"}
+    figure, axes = new_figure(9.6, 3.8, 3, sharey=True)
+    panels = {"gflop_training": "GFLOP a scan and step", "millions": "million parameters"}
     panels |= {"seconds": "seconds a training"}
+    here["millions"] = here["parameters"] / 1e6
     for ax, (column, words) in zip(axes[0], panels.items(), strict=True):
         for row in accuracy.itertuples():
             style = style_of(row.model, models) | {"linestyle": "none"}
-            bars = [[row.balanced_accuracy - row.low], [row.high - row.balanced_accuracy]]
+            bars = _bars([row.balanced_accuracy], [row.low], [row.high])
             cost = here.loc[row.model, column]
             ax.errorbar(cost, row.balanced_accuracy, bars, capsize=3, label=row.model, **style)
         ax.set(xlabel=words, xscale="log")
+        ax.margins(x=0.15)
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 4, 6)))
+        ax.xaxis.set_major_formatter("{x:g}")
+        ax.minorticks_off()
     axes[0, 0].set_ylabel("balanced accuracy (95 % interval)")
-    axes[0, 2].legend(fontsize=8)
+    _legend_below(figure, axes[0, 0])
     return figure
 
 
@@ -310,47 +325,51 @@ def plot_coverage_risk(curve: pd.DataFrame):
 
 
 def _series(predictions: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
-    """Name each model's predictions, one row a scan: raters first, then methods in their order."""
+    """Name each model's predictions: methods in their order, then raters."""
     series = []
     for (experiment, model), part in predictions.groupby(["experiment", "model"], sort=False):
         name = experiment.split("/")[-1]
         several = predictions.loc[predictions["experiment"] == experiment, "model"].nunique() > 1
-        series.append((model if several else name, combine_folds(part)))
+        series.append((model if several else name, part))
     places = {name: place for place, name in enumerate(METHOD_ORDER)}
     return sorted(series, key=lambda item: places.get(item[0], len(places)))
 
 
-def _draw_roc(axes, predictions: pd.DataFrame, n_boot: int, seed: int) -> None:
-    """Draw one task: curves, operating points, raters."""
+def _draw_roc(axes, series: list[tuple[str, pd.DataFrame]], n_boot: int, seed: int) -> None:
+    """Draw one panel: curves, operating points, raters."""
     axes.plot([0, 1], [0, 1], **CHANCE)
-    series = _series(predictions)
-    curves = [(name, rows) for name, rows in series if not name.startswith("rater")]
-    names = [name for name, _ in curves]
-    for name, rows in curves:
-        style = style_of(name, names)
-        curve = roc(rows["y_true"], rows["score"])
-        data = rows["y_true"], rows["score"], rows["participant_id"]
-        area = bootstrap_ci(*data, metric="auc", n_boot=n_boot, seed=seed)
-        label = f"{title_of(name)}: {area.estimate:.2f} [{area.low:.2f}, {area.high:.2f}]"
-        line = {"color": style["color"], "linestyle": style["linestyle"], "label": label}
-        axes.plot(curve["false_positive_rate"], curve["sensitivity"], **line)
-        _draw_point(axes, rows, style["marker"], style["color"], size=7)
+    names = [name for name, _ in series if not name.startswith("rater")]
     for name, rows in series:
-        if name.startswith("rater"):
-            number = name.rsplit("_", 1)[-1]
-            label = f"rater {number} (against the consensus)"
-            _draw_point(axes, rows, f"${number}$", "black", size=8, label=label)
+        measured = summary_intervals(rows, n_boot=n_boot, seed=seed)
+        if name in names:
+            style, area = style_of(name, names), measured["auc"]
+            label = f"{title_of(name)}: {area.estimate:.2f} [{area.low:.2f}, {area.high:.2f}]"
+            line = {"color": style["color"], "linestyle": style["linestyle"], "label": label}
+            axes.plot(*_mean_curve(rows), **line)
+            point = {"marker": style["marker"], "color": style["color"], "markersize": 8}
+            point |= {"markeredgecolor": "white"}
+        else:  # triangles that meet in the rater's point from different sides
+            label = f"{name.replace('_', ' ')}, against the consensus"
+            number = sum(other < name for other, _ in series if other.startswith("rater"))
+            point = {"marker": CARETS[number % 4], "color": "black", "markersize": 10}
+            point |= {"markerfacecolor": COLOURS[4 + number % 4], "label": label}
+        place = 1 - measured["specificity"].estimate, measured["sensitivity"].estimate
+        axes.plot(*place, linestyle="none", clip_on=False, zorder=5, **point)
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
     axes.set(xlabel="1 - specificity", ylabel="sensitivity")
 
 
-def _draw_point(axes, rows: pd.DataFrame, marker, colour, *, size: float, label=None) -> None:
-    """Mark where the decisions of one model or rater lie."""
-    rates = classification_metrics(rows["y_true"], rows["score"], y_pred=rows["y_pred"])
-    edge = "white" if label is None else colour
-    style = {"marker": marker, "color": colour, "markersize": size, "markeredgecolor": edge}
-    style |= {"linestyle": "none", "label": label, "clip_on": False, "zorder": 5}
-    axes.plot(1 - rates["specificity"], rates["sensitivity"], **style)
+def _mean_curve(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Average the models' ROC curves at each false-positive rate: rates and sensitivities."""
+    curves = [roc(part["y_true"], part["score"]) for part in judged_sets(rows)]
+    curves = [curve[["false_positive_rate", "sensitivity"]].to_numpy().T for curve in curves]
+    rates = np.unique(np.concatenate([alarms for alarms, _ in curves]))
+    # where a curve rises at one rate, `np.interp` takes the last point: turned round, the first
+    ends = [
+        [np.interp(way * rates, way * alarms[::way], hits[::way]) for way in (-1, 1)]
+        for alarms, hits in curves
+    ]
+    return np.repeat(rates, 2), np.mean(ends, axis=0).T.ravel()
 
 
 def _bars(values, low, high) -> np.ndarray:
@@ -361,6 +380,8 @@ def _bars(values, low, high) -> np.ndarray:
 
 
 def _legend_below(figure, axes) -> None:
-    """Put the names of one panel's series in a row under the figure."""
+    """Put the names of one panel's series under the figure, in a row if they are short enough."""
     handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+    letters = 9 * figure.get_figwidth() - 7 * len(labels)  # that fit beside the marks
+    wide = len(labels) if len("".join(labels)) <= letters else 1
+    figure.legend(handles, labels, loc="outside lower center", ncols=wide)

@@ -15,8 +15,6 @@ import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from motionlib.tasks import TASK_WORDS
-
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555", "#8B5A2B")
 DASHES = (
     "-",
@@ -29,44 +27,11 @@ DASHES = (
     (0, (4, 1, 1, 1)),
 )
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-METHOD_ORDER = (
-    "fine_tuned",
-    "from_scratch",
-    "research_only",
-    "forest_clinical",
-    "forest_research",
-    "fine_tuned_recommended",
-    "fine_tuned_kspace",
-    "research_only_recommended",
-    "fine_tuned_chosen",
-    "pooled_head",
-    "untrained_features",
+METHOD_ORDER = (  # by four: the curves that share a panel
+    *("fine_tuned", "from_scratch", "research_only", "forest_clinical"),
+    *("fine_tuned_recommended", "research_only_recommended", "fine_tuned_chosen", "pooled_head"),
+    *("forest_research", "fine_tuned_kspace", "untrained_features"),
 )
-TITLES = TASK_WORDS | {
-    "fine_tuned": "fine-tuned",
-    "from_scratch": "from scratch",
-    "research_only": "research only",
-    "forest_clinical": "forest, warehouse",
-    "forest_research": "forest, research",
-    "fine_tuned_recommended": "fine-tuned, recommended recipe",
-    "fine_tuned_kspace": "fine-tuned, k-space",
-    "research_only_recommended": "research only, recommended recipe",
-    "fine_tuned_chosen": "fine-tuned, chosen depth",
-    "pooled_head": "regression on frozen features",
-    "untrained_features": "regression on untrained features",
-    "other-site": "other site",
-    "votes5": "5 votes or more",
-    "votes3": "3 votes or more",
-    "votes3vs0": "3 or more against none",
-    "air_spread": "one number: spread of the air",
-    "forest_mriqc_face": "forest, MRIQC, with face",
-    "forest_mriqc_defaced": "forest, MRIQC, defaced",
-    "forest_mriqc_face_to_defaced": "forest, face to defaced",
-    "forest_mrqy": "forest, MRQy's 13",
-    "votes_research_only": "network, synthetic motion only",
-    "votes_fine_tuned": "network, fine-tuned on votes",
-    "votes_from_scratch": "network, from scratch on votes",
-}
 
 
 class _StudyFigure(Figure):
@@ -136,8 +101,3 @@ def style_of(name: str, names) -> dict:
     place = METHOD_ORDER.index(name) if name in METHOD_ORDER else names.index(name)
     place %= len(COLOURS)
     return {"color": COLOURS[place], "linestyle": DASHES[place], "marker": MARKERS[place]}
-
-
-def title_of(name: str) -> str:
-    """Turn a key such as ``fine_tuned`` into words for a legend."""
-    return TITLES.get(name, name.replace("_", " "))

@@ -14,33 +14,23 @@ from pathlib import Path
 import pandas as pd
 
 from motionlib import files
-from motionlib.figures.theme import title_of
 from motionlib.files import repository, runs_root
 from motionlib.paper import tables
 from motionlib.paper.claims import claims
 from motionlib.study.run import check_layout
+from motionlib.tasks import TASK_GRADES
+from motionlib.typeset import label
 
 KEPT = ("predictions.csv", "splits.csv", "provenance.json", "durations.csv")
 HEADLINE = "demo"  # the profile whose claims and table open the README
 REAL = "real"  # the one that has been tried on scans that people graded
 NEVER = ("smoke",)  # its numbers mean nothing
+SHOWN = (  # methods in the README
+    *("annotators", "fine_tuned", "from_scratch", "research_only", "forest_research"),
+    *("forest_clinical", "fine_tuned_recommended", "research_only_recommended", "pooled_head"),
+)
+DETECTORS = ("air_spread", "forest_mrqy", "votes_research_only", "votes_fine_tuned")
 START, END = "<!-- headline:start -->", "<!-- headline:end -->"
-WORDS = {
-    "mov01vs2": "severe motion",
-    "mov0vs1": "mild motion",
-    "annotators": "annotators",
-    "fine_tuned": "network, fine-tuned",
-    "research_only": "network, research data only",
-    "from_scratch": "network, from scratch",
-    "fine_tuned_recommended": "recommended recipe, fine-tuned",
-    "research_only_recommended": "recommended recipe, research data only",
-    "fine_tuned_kspace": "k-space pre-training, fine-tuned",
-    "fine_tuned_chosen": "recommended recipe, depth chosen in each fold",
-    "pooled_head": "regression on frozen features (recommended)",
-    "untrained_features": "regression on untrained features",
-    "forest_research": "forest, research data",
-    "forest_clinical": "forest, warehouse",
-}
 
 
 def publish(run: Path, results: Path, *, predictions: bool = True) -> list[str]:
@@ -96,39 +86,45 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def headline_lines(folder: Path) -> list[str]:
-    """Write the claims, Table IV and real motion of a published run as Markdown lines."""
-    table = tables.headline(folder)
+    """Write the claims and the main methods of a published run as Markdown lines.
+
+    The whole of Table IV lies in the run's ``tables/``.
+    """
+    table = tables.headline(folder).fillna("")
     parts = [pd.read_csv(folder / "tables" / f"{name}.csv") for name in ("table_4", "mcnemar")]
-    lines = [f"- {sentence}" for sentence in claims(*parts)]
+    lines = [f"- {sentence}" for sentence in claims(*parts)] + real_motion_lines(folder.parent)
     lines += [
         "",
-        "| task | method | BA, paper | BA, ours [95 %] | AUC, ours [95 %] | scans |",
-        "|---|---|---|---|---|---|",
+        "| balanced accuracy (%) | severe: paper | ours [95 %] | mild: paper | ours [95 %] |",
+        "|---|---|---|---|---|",
     ]
-    for row in table.fillna("").itertuples():
-        names = f"{WORDS.get(row.task, row.task)} | {WORDS.get(row.method, row.method)}"
-        lines.append(f"| {names} | {row.ba_paper} | {row.ba_ours} | {row.auc_ours} | {row.n} |")
-    return lines + real_motion_lines(folder.with_name(REAL))
+    for method in [name for name in SHOWN if name in set(table["method"])]:
+        row = [label(method)]
+        for task in TASK_GRADES:
+            mine = table[(table["task"] == task) & (table["method"] == method)]
+            cells = mine[["ba_paper", "ba_ours"]].iloc[0] if len(mine) else ("", "")
+            row += list(cells)
+        lines.append(f"| {' | '.join(row)} |")
+    return lines
 
 
-def real_motion_lines(folder: Path) -> list[str]:
-    """Write what detectors make of IXI's rated scans (``table_real_motion``), if the run has it."""
-    path = Path(folder) / "tables" / "table_real_motion.csv"
+def real_motion_lines(results: Path) -> list[str]:
+    """Write the detectors of real motion in one sentence (``table_real_motion`` of `REAL`).
+
+    None where the run has judged no scan that people graded.
+    """
+    path = Path(results) / REAL / "tables" / "table_real_motion.csv"
     table = pd.read_csv(path) if path.is_file() else pd.DataFrame()
     if "auc" not in table:
         return []
-    cells = table.assign(
-        cell=[f"{r.auc:.2f} [{r.auc_low:.2f}, {r.auc_high:.2f}]" for r in table.itertuples()]
-    )
-    cells = cells.pivot(index="detector", columns="task", values="cell")
-    tasks = list(dict.fromkeys(table["task"]))
-    sizes = table.drop_duplicates("task").set_index("task")[["n_positive", "n"]]
-    heads = [f"{title_of(t)} ({sizes.n_positive[t]} of {sizes.n[t]})" for t in tasks]
-    lines = ["", f"| real motion, graded by people: AUC [95 %] | {' | '.join(heads)} |"]
-    lines.append("|---" * (1 + len(tasks)) + "|")
-    for name in dict.fromkeys(table["detector"]):
-        lines.append(f"| {title_of(name)} | {' | '.join(cells.loc[name, tasks])} |")
-    return lines
+    first = table[table["task"] == table["task"].iloc[0]]
+    parts = [
+        f"{row.auc:.2f} [{row.auc_low:.2f}, {row.auc_high:.2f}] by {label(row.detector)}"
+        for row in first[first["detector"].isin(DETECTORS)].itertuples()
+    ]
+    row = first.iloc[0]
+    scans = f"{label(row['task'])}: {row['n_positive']} of {row['n']} scans"
+    return [f"- Real motion that people saw ({scans}), AUC {'; '.join(parts)}."]
 
 
 def insert(readme: Path, folder: Path) -> None:

@@ -14,41 +14,19 @@ from html import escape
 from pathlib import Path
 
 import pandas as pd
+import yaml
 from markupsafe import Markup
 
 from motionlib import files
 from motionlib.paper.claims import claims
 from motionlib.study import run
-from motionlib.study.publish import WORDS
 from motionlib.study.runner import duration
-from motionlib.typeset import label, number, render, table_html
+from motionlib.typeset import label, number, render, table_html, to_compare
 
-TABLES = {  # the paper's, then what belongs to them
-    "table_1": "Patients and images of each cohort.",
-    "table_2": "Simulators and severities: synthetic and real motion.",
-    "table_3": "Four networks on the same folds.",
-    "table_4": "Detection of motion in the clinical warehouse, by method.",
-    "table_a1": "Research cohort: training, validation and test sets.",
-    "table_a2": "Warehouse: training, validation and test sets by motion grade.",
-    "table_a3": "Four networks, best fold.",
-    "table_a4": "Which layers are fine-tuned, and k-space pre-training.",
-    "agreement": "Agreement of the two raters.",
-    "mcnemar": "Paired comparisons of methods (McNemar, exact).",
-}
-LATER = {  # first among the tables that are not the paper's
-    "timing": "How long the steps took, here and in the paper.",
-    "paper_audit": "The published numbers checked by their own arithmetic.",
-}
+TABLES = "tables.yml"  # in the templates: sections, names of tables and their captions
+ANSWER = ("paper", "ours", "low", "high")  # of each measure in the table that it opens with
 LEAD = "fig_scoreboard"  # the figure that the report opens with
 LONGEST_NOTE = 40  # characters; longer notes are prose, not numbers
-FIGURES = {
-    "fig_1": ("Fig. 1", "The two simulators step by step on one head."),
-    "fig_2": ("Fig. 2", "The same range of motion by both simulators, at growing severity."),
-    "fig_3": ("Fig. 3", "ROC curves for severe and for mild motion, by method."),
-    "fig_scoreboard": ("", "Balanced accuracy of every method, the paper's beside ours."),
-    "fig_a1": ("Fig. A.1", "How the scans were selected."),
-    "fig_a2": ("Fig. A.2", "Examples of each grade of the warehouse."),
-}
 WIDGET = "application/vnd.jupyter.widget-view+json"
 MATH = re.compile(r"(?<![\\\w$])\$\$?(?=\S)([^$\n]+?)(?<=\S)\$\$?(?![\w$])")
 CODE = re.compile(r"(```.*?```|`[^`\n]*`)", re.DOTALL)
@@ -72,8 +50,6 @@ def build(folder: str | Path) -> Path:
     paths = sorted((folder / "tables").glob("*.csv"))
     tables = {path.stem: pd.read_csv(path) for path in paths}
     tables = {name: table for name, table in tables.items() if len(table)}
-    others = [name for name in tables if name not in {*TABLES, *LATER, "scoreboard"}]
-    more = LATER | {name: f"{label(name).capitalize()}." for name in others}
     times = {stem: duration(seconds) for stem, seconds in facts["durations_s"].items() if seconds}
     html = render(
         "study.html",
@@ -84,10 +60,8 @@ def build(folder: str | Path) -> Path:
         lead=next((figure for figure in figures if figure["name"] == LEAD), None),
         **_scoreboard(tables),
         notebooks=[(stem, title, times.get(stem)) for stem, title in titles.items()],
-        tables=_typeset(tables, TABLES),
-        figures=figures,
-        more=_typeset(tables, more),
-        provenance=_provenance(facts),
+        groups=_typeset(tables),
+        figures=[figure for figure in figures if figure["name"] != LEAD],
     )  # fmt: skip
     return files.write_text(report / "index.html", html)
 
@@ -106,16 +80,19 @@ def _write_pages(folder: Path, report: Path, alts: dict[str, str]) -> dict[str, 
 
 
 def _figures(folder: Path) -> list[dict[str, str]]:
-    """Figures with number, title, the picture and a text for those who cannot see it.
+    """Figures with number, picture and the text by which their notebook describes them.
 
-    The text is the notebook's own, else the title; the paper's figures come first.
+    The paper's come first.
     """
     figures = []
-    for path in sorted(folder.glob("*.png"), key=lambda path: (path.stem not in FIGURES, path)):
-        paper, title = FIGURES.get(path.stem, ("", f"{label(path.stem).capitalize()}."))
+    for path in sorted(
+        folder.glob("*.png"), key=lambda path: (label(path.stem)[:4] != "Fig.", path)
+    ):
         text = path.with_suffix(".txt")
-        alt = text.read_text("utf-8").strip() if text.is_file() else title
-        facts = {"name": path.stem, "number": paper, "title": title, "alt": alt}
+        words = label(path.stem)
+        number = words if words.startswith("Fig.") else ""
+        alt = text.read_text("utf-8").strip() if text.is_file() else words.removeprefix("fig ")
+        facts = {"name": path.stem, "number": number, "alt": alt}
         figures.append(facts | {"data": base64.b64encode(path.read_bytes()).decode()})
     return figures
 
@@ -144,11 +121,9 @@ def _scoreboard(tables: dict[str, pd.DataFrame]) -> dict:
 
 def answer(whole: pd.DataFrame) -> pd.DataFrame:
     """Keep of Table IV what answers the study's question: severe and mild motion by method."""
-    method = whole["method"].replace(WORDS)
-    method = whole["label"].fillna(method) if "label" in whole else method
-    parts = [n for n in whole if n.startswith(("balanced_accuracy_", "auc_"))]
-    shown = whole[["task", *parts, *[n for n in ("n", "cohort") if n in whole]]].copy()
-    shown.insert(1, "method", method)
+    parts = [f"{m}_{p}" for m in ("balanced_accuracy", "auc") for p in ANSWER]
+    shown = whole[["task", *[n for n in (*parts, "cohort") if n in whole]]].copy()
+    shown.insert(1, "method", whole["method"].map(label))
     return shown
 
 
@@ -180,37 +155,31 @@ def _of(flags: pd.Series) -> str | None:
     return f"{int(flags.sum())} of {len(flags)}" if len(flags) else None
 
 
-def _typeset(tables: dict[str, pd.DataFrame], captions: dict[str, str]) -> list[tuple[str, Markup]]:
-    """Draw those of some tables that are there, in the order of their captions."""
-    drawn = []
-    for name, caption in captions.items():
-        if name in tables:
-            title = label(name) if name.startswith("table_") and name in TABLES else ""
-            drawn.append((name, table_html(tables[name], caption, number=title)))
-    return drawn
+def _typeset(tables: dict[str, pd.DataFrame]) -> list[tuple[str, list[dict]]]:
+    """Draw the tables that are there, by section; what `TABLES` does not list comes last.
+
+    Of each the columns that are compared, and if more are hidden the whole table.
+    """
+    sections = yaml.safe_load((files.PACKAGE / "templates" / TABLES).read_text("utf-8"))
+    listed = {name for captions in sections.values() for name in captions} | {"scoreboard"}
+    others = {name: f"{label(name).capitalize()}." for name in tables if name not in listed}
+    groups = []
+    for title, captions in {**sections, "Other tables": others}.items():
+        drawn = []
+        for name in [name for name in captions if name in tables]:
+            first, whole = to_compare(tables[name])
+            number = label(name) if label(name).startswith("Table") else ""
+            table = table_html(first, captions[name], number=number)
+            more = "" if whole is None else table_html(whole, captions[name], number=number)
+            drawn.append({"name": name, "table": table, "more": more})
+        groups.append((title, drawn))
+    return [(title, drawn) for title, drawn in groups if drawn]
 
 
 def _large(key: str, value: object) -> str:
     """Write a noted number in its unit, which the key's last part tells."""
     accuracy = "balanced accuracy" in key and not isinstance(value, str)
     return f"{number(value, 'balanced_accuracy')} %" if accuracy else number(value, key)
-
-
-def _provenance(facts: dict) -> Markup:
-    """Versions, computer, seeds and the manifest's checksum, as one table."""
-    device, git = facts["device"], facts["git"]
-    computer = [device.get("system"), f"{device.get('cores')} cores", device.get("gpu") or "no GPU"]
-    commit = (git.get("commit") or "none")[:12]
-    changed = f", {git['changed_files']} files changed since" if git.get("changed_files") else ""
-    rows = [
-        ("Computer", ", ".join(str(part) for part in computer if part)),
-        ("Commit", f"{commit}{changed}"),
-        ("Manifest (SHA-256)", facts["manifest_sha256"] or "none"),
-        ("Seeds", ", ".join(str(seed) for seed in sorted(set(facts["seeds"].values())))),
-        *facts["versions"].items(),
-    ]
-    table = pd.DataFrame(rows, columns=["what", "value"]).astype(str)
-    return table_html(table, "What the numbers were made with.")
 
 
 def _notebook_page(

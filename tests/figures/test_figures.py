@@ -6,18 +6,32 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
-from synthetic_study import write_study
+from synthetic_study import METHODS, write_study
 
 from motionlib.cohorts.selection import count_scans
 from motionlib.figures import cohort, results
 from motionlib.figures.cohort import to_ras
 from motionlib.figures.theme import COLOURS, DASHES, MARKERS
+from motionlib.paper.tables import build_table
 from motionlib.stats.rates import controls_table
+from motionlib.tasks import TASK_WORDS
+from motionlib.typeset import label as title_of
 
 
 @pytest.fixture(scope="module")
-def predictions(tmp_path_factory):
-    return pd.read_csv(write_study(tmp_path_factory.mktemp("study")) / "predictions.csv")
+def study(tmp_path_factory):
+    return write_study(tmp_path_factory.mktemp("study"))
+
+
+@pytest.fixture(scope="module")
+def predictions(study):
+    return pd.read_csv(study / "predictions.csv")
+
+
+def curves_of(axes) -> dict:
+    """ROC curves of a panel by their words; the line of chance and the raters are none."""
+    lines = [line for line in axes.lines if ": 0." in str(line.get_label())]
+    return {line.get_label(): line.get_xydata() for line in lines}
 
 
 def named(predictions, names) -> pd.DataFrame:
@@ -94,9 +108,48 @@ class TestRoc:
         words = texts(figure)
         assert "fine-tuned: 0.9" in words
         assert "[0." in words
-        assert "rater 1 (against the consensus)" in words
-        titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
-        assert [title.split(":")[0] for title in titles] == ["mov01vs2", "mov0vs1"]
+        assert "rater 1, against the consensus" in words
+        titles = [axes.get_title().splitlines()[0] for axes in figure.axes if axes.get_title()]
+        assert list(dict.fromkeys(titles)) == list(TASK_WORDS.values())
+
+    def test_no_panel_has_more_than_four_curves(self, predictions):
+        rows = predictions[predictions["experiment"].str.startswith("warehouse/")]
+        figure = results.plot_roc(rows, n_boot=20)
+        curves = [curves_of(axes) for axes in figure.axes]
+        assert max(map(len, curves)) <= 4
+        assert sum(map(len, curves)) == 2 * len(METHODS)
+
+    def test_the_area_is_table_iv_s_and_the_drawn_curve_has_it(self, study, predictions):
+        rows = predictions[predictions["experiment"].str.startswith("warehouse/")]
+        figure = results.plot_roc(rows, n_boot=200, seed=3)
+        table = build_table("table_4", study, n_boot=200, seed=3).set_index(["task", "method"])
+        tasks = {words: task for task, words in TASK_WORDS.items()}
+        checked = 0
+        for axes in filter(curves_of, figure.axes):
+            task = tasks[axes.get_title().splitlines()[0]]
+            for label, line in curves_of(axes).items():
+                method = next(m for m in METHODS if label.startswith(f"{title_of(m)}:"))
+                row = table.loc[(task, method)]
+                ours = f"{row.auc_ours:.2f} [{row.auc_low:.2f}, {row.auc_high:.2f}]"
+                assert label.endswith(ours)
+                assert np.trapezoid(line[:, 1], line[:, 0]) == pytest.approx(row.auc_ours)
+                checked += 1
+        assert checked == 2 * len(METHODS)
+
+    def test_two_raters_in_one_point_do_not_cover_each_other(self, predictions):
+        rows = predictions[predictions["experiment"] == "warehouse/annotators"]
+        rows = rows[rows["task"] == "mov01vs2"].assign(y_pred=lambda r: r["y_true"])
+        axes = results.plot_roc(rows, n_boot=20).axes[0]
+        marks = [line for line in axes.lines if "rater" in line.get_label()]
+        assert [mark.get_xydata().tolist() for mark in marks] == [[[0, 1]]] * 2
+        paths = [m.get_path().transformed(m.get_transform())
+                 for m in (mark._marker for mark in marks)]  # fmt: skip
+        assert (
+            not paths[0]
+            .get_extents()
+            .shrunk(0.99, 1)
+            .overlaps(paths[1].get_extents().shrunk(0.99, 1))
+        )
 
     def test_curves_start_and_end_in_the_corners(self, predictions):
         figure = results.plot_roc(named(predictions, ["warehouse/from_scratch"]), n_boot=20)
@@ -208,7 +261,7 @@ class TestDiagrams:
 
     def test_many_cohorts_start_a_new_row(self):
         flow = pd.DataFrame({"step": "read", "cohort": list("abcdef"), "n_in": 2, "n_out": 2})
-        assert len(cohort.plot_flow(flow).axes) == 10
+        assert len(cohort.plot_flow(flow).axes) == 6
 
     def test_an_empty_flow_is_refused(self):
         with pytest.raises(ValueError, match="flow of 0 rows"):
