@@ -39,6 +39,7 @@ def acquire(
     *,
     affine: Any,
     rng: np.random.Generator | int,
+    sensitivity: np.ndarray | None = None,
 ) -> torch.Tensor:
     """Scan a moving head.
 
@@ -52,6 +53,8 @@ def acquire(
         From voxel indices to RAS mm.
     rng : Generator or int
         Source of the noise and of the image phase.
+    sensitivity : ndarray, shape (I, J, K), optional
+        Of the receive coil, float32. It stays where it is while the head moves.
 
     Returns
     -------
@@ -66,8 +69,10 @@ def acquire(
     Notes
     -----
     Departs from the paper: order of the lines, partial Fourier, phase and noise are modelled. With
-    none of them it is the paper's k-space simulator without padding. Not modelled: coils, motion
-    within one repetition, spin history, field changes, the neck.
+    none of them it is the paper's k-space simulator without padding. The sensitivity multiplies the
+    image of the moved head: exact for a head at rest, and as good as exact where it is so smooth
+    that it mixes only lines acquired close together. Not modelled: several coils, motion within
+    one repetition, spin history, field changes, the neck.
     """
     grid, affine = check_volume(volume, "magnitude"), check_affine(affine)
     if grid.device.type != "cpu":
@@ -89,6 +94,9 @@ def acquire(
     # 2. K-space of the head, each plane across the slow axis in its own pose.
     head = grid * _smooth_phase(shape, rng) if acquisition.phase else grid
     samples = moving_spectrum(head, np.linalg.inv(maps), shape, slow, eps=NUFFT_EPS)
+    if sensitivity is not None:
+        image = torch.fft.ifftn(samples) * torch.from_numpy(sensitivity)
+        samples = torch.fft.fftn(image)
     # 3. Only the acquired planes are kept: k-space along the slow axis, from -kmax to +kmax, and
     #    image along the two others, so that noise is added to as few numbers as possible. The
     #    leading axis is the receive channel; without it torch rolls and transforms in another

@@ -157,7 +157,7 @@ class TestHead:
 
 class TestContrast:
     def test_contrast_is_non_negative_silent_in_air_and_ordered(self, head):
-        volume = heads.acquire_contrast(head, protocols.ADNI[0], np.random.default_rng(0), bias=0.0)
+        volume = heads.acquire_contrast(head, protocols.ADNI[0])
         assert volume.dtype == np.float32
         assert volume.min() == 0
         labels = fractions_of(head).argmax(axis=0)
@@ -167,12 +167,14 @@ class TestContrast:
         assert means["air"] < 0.1 < means["csf"] < means["grey"] < means["white"]
 
     def test_bias_field_is_smooth_and_as_strong_as_asked(self):
-        affine = np.diag([8.0, 8, 8, 1])
-        field = heads.bias_field((24, 28, 24), affine, 0.2, np.random.default_rng(0))
-        upper = np.log(field[:, :, 12:])
-        assert 0.03 < upper.std() < 0.5
-        assert np.abs(np.diff(upper, axis=0)).max() < 0.2
-        assert field[:, :, 0].mean() < 0.3 * field[:, :, 12].mean()
+        field = np.log(heads.bias_field((24, 28, 24), 0.2, np.random.default_rng(0)))
+        assert 0.03 < field.std() < 0.5
+        assert np.abs(np.diff(field, axis=0)).max() < 0.2
+
+    def test_the_signal_fades_at_the_lower_end(self):
+        fade = heads.lower_end((24, 28, 24), np.diag([8.0, 8, 8, 1]))
+        assert (np.diff(fade) >= 0).all()
+        assert fade[0] < 0.3 * fade[12]
 
 
 def test_atlas_spacing_outside_its_range_is_refused():

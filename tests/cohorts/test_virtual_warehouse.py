@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.optimize import brentq
+from scipy.stats import spearmanr
 from sklearn.metrics import cohen_kappa_score
 
 from motionlib.cohorts.virtual import plans, raters, scanners, warehouse
@@ -36,7 +37,7 @@ def quiet(rng):
     """A scanner that adds nothing of its own."""
     from dataclasses import replace
 
-    plain = {"blur_mm": 0.0, "gamma": 1.0, "noise_sd": 0.0, "floor": 0.0, "partial_fourier": 1.0}
+    plain = {"blur_mm": 0.0, "noise_sd": 0.0, "bias": 0.0, "partial_fourier": 1.0}
     return replace(sample_scanner(rng), order="linear", phase_axis=1, slow_axis=1, **plain)
 
 
@@ -103,9 +104,49 @@ class TestScanners:
         assert tilted.mean() == pytest.approx(0.5, abs=0.03)
         assert tilts[tilted].mean(axis=0) == pytest.approx((12, 0, 0), abs=0.7)
 
+    def test_small_voxels_are_noisy(self):
+        rng = np.random.default_rng(3)
+        drawn = [sample_scanner(rng) for _ in range(3000)]
+        volumes = [np.prod(s.protocol.voxel_ratio) for s in drawn]
+        assert spearmanr(volumes, [s.noise_sd for s in drawn]).statistic < -0.3
+
     def test_unknown_hospital_is_refused(self):
         with pytest.raises(ValueError, match="1 to 39"):
             sample_scanner(np.random.default_rng(0), hospital=40)
+
+
+class TestFates:
+    @pytest.fixture(scope="class")
+    def items(self):
+        rng = np.random.default_rng(0)
+        people = [(f"p{n}", rng.uniform(18, 95)) for n in range(1500)]
+        items = [
+            {"source_participant_id": name, "age": age} for name, age in people for _ in range(2)
+        ]
+        plans.assign_fates(items, seed=1)
+        return pd.DataFrame(items)
+
+    def test_rejects_and_severities_have_their_shares_whoever_moves(self, items):
+        rejected = items["reject"] != ""
+        assert rejected.sum() == round(plans.STRAIGHT_REJECTS * len(items))
+        severities = np.sort(items.loc[~rejected, "severity_mm"])
+        wanted = raters.severity_quantile((np.arange(len(severities)) + 0.5) / len(severities))
+        np.testing.assert_allclose(severities, wanted)
+
+    def test_the_old_move_more_and_who_moved_once_moves_again(self, items):
+        graded = items[items["reject"] == ""]
+        assert spearmanr(graded["age"], graded["severity_mm"]).statistic == pytest.approx(
+            plans.AGE_WEIGHT, abs=0.05
+        )
+        two = graded.groupby("source_participant_id")["severity_mm"].agg(["first", "last", "size"])
+        two = two[two["size"] == 2]
+        again = plans.AGE_WEIGHT**2 + plans.PATIENT_WEIGHT**2
+        assert spearmanr(two["first"], two["last"]).statistic == pytest.approx(again, abs=0.06)
+
+    def test_heads_without_an_age_are_taken_as_they_are(self):
+        items = [{"source_participant_id": f"p{n}", "age": None} for n in range(20)]
+        plans.assign_fates(items, seed=1)
+        assert sum(item["severity_mm"] > 0 for item in items) == 15
 
 
 class TestMotion:

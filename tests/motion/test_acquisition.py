@@ -43,6 +43,21 @@ class TestSpecialCases:
         theirs = kspace_motion(phantom, course, affine=AFFINE, axis=1, pad_vox=0)
         assert distance(scan(phantom, course), theirs) < 1e-6
 
+    @pytest.mark.parametrize("options", [{}, {"slow_axis": 0, "partial_fourier": 7 / 8}])
+    def test_a_coil_stays_where_it_is(self, options, phantom):
+        shape = tuple(phantom.shape[-3:])
+        coil = np.linspace(0.5, 1.5, shape[1], dtype=np.float32)[None, :, None] * np.ones(
+            shape, np.float32
+        )
+        elsewhere = Trajectory.constant((0, 9, 0), (0, 0, 4))
+        for course in (STILL, elsewhere):
+            seen = acquire(phantom, course, Acquisition(), affine=AFFINE, rng=0, sensitivity=coil)
+            assert distance(seen, scan(phantom, course) * torch.from_numpy(coil)) < 1e-5
+        protocol = Acquisition(**options)
+        moved = acquire(phantom, step(0.4), protocol, affine=AFFINE, rng=0, sensitivity=coil)
+        under = acquire(phantom * torch.from_numpy(coil), step(0.4), protocol, affine=AFFINE, rng=0)
+        assert distance(moved, under) > 0.01
+
     @pytest.mark.parametrize("options", PROTOCOLS.values(), ids=PROTOCOLS)
     def test_every_protocol_gives_a_head_of_the_same_shape(self, options, phantom):
         before = phantom.clone()

@@ -14,7 +14,7 @@ import pandas as pd
 from motionlib.cohorts.selection import count_scans
 from motionlib.cohorts.virtual import signal
 from motionlib.cohorts.virtual.anatomy import draw_anatomy
-from motionlib.cohorts.virtual.heads import acquire_contrast, render_head
+from motionlib.cohorts.virtual.heads import acquire_contrast, bias_field, render_head
 from motionlib.cohorts.virtual.plans import plan_real_motion, plan_research, plan_warehouse
 from motionlib.cohorts.virtual.raters import rate
 from motionlib.cohorts.virtual.scanners import reformat, research_scanner, sample_scanner
@@ -131,16 +131,15 @@ def make_scan(item: dict) -> dict:
         resected=item["resected"],
         growth_mm=item["growth_mm"],
     )
-    volume = acquire_contrast(
-        head, scanner.protocol, rng, gadolinium=scanner.gadolinium, bias=scanner.bias
-    )
+    volume = acquire_contrast(head, scanner.protocol, gadolinium=scanner.gadolinium)
     # 4. the acquisition: rejected, still, or moving
     if item["reject"]:
         volume, affine = reject_scan(volume, head.affine, item["reject"], scanner, rng)
         facts = as_acquired(scanner).facts()
         return write_scan(item, volume, affine, facts, None, {"severity_mm": None})
     if item["role"] == "research":
-        volume, info = still_noise(volume, scanner.noise_sd, rng), {"severity_mm": 0.0}
+        seen = volume * bias_field(head.shape, scanner.bias, rng)
+        volume, info = still_noise(seen, scanner.noise_sd, rng), {"severity_mm": 0.0}
     else:
         volume, info = emulate_scan(
             volume, head.affine, scanner, severity=item["severity_mm"], rng=rng

@@ -76,28 +76,34 @@ def render_head(
 def acquire_contrast(
     head: Head,
     protocol: Protocol,
-    rng: np.random.Generator,
     *,
     gadolinium: float = 0.0,
-    bias: float = 0.15,
 ) -> np.ndarray:
     """Give every tissue its signal: (I, J, K), float32, white matter near 1, no motion, no noise.
 
-    `gadolinium` is a multiple of the usual dose, `bias` the strength of the coil's bias field.
+    `gadolinium` is a multiple of the usual dose. The coil's `bias_field` is no part of it.
     """
     signal = tissue_signal(protocol, gadolinium=gadolinium, t1_factor=head.t1_factor)
     volume = np.zeros(head.shape, np.float32)
     volume.reshape(-1)[head.index] = (signal.astype(np.float32) @ head.fractions) * head.texture
-    volume *= bias_field(head.shape, head.affine, bias, rng)
+    volume *= lower_end(head.shape, head.affine)
     return volume
 
 
-def bias_field(
-    shape: tuple[int, ...], affine: np.ndarray, strength: float, rng: np.random.Generator
-) -> np.ndarray:
-    """Draw the sensitivity of a coil: (I, J, K), float32, smooth, near 1, falling off below.
+def lower_end(shape: tuple[int, ...], affine: np.ndarray) -> np.ndarray:
+    """Fade of the signal towards the lower end of the coil; (K,) float32, upwards.
 
-    `strength` is about the standard deviation of its logarithm; the third axis points upwards.
+    It goes with the head: a fade that stays in the scanner would let the neck, which the field of
+    view cuts, fold over to the top.
+    """
+    z_mm = affine[2, 2] * np.arange(shape[2]) + affine[2, 3]
+    return (1 / (1 + np.exp(-(z_mm - z_mm[0] - 22) / 9))).astype(np.float32)
+
+
+def bias_field(shape: tuple[int, ...], strength: float, rng: np.random.Generator) -> np.ndarray:
+    """Draw the sensitivity of a coil: (I, J, K), float32, smooth, near 1.
+
+    `strength` is about the standard deviation of its logarithm.
     """
     # a sum of 27 products of low cosines, the higher ones weaker
     waves = [
@@ -109,7 +115,4 @@ def bias_field(
     weights *= strength / max(1e-6, np.sqrt((weights**2).sum() / 4))
     log = np.einsum("abc,ia->ibc", weights.astype(np.float32), waves[0])
     log = np.einsum("ibc,jb->ijc", log, waves[1])
-    log = np.einsum("ijc,kc->ijk", log, waves[2])
-    z_mm = affine[2, 2] * np.arange(shape[2]) + affine[2, 3]
-    falloff = 1 / (1 + np.exp(-(z_mm - z_mm[0] - 22) / 9))
-    return np.exp(log) * falloff.astype(np.float32)
+    return np.exp(np.einsum("ijc,kc->ijk", log, waves[2]))

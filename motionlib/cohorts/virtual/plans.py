@@ -7,6 +7,7 @@ plan is a list of dictionaries, one a scan, that holds everything its content de
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 
 from motionlib.cohorts.virtual.raters import severity_quantile
 from motionlib.cohorts.virtual.scanners import sample_scanner
@@ -17,6 +18,9 @@ SCANS_PER_PATIENT = 5500 / 4177  # §III-A.2
 REJECT_KINDS = {"truncated": 0.5, "slab": 0.15, "not T1w": 0.25, "segmented": 0.1}
 RESEARCH = ("virtual-adni", "virtual-msseg", "virtual-bite")
 ADNI_VISITS = 1.6  # the paper has 16.3 images a patient, too much alike for a small cohort
+# How much of the spread of (normal) severities goes with age and with the patient; ours. Old
+# patients move more, and who moved once moves again; the rest is the day's.
+AGE_WEIGHT, PATIENT_WEIGHT = 0.3, 0.5
 REAL_MOTION_MM = (2.5, 9.0)  # the scans of Fig. A.2 have the worst IPMOTION
 # Table I: mean, SD and range of age, share of women
 _PEOPLE = {
@@ -88,19 +92,33 @@ def spread_scans(n_patients: int, n_scans: int, seed: int) -> list[int]:
 def assign_fates(items: list[dict], seed: int) -> None:
     """Give every planned scan ``severity_mm`` and ``reject`` (empty: none), in place.
 
-    Severities are the quantiles of `severity_quantile` in random order and the rejects a fixed
-    share, so that the published proportions hold at every size.
+    The rejects are a fixed share and severities the quantiles of `severity_quantile`, so that the
+    published proportions hold at every size. Who moves most follows age, patient and chance; a
+    patient without an age is as old as the mean.
     """
     rng = np.random.default_rng(seed_from(seed, "fates", len(items)))
+    order = rng.permutation(len(items))
     n_rejects = round(STRAIGHT_REJECTS * len(items))
-    for rank, index in enumerate(rng.permutation(len(items))):
-        item = items[index]
-        item["reject"], item["severity_mm"] = "", 0.0
-        if rank < n_rejects:
-            item["reject"] = str(rng.choice(list(REJECT_KINDS), p=list(REJECT_KINDS.values())))
-        else:
-            share = (rank - n_rejects + 0.5) / (len(items) - n_rejects)
-            item["severity_mm"] = float(severity_quantile(share))
+    for index in order[:n_rejects]:
+        kind = rng.choice(list(REJECT_KINDS), p=list(REJECT_KINDS.values()))
+        items[index] |= {"reject": str(kind), "severity_mm": 0.0}
+    graded = [items[index] for index in order[n_rejects:]]
+    restless = _restlessness(graded, seed, rng)
+    for rank, index in enumerate(np.argsort(restless, kind="stable")):
+        share = (rank + 0.5) / len(graded)
+        graded[index] |= {"reject": "", "severity_mm": float(severity_quantile(share))}
+
+
+def _restlessness(items: list[dict], seed: int, rng: np.random.Generator) -> np.ndarray:
+    """How much each scan's patient tends to move, standard normal: by age, patient and chance."""
+    ages = pd.Series([item["age"] for item in items], dtype=float)
+    ages = ((ages - ages.mean()) / ages.std(ddof=0)).fillna(0).to_numpy()
+    people = [
+        np.random.default_rng(seed_from(seed, item["source_participant_id"], "moves")).normal()
+        for item in items
+    ]
+    chance = np.sqrt(1 - AGE_WEIGHT**2 - PATIENT_WEIGHT**2) * rng.standard_normal(len(items))
+    return AGE_WEIGHT * ages + PATIENT_WEIGHT * np.array(people) + chance
 
 
 def _patient(cohort, number, seed, prefix=None) -> dict:

@@ -2,8 +2,8 @@
 
 Source: paper §III-A.2 for the vendors and the 39 hospitals. The rest is ours: "no homogenisation on
 the acquisition parameters" is rendered by wide ranges of sequence timing, field strength, voxel
-shape, smoothing, noise, bias field, grey scale and contrast agent, and by reformats that are
-archived in place of the acquired planes.
+shape, smoothing, noise, bias field and contrast agent, and by reformats that are archived in place
+of the acquired planes.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from motionlib.files import seed_from
 VENDOR_IMAGES = {"Siemens": 3752, "GE": 1710, "Philips": 33, "Toshiba": 5}
 VENDOR_HOSPITALS = {"Siemens": 24, "GE": 12, "Philips": 2, "Toshiba": 1}
 GADOLINIUM_SHARE = 0.4  # not stated in the paper
+NOISE_SD = 0.065  # of a voxel whose three edges are the finest one; 0.043 in the median voxel
 REFORMAT_SHARE = 0.5  # not stated in the paper; see `reformat`
 _MPRAGE_SHARE = {"Siemens": 0.75, "GE": 0.55, "Philips": 0.5, "Toshiba": 0.1}
 _ORDERS = {
@@ -54,10 +55,8 @@ class Scanner:
     order: str  # of the phase-encoding steps: "linear", "centric" or "segmented"
     partial_fourier: float  # share of the phase-encoding steps acquired
     blur_mm: float  # width (FWHM) of the reconstruction's smoothing, at a spacing of 3 mm
-    gamma: float  # exponent of the grey scale after reconstruction
     bias: float  # strength of the coil's bias field
     noise_sd: float  # complex noise before the magnitude, as a fraction of the foreground mean
-    floor: float  # offset added after the magnitude, as a fraction of the foreground mean
     gadolinium: float  # dose as a multiple of the usual one, 0 without contrast agent
     # tilt about R, A and S of the reformat that is archived; zeros: the acquired planes are
     tilt_deg: tuple[float, float, float] = (0.0, 0.0, 0.0)
@@ -74,7 +73,6 @@ class Scanner:
             "order": self.order,
             "phase_axis": self.phase_axis,
             "blur_mm": round(self.blur_mm, 3),
-            "gamma": round(self.gamma, 3),
             "bias": round(self.bias, 3),
             "noise_sd": round(self.noise_sd, 4),
             "tilt_deg": round(float(np.rad2deg(_turn(self.tilt_deg).magnitude())), 2),
@@ -110,6 +108,7 @@ def sample_scanner(rng: np.random.Generator, *, hospital: int | None = None) -> 
     phase_axis, slow_axis = _AXES[rng.choice(len(_AXES), p=(0.55, 0.15, 0.15, 0.15))]
     order = _ORDERS[vendor][rng.integers(4)]
     gadolinium = rng.uniform(0.7, 1.3) if rng.random() < GADOLINIUM_SHARE else 0.0
+    usual_noise = NOISE_SD * np.exp(-0.35 * quality + rng.normal(0, 0.5))
     tilt_deg = rng.normal((12.0, 0.0, 0.0), (7.0, 4.0, 4.0)) * (rng.random() < REFORMAT_SHARE)
     # keyword arguments are drawn from top to bottom: their order decides every warehouse
     return Scanner(
@@ -120,10 +119,9 @@ def sample_scanner(rng: np.random.Generator, *, hospital: int | None = None) -> 
         order=order,
         partial_fourier=float(rng.choice([1.0, 0.875, 0.75], p=[0.6, 0.25, 0.15])),
         blur_mm=float(np.clip(3.4 - 1.1 * quality + rng.normal(0, 1.3), 0.0, 7.0)),
-        gamma=float(np.exp(rng.normal(-0.1, 0.28))),
         bias=float(min(0.4, np.exp(rng.normal(np.log(0.2), 0.4)))),
-        noise_sd=float(np.clip(0.045 * np.exp(-0.35 * quality + rng.normal(0, 0.5)), 0.008, 0.2)),
-        floor=float(max(0.0, rng.normal(0.0, 0.03))),
+        # the smaller the voxel, the fewer protons in it
+        noise_sd=float(np.clip(usual_noise / np.prod(protocol.voxel_ratio), 0.008, 0.2)),
         gadolinium=float(gadolinium),
         tilt_deg=tuple(tilt_deg.tolist()),
     )
@@ -141,10 +139,8 @@ def research_scanner(
         order=protocol.order,
         partial_fourier=1.0,
         blur_mm=0.0,
-        gamma=1.0,
         bias=float(rng.uniform(0.06, 0.16)),
         noise_sd=protocol.noise_sd * float(rng.uniform(0.75, 1.25)),
-        floor=0.0,
         gadolinium=float(gadolinium),
     )
 

@@ -18,7 +18,7 @@ from motionlib.files import content_key, read_json, sha256_file, write_json, wri
 from motionlib.manifest import COLUMNS, complete, write_manifest
 from motionlib.preprocess.images import save_volume
 
-VERSION = 2  # raise when the same plan must give other images
+VERSION = 3  # raise when the same plan must give other images
 LEVELS = 250  # grey levels at the foreground's mean
 BRIGHTEST = 60  # times the foreground's mean; int16 ends at 131
 Progress = Callable[[str], None] | None

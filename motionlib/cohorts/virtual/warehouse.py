@@ -4,9 +4,9 @@ Every scan goes through these steps (`emulate_scan`, `reject_scan`):
 
 1. a scanner and a severity are drawn; the clean scan is averaged onto the scanner's voxels;
 2. realistic motion is drawn and scaled to that severity;
-3. motion and complex noise enter k-space (`motion.acquisition`, a richer model than the two
-   simulators that make training data);
-4. the console smooths the magnitude and changes its grey scale;
+3. motion and complex noise enter k-space under a receive coil that does not move
+   (`motion.acquisition`, a richer model than the two simulators that make training data);
+4. the console smooths the magnitude;
 5. two raters grade the severity; the scan may be archived as a tilted reformat.
 
 A straight reject is cut, or made another contrast, instead of steps 2 and 3.
@@ -23,7 +23,7 @@ import torch
 from scipy import ndimage
 
 from motionlib.cohorts.selection import count_scans
-from motionlib.cohorts.virtual.heads import bias_field
+from motionlib.cohorts.virtual.heads import bias_field, lower_end
 from motionlib.cohorts.virtual.plans import (
     REJECT_KINDS,
     SCANS_PER_PATIENT,
@@ -148,7 +148,7 @@ def _emulate_item(item: dict) -> dict:
     if item["reject"]:
         volume, affine = reject_scan(volume, affine, item["reject"], scanner, rng)
         return write_scan(item, volume, affine, as_acquired(scanner).facts(), None, {})
-    volume = volume * bias_field(volume.shape, affine, scanner.bias, rng)
+    volume = volume * lower_end(volume.shape, affine)
     volume, info = emulate_scan(volume, affine, scanner, severity=item["severity_mm"], rng=rng)
     grades = rate(info["severity_mm"], rng)
     volume, affine = reformat(volume, affine, scanner.tilt_deg)
@@ -194,7 +194,7 @@ def emulate_scan(
 ) -> tuple[np.ndarray, dict]:
     """Acquire a motion-free volume on a hospital's scanner while the patient moves.
 
-    The volume (I, J, K) stands on the scanner's own voxels, bias field included. `severity` is
+    The volume (I, J, K) stands on the scanner's own voxels. `severity` is
     wanted in mm (`severity_mm`); 0 means perfectly still. Returns the scan, float32, non-negative,
     foreground mean near 1, and what `sample_motion` tells of the motion.
     """
@@ -210,8 +210,11 @@ def emulate_scan(
         phase=scanner.partial_fourier < 1,
     )
     trajectory, info = sample_motion(severity, acquisition, rng)
-    acquired = acquire(torch.from_numpy(volume), trajectory, acquisition, affine=affine, rng=rng)
-    return _reconstruct(acquired.numpy(), affine, scanner, rng), info
+    coil = bias_field(volume.shape, scanner.bias, rng)
+    acquired = acquire(
+        torch.from_numpy(volume), trajectory, acquisition, affine=affine, rng=rng, sensitivity=coil
+    )
+    return _reconstruct(acquired.numpy(), affine, scanner), info
 
 
 def severity_mm(trajectory: Trajectory, acquisition: Acquisition) -> float:
@@ -284,18 +287,12 @@ def foreground_mean(volume: np.ndarray) -> float:
     return float(max(volume[volume > 0.25 * top].mean(), 1e-6)) if top > 0 else 1.0
 
 
-def _reconstruct(
-    volume: np.ndarray, affine: np.ndarray, scanner: Scanner, rng: np.random.Generator
-) -> np.ndarray:
-    """Apply what a scanner's console does after the magnitude; foreground mean near 1."""
+def _reconstruct(volume: np.ndarray, affine: np.ndarray, scanner: Scanner) -> np.ndarray:
+    """Smooth a magnitude as a scanner's console may do; foreground mean near 1."""
     edges = np.linalg.norm(affine[:3, :3], axis=0)
     # the smoothing is given for 3 mm voxels and scales with the finest edge
     sigma = scanner.blur_mm / 3.0 * edges.min() / FWHM / edges
     out = ndimage.gaussian_filter(np.maximum(volume, 0), sigma, truncate=3)
-    top = float(np.quantile(out[::2, ::2, ::2], 0.99))
-    out = top * (out / max(top, 1e-6)) ** np.float32(scanner.gamma)
-    if scanner.floor:
-        out += scanner.floor * np.abs(rng.standard_normal(out.shape, dtype=np.float32))
     return (out / foreground_mean(out)).astype(np.float32)
 
 
@@ -328,5 +325,6 @@ def reject_scan(volume, affine, kind: str, scanner: Scanner, rng: np.random.Gene
         volume = np.take(volume, np.arange(start, start + keep), axis=axis)
         affine = affine.copy()
         affine[:3, 3] += affine[:3, axis] * start
-    noisy = still_noise(volume, scanner.noise_sd, rng)
-    return _reconstruct(noisy, affine, scanner, rng), affine
+    seen = volume * bias_field(volume.shape, scanner.bias, rng)
+    noisy = still_noise(seen, scanner.noise_sd, rng)
+    return _reconstruct(noisy, affine, scanner), affine
