@@ -1,4 +1,4 @@
-"""A number of studies comes in; how often their 95 % intervals hold the truth goes out."""
+"""How often the 95 % intervals of simulated studies hold the truth, by design of the study."""
 
 import argparse
 import time
@@ -8,10 +8,11 @@ import pandas as pd
 from motionlib.files import write_table
 from motionlib.stats.interval_coverage import StudyDesign, coverage
 
-DESIGNS = {  # patients, prevalence: our demo, the paper's severe and mild test sets
+DESIGNS = {  # patients, prevalence: our demo, the paper's severe and mild sets, many scans of few
     "demo": StudyDesign(n_patients=100, prevalence=0.3),
     "severe": StudyDesign(n_patients=255, prevalence=0.15),
     "mild": StudyDesign(n_patients=215, prevalence=0.36, apart=(0.6, 0.4)),
+    "10 x 10": StudyDesign(n_patients=10, n_scans=10, prevalence=0.3),
 }
 
 

@@ -5,7 +5,14 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "checks": ["coin_lesson", "mistakes", "occlude", "positive_rate_by_severity"],
+        "checks": [
+            "by_kind_of_scan",
+            "coin_lesson",
+            "learnt_age",
+            "mistakes",
+            "occlude",
+            "positive_rate_by_severity",
+        ],
         "cohort": ["Cohort", "open_cohort", "prepare_cohort"],
         "copies": ["synthetic_set"],
         "fine_tuning": [

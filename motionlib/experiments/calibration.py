@@ -107,7 +107,8 @@ def promised_coverage(tested: pd.DataFrame, *, n_splits: int = 200, seed: int = 
     """Measure what conformal abstention promises, class by class and over all.
 
     Half of the test patients stand for a site's graded scans, the other half for its next ones;
-    the columns are those of `conformal.resplit_coverage`.
+    the columns are those of `conformal.resplit_coverage`, and ``kept``: whether what is promised,
+    by class or over all, was covered.
     """
     rows = tested[tested["fold"] == -1]
     scores = (rows["y_true"], rows["score"], rows["participant_id"])
@@ -115,7 +116,10 @@ def promised_coverage(tested: pd.DataFrame, *, n_splits: int = 200, seed: int = 
         resplit_coverage(*scores, by_class=by_class, n_splits=n_splits, seed=seed)
         for by_class in (True, False)
     ]
-    return pd.concat(tables, ignore_index=True)
+    table = pd.concat(tables, ignore_index=True)
+    worst = table[["coverage_still", "coverage_motion"]].min(axis=1)
+    reached = worst.where(table["by_class"], table["coverage"])
+    return table.assign(kept=(reached.round(2) >= table["level"]).where(reached.notna()))
 
 
 def risk_curve(validation: pd.DataFrame, tested: pd.DataFrame) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Checks of the study: a leaky split, the motion that is missed, the places that decide."""
+"""Checks of the study: a leaky split, what is missed and where, age, the places that decide."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from motionlib.experiments.copies import control_set, read_prepared
 from motionlib.experiments.evaluation import Evaluation, evaluate
 from motionlib.experiments.pretraining import pretrained
 from motionlib.experiments.trainings import trained_folds
-from motionlib.predictions import select
+from motionlib.predictions import combine_folds, select
 from motionlib.preprocess.images import zscore
+from motionlib.stats.intervals import bootstrap_ci, draw_patients, summary_intervals
 from motionlib.training.checkpoints import load_model
 
 BLOCKS = 8  # a scan is known by the means of 8x8x8 blocks: no detail, and still a fingerprint
@@ -144,6 +145,96 @@ def mistakes(predictions: pd.DataFrame, experiment: str, task: str) -> pd.DataFr
     return pair.assign(
         label=[f"{w}, score {s:.2f}" for w, s in zip(words, pair["score"], strict=True)]
     )
+
+
+def by_kind_of_scan(run, predictions: pd.DataFrame, experiments, task: str) -> pd.DataFrame:
+    """Judge methods on parts of an emulated warehouse: reformatted or not, smoothed or not.
+
+    Parameters
+    ----------
+    run, task : motionlib.study.run.Run, str
+        A run whose cohort is generated, and the task.
+    predictions, experiments : DataFrame, sequence of str
+        Rows of ``predictions.csv``, and the methods (``warehouse/...``).
+
+    Returns
+    -------
+    DataFrame
+        ``experiment part n n_patients n_motion``, then specificity, sensitivity, balanced accuracy
+        and AUC with limits, as fractions. Empty where nobody generated the scans.
+    """
+    files = sorted((run.cohort / "images").rglob("truth.tsv"))
+    if not files:
+        return pd.DataFrame(columns=["experiment", "part"])
+    truth = pd.concat(pd.read_csv(path, sep="\t") for path in files).set_index("scan_id")
+    judged = truth.loc[truth.index.isin(predictions.loc[predictions["task"] == task, "scan_id"])]
+    tilted, third = judged["tilt_deg"] > 0, judged["blur_mm"].quantile([1 / 3, 2 / 3])
+    sharp = judged["blur_mm"] <= third.iloc[0]
+    parts = {
+        "all graded scans": tilted | ~tilted,
+        "acquired planes": ~tilted,
+        "tilted reformats": tilted,
+        "least smoothed third": sharp,
+        "most smoothed third": judged["blur_mm"] > third.iloc[1],
+        "acquired planes, least smoothed": ~tilted & sharp,
+    }
+    table = []
+    for experiment in experiments:
+        rows = select(predictions, f"warehouse/{experiment}", task=task)
+        for part, chosen in parts.items():
+            here = rows[rows["scan_id"].isin(judged.index[chosen])]
+            if here.empty:
+                continue
+            scans = here.drop_duplicates("scan_id")
+            row = {"experiment": experiment, "part": part, "n": len(scans)}
+            row["n_patients"] = scans["participant_id"].nunique()
+            row["n_motion"] = int(scans["y_true"].sum())
+            for metric, found in summary_intervals(here, n_boot=1000).items():
+                row |= {metric: found.estimate}
+                row |= {f"{metric}_low": found.low, f"{metric}_high": found.high}
+            table.append(row)
+    return pd.DataFrame(table)
+
+
+def learnt_age(cohort: Cohort, predictions: pd.DataFrame, experiments, task: str) -> pd.DataFrame:
+    """Ask whether scores follow age: age as a score, and scores of still scans against age.
+
+    Parameters as of `by_kind_of_scan`. Returns ``method n n_patients auc auc_low auc_high
+    age_correlation _low _high n_still``: Spearman's correlation of score and age among the judged
+    scans of grade 0, with limits by drawing patients. Empty where no age is known.
+    """
+    known = cohort.manifest.set_index("scan_id")[["age", "motion_grade"]]
+    table = []
+    for experiment in experiments:
+        rows = combine_folds(select(predictions, f"warehouse/{experiment}", task=task))
+        rows = rows.join(known, on="scan_id").dropna(subset=["age"])
+        if rows["y_true"].nunique() < 2:
+            return pd.DataFrame(columns=["method"])
+        still = rows[rows["motion_grade"] == 0]
+        if not table:
+            table.append(_area("age alone", rows, rows["age"] / 200))
+        row = _area(experiment, rows, rows["score"])
+        code = pd.factorize(still["participant_id"])[0]
+        ranks = still[["score", "age"]].rank().to_numpy(float)
+        draws = draw_patients(code.max() + 1, 1000, cohort.seed)[:, code]
+        found = [_weighted_correlation(ranks, weights) for weights in draws]
+        row["age_correlation"] = _weighted_correlation(ranks, np.ones(len(ranks)))
+        row["age_correlation_low"], row["age_correlation_high"] = np.quantile(found, [0.025, 0.975])
+        table.append(row | {"n_still": len(still)})
+    return pd.DataFrame(table)
+
+
+def _area(method: str, rows: pd.DataFrame, score) -> dict:
+    """AUC of a score with its limits, patients drawn."""
+    area = bootstrap_ci(rows["y_true"], score, rows["participant_id"], metric="auc", n_boot=1000)
+    row = {"method": method, "n": area.n, "n_patients": area.n_groups}
+    return row | {"auc": area.estimate, "auc_low": area.low, "auc_high": area.high}
+
+
+def _weighted_correlation(ranks: np.ndarray, weights: np.ndarray) -> float:
+    """Correlation of two columns (n, 2) in which row i counts `weights[i]` times."""
+    spread = np.cov(ranks.T, aweights=weights)
+    return float(spread[0, 1] / np.sqrt(max(spread[0, 0] * spread[1, 1], 1e-12)))
 
 
 def _fingerprint(volume) -> np.ndarray:

@@ -13,7 +13,13 @@ from motionlib.paper.transcription import ARCHITECTURES, TASKS, in_text, publish
 from motionlib.predictions import pair_predictions
 from motionlib.stats.agreement import weighted_kappa
 from motionlib.stats.intervals import bootstrap_difference, summary_intervals
-from motionlib.stats.paired import delong, holm, mcnemar_by_class, scans_needed
+from motionlib.stats.paired import (
+    delong,
+    holm,
+    mcnemar_by_class,
+    mcnemar_by_patient,
+    scans_needed,
+)
 from motionlib.tasks import grade_to_task, rater_calls
 
 AGREEMENT_COLUMNS = ["quantity", "task", "paper", "ours", "difference", "low", "high", "n"]
@@ -105,8 +111,10 @@ def _left_out(run: RunSummary, task: str) -> dict:
 def mcnemar_table(run: RunSummary) -> pd.DataFrame:
     """Compare models on the same scans: McNemar, differences of BA and AUC, DeLong.
 
-    One row a comparison: ``task first second p_paper``, counts ``b c n``, ``p_exact p_corrected
-    p_holm`` (over the comparisons of a task), ``p_positives p_negatives`` (Holm over the two),
+    One row a comparison: ``task first second p_paper p_by_patient p_holm`` (McNemar's question with
+    a patient's scans taken together, Holm over the comparisons of a task), counts ``b c n
+    n_patients``, ``p_exact p_corrected`` (as the paper: scans taken for independent),
+    ``p_positives p_negatives`` (Holm over the two),
     ``ba_difference _low _high``, ``auc_difference _low _high p_delong`` (by patient),
     ``scans_for_80`` (scans that would show the seen disagreement in four of five studies),
     ``same_verdict`` (both below 0.05, or neither), ``cohort reason``.
@@ -133,9 +141,9 @@ def mcnemar_table(run: RunSummary) -> pd.DataFrame:
         table["reason"] = pd.NA
     significant = (table["p_paper"] < 0.05).astype("boolean")
     significant[table["p_paper"].isna() & (table["task"] != "synthetic")] = pd.NA
-    if "p_exact" not in table:
+    if "p_by_patient" not in table:
         return table.assign(same_verdict=pd.NA)
-    ours = (table["p_exact"] < 0.05).astype("boolean").where(table["p_exact"].notna())
+    ours = (table["p_by_patient"] < 0.05).astype("boolean").where(table["p_by_patient"].notna())
     return table.assign(same_verdict=significant == ours)
 
 
@@ -144,9 +152,12 @@ def _compare(run: RunSummary, first: pd.DataFrame, second: pd.DataFrame) -> dict
     if first.empty or second.empty:
         return {"reason": "one of the two was not run"}
     both = pair_predictions(first, second)
-    tests = mcnemar_by_class(both["y_true"], both["pred_a"], both["pred_b"]).set_index("scans")
+    calls = (both["y_true"], both["pred_a"], both["pred_b"])
+    tests = mcnemar_by_class(*calls).set_index("scans")
     whole = tests.loc["all"]
-    row = {"b": int(whole["b"]), "c": int(whole["c"]), "n": int(whole["n"])}
+    row = {"p_by_patient": mcnemar_by_patient(*calls, both["participant_id"])}
+    row |= {"b": int(whole["b"]), "c": int(whole["c"]), "n": int(whole["n"])}
+    row["n_patients"] = both["participant_id"].nunique()
     row |= {"p_exact": whole["p_value"], "p_corrected": whole["p_corrected"]}
     for name in ("positives", "negatives"):
         row[f"p_{name}"] = tests["p_holm"].get(name, np.nan)
@@ -176,7 +187,7 @@ def _scans_needed(row: dict):
 
 def _with_holm(rows: list[dict]) -> list[dict]:
     """Add Holm's correction over one family of comparisons."""
-    corrected = holm([row.get("p_exact", np.nan) for row in rows])
+    corrected = holm([row.get("p_by_patient", np.nan) for row in rows])
     return [row | {"p_holm": value} for row, value in zip(rows, corrected, strict=True)]
 
 
@@ -243,7 +254,7 @@ def _others(agreement: pd.DataFrame, mcnemar: pd.DataFrame, timing: pd.DataFrame
         row=tests["task"] + " " + tests["first"] + " against " + tests["second"],
         metric="p of McNemar",
         paper=tests["p_paper"],
-        ours=tests.get("p_exact", np.nan),
+        ours=tests.get("p_by_patient", np.nan),
     ).drop(columns=["same_verdict"])
     seconds = timing[timing["key"].str.startswith("simulate")]
     seconds = seconds.assign(

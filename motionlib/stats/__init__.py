@@ -9,7 +9,14 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "calibration": ["best_threshold"],
         "interval_coverage": ["StudyDesign", "coverage"],
         "intervals": ["bootstrap_ci", "bootstrap_difference"],
-        "paired": ["auc_difference_p", "delong", "mcnemar", "mcnemar_by_class", "scans_needed"],
+        "paired": [
+            "auc_difference_p",
+            "delong",
+            "mcnemar",
+            "mcnemar_by_class",
+            "mcnemar_by_patient",
+            "scans_needed",
+        ],
         "rates": ["controls_table"],
     },
 )

@@ -29,8 +29,8 @@ class StudyDesign:
 
     Attributes
     ----------
-    n_patients : int
-        Each has one to three scans (1.5 on average).
+    n_patients, n_scans : int, int or None
+        Patients, and scans of each; None: one to three (1.5 on average).
     prevalence : float
         Fraction of scans with motion; a patient's scans agree in two cases of three.
     apart : tuple of float
@@ -43,6 +43,7 @@ class StudyDesign:
     """
 
     n_patients: int = 250
+    n_scans: int | None = None
     prevalence: float = 0.25
     apart: tuple[float, float] = (1.6, 1.0)
     shared: float = 0.4
@@ -122,6 +123,7 @@ def _simulate(design: StudyDesign, number: int) -> tuple[pd.DataFrame, pd.DataFr
     """Predictions of two models on the same scans; the same number gives the same study."""
     rng = np.random.default_rng(seed_from(design.seed, number))
     scans = rng.choice([1, 2, 3], size=design.n_patients, p=[0.6, 0.3, 0.1])
+    scans = scans if design.n_scans is None else np.full(design.n_patients, design.n_scans)
     patient = np.repeat(np.arange(design.n_patients), scans)
     n = len(patient)
     # labels: two scans in three take their patient's draw, the third its own

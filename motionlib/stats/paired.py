@@ -1,7 +1,8 @@
 """Paired tests of two models on the same scans: McNemar, DeLong, their power.
 
 McNemar's test (1947) asks whether two models are right equally often. It compares accuracies, not
-balanced accuracies, and takes scans for independent; `intervals.bootstrap_difference` does neither.
+balanced accuracies, and takes scans for independent; `mcnemar_by_patient` does not do the second,
+`intervals.bootstrap_difference` neither.
 DeLong, DeLong and Clarke-Pearson (1988) compare two areas under the curve, here with Obuchowski's
 (1997) covariance for scans of one patient.
 """
@@ -97,6 +98,30 @@ def mcnemar(y_true, pred_a, pred_b) -> McNemar:
         p_corrected=p_corrected,
         difference=(b - c) / n,
     )
+
+
+def mcnemar_by_patient(y_true, pred_a, pred_b, groups) -> float:
+    """Two-sided exact p of McNemar's question where scans of one patient go together.
+
+    If the models are equally good, a patient's net count (scans that only A got right, less those
+    that only B did) has either sign with equal chance, whatever ties his scans together. The sum
+    over patients has an exact distribution; with one scan a patient it is the binomial one.
+
+    Parameters
+    ----------
+    y_true, pred_a, pred_b
+        As for `mcnemar`.
+    groups : array-like, shape (n,)
+        Patient of each scan.
+    """
+    y_true, _ = check_labels(y_true, both_classes=False)
+    right_a, right_b = np.asarray(pred_a) == y_true, np.asarray(pred_b) == y_true
+    net = pd.Series(right_a.astype(int) - right_b).groupby(np.asarray(groups)).sum()
+    ways = np.ones(1)  # chances of the sums -reach, ..., reach
+    for size in net[net != 0].abs():
+        ways = 0.5 * (np.pad(ways, (2 * size, 0)) + np.pad(ways, (0, 2 * size)))
+    sums = np.arange(ways.size) - ways.size // 2
+    return min(1.0, float(ways[np.abs(sums) >= abs(net.sum())].sum()))
 
 
 def holm(p_values) -> np.ndarray:

@@ -196,12 +196,12 @@ class TestPairedTables:
         assert ((table["second"] == "forest_clinical") & (table["b"] >= 0)).sum() == 2
 
     def test_holm_never_lowers_a_p(self, made):
-        table = made["mcnemar"].dropna(subset=["p_exact"])
-        assert (table["p_holm"] >= table["p_exact"] - 1e-15).all()
+        table = made["mcnemar"].dropna(subset=["p_by_patient"])
+        assert (table["p_holm"] >= table["p_by_patient"] - 1e-15).all()
 
     def test_what_was_not_run_has_a_reason(self, made):
         rows = made["mcnemar"].query("first == 'fine_tuned_recommended'")
-        assert rows["p_exact"].isna().all()
+        assert rows["p_by_patient"].isna().all()
         assert (rows["reason"] == "one of the two was not run").all()
 
     def test_verdicts_are_compared_only_where_the_paper_gives_one(self, made):

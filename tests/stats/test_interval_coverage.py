@@ -36,3 +36,7 @@ class TestCoverage:
         design = StudyDesign(n_patients=60, prevalence=0.4, shared=0.9, n_boot=100)
         width = coverage(design, 6).set_index("interval")["width"]
         assert width["naive_balanced_accuracy"] < width["balanced_accuracy"]
+
+    def test_many_scans_of_few_patients(self):
+        first, _ = interval_coverage._simulate(StudyDesign(n_patients=10, n_scans=10), 0)
+        assert (first.groupby("participant_id").size() == 10).all()

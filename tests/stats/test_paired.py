@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from math import comb
 
 import numpy as np
@@ -19,6 +20,7 @@ from motionlib.stats.paired import (
     holm,
     mcnemar,
     mcnemar_by_class,
+    mcnemar_by_patient,
     mcnemar_counts,
     power_mcnemar,
     scans_needed,
@@ -37,6 +39,32 @@ def study(seed: int, n: int = 80, apart: float = 0.25, fold: int = 0) -> pd.Data
     }
     rows |= {"model": "m", "fold": fold, "y_true": y_true, "score": score}
     return pd.DataFrame(rows).assign(y_pred=(score >= 0.5).astype(int))
+
+
+class TestMcnemarByPatient:
+    @given(BITS)
+    def test_with_one_scan_a_patient_it_is_the_exact_test(self, triples):
+        calls = np.array(triples).T
+        together = mcnemar_by_patient(*calls, np.arange(calls.shape[1]))
+        assert together == pytest.approx(mcnemar(*calls).p_value, abs=1e-12)
+
+    def test_against_every_sign_of_every_patient(self):
+        rng = np.random.default_rng(3)
+        calls, patients = rng.integers(0, 2, (3, 30)), rng.integers(0, 8, 30)
+        net = [
+            ((calls[1] == calls[0]).astype(int) - (calls[2] == calls[0]))[patients == one].sum()
+            for one in range(8)
+        ]
+        sums = [np.dot(signs, net) for signs in itertools.product((-1, 1), repeat=8)]
+        expected = np.mean(np.abs(sums) >= abs(sum(net)))
+        assert mcnemar_by_patient(*calls, patients) == pytest.approx(expected, abs=1e-12)
+
+    def test_copies_of_a_scan_are_no_evidence(self):
+        truth, first, second = np.ones((3, 12), int)
+        second[:7] = 0
+        alone = mcnemar_by_patient(truth, first, second, np.arange(12))
+        copied = (np.tile(each, 10) for each in (truth, first, second, np.arange(12)))
+        assert mcnemar_by_patient(*copied) == pytest.approx(alone, abs=1e-12)
 
 
 class TestMcnemar:
