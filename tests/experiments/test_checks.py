@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -52,3 +53,65 @@ class TestPositiveRateBySeverity:
         assert list(rates.columns) == list(checks.RUNGS)
         assert list(rates.index) == networks
         assert rates.loc["ViT3D"].tolist() == [0, 0, 0.75, 0.75, 0.75]
+
+
+@pytest.fixture
+def warehouse(rng):
+    """Sixty patients: scores that see motion, scores that see age, and how each scan was made."""
+    n = 60
+    y_true = np.arange(n) % 3 == 2
+    age = rng.uniform(20, 90, n)
+    scans = [f"s{i}" for i in range(n)]
+    common = {"task": "mov01vs2", "model": "m", "fold": 0, "scan_id": scans}
+    common |= {"participant_id": scans, "y_true": y_true.astype(int)}
+    tilted = np.arange(n) % 2 == 0
+    scores = {
+        "sees_motion": np.where(y_true, 0.9, 0.1) + rng.uniform(-0.05, 0.05, n),
+        "sees_age": age / 100,
+        "sees_tilt": np.where(tilted | y_true, 0.9, 0.1),
+    }
+    rows = pd.concat(
+        pd.DataFrame(common | {"experiment": f"warehouse/{name}", "score": score})
+        for name, score in scores.items()
+    )
+    rows["y_pred"] = (rows["score"] >= 0.5).astype(int)
+    made = pd.DataFrame({"scan_id": scans, "tilt_deg": tilted * 9.0, "blur_mm": np.arange(n) / 10})
+    manifest = pd.DataFrame({"scan_id": scans, "age": age, "motion_grade": y_true * 2})
+    return rows, made, manifest
+
+
+class TestByKindOfScan:
+    def test_who_mistakes_a_reformat_for_motion_fails_on_reformats_only(self, warehouse, tmp_path):
+        rows, made, _ = warehouse
+        (tmp_path / "images").mkdir()
+        made.to_csv(tmp_path / "images" / "truth.tsv", sep="\t", index=False)
+        run = SimpleNamespace(cohort=tmp_path)
+        table = checks.by_kind_of_scan(run, rows, ["sees_motion", "sees_tilt"], "mov01vs2")
+        table = table.set_index(["experiment", "part"])
+        assert table.loc[("sees_tilt", "tilted reformats"), "specificity"] == 0
+        assert table.loc[("sees_tilt", "acquired planes"), "specificity"] == 1
+        assert (table.loc["sees_motion", "balanced_accuracy"] == 1).all()
+        part = table.loc[("sees_motion", "acquired planes, least smoothed")]
+        assert (part["n"], part["n_motion"]) == (10, 3)
+
+    def test_scans_that_nobody_generated_have_no_parts(self, warehouse, tmp_path):
+        run = SimpleNamespace(cohort=tmp_path)
+        assert checks.by_kind_of_scan(run, warehouse[0], ["sees_motion"], "mov01vs2").empty
+
+
+class TestLearntAge:
+    def test_only_a_score_that_follows_age_is_found_to(self, warehouse):
+        rows, _, manifest = warehouse
+        cohort = SimpleNamespace(manifest=manifest, seed=20)
+        table = checks.learnt_age(cohort, rows, ["sees_motion", "sees_age"], "mov01vs2")
+        table = table.set_index("method")
+        assert table.loc["sees_age", "age_correlation"] == pytest.approx(1)
+        low, high = table.loc["sees_motion", ["age_correlation_low", "age_correlation_high"]]
+        assert low < 0 < high
+        assert table.loc["age alone", "auc"] == table.loc["sees_age", "auc"]
+        assert table.loc["sees_motion", "n_still"] == 40
+
+    def test_without_ages_there_is_nothing_to_ask(self, warehouse):
+        rows, _, manifest = warehouse
+        cohort = SimpleNamespace(manifest=manifest.assign(age=np.nan), seed=20)
+        assert checks.learnt_age(cohort, rows, ["sees_motion"], "mov01vs2").empty
