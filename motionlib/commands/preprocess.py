@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
+
+from motionlib.commands import add_engine
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,12 +18,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="manifest (.tsv), or images, BIDS, CAPS or plain folders, listed in scans.tsv of DIR",
     )
     parser.add_argument("--out", required=True, help="CAPS folder to write to")
-    parser.add_argument("--backend", choices=("simpleitk", "ants"), default="simpleitk")
+    parser.add_argument(
+        "--backend",
+        choices=("simpleitk", "ants"),
+        default="simpleitk",
+        help="simpleitk needs nothing else; ants, with Clinica's parameters, needs antspyx",
+    )
     parser.add_argument("--template", help="template in MNI152 space, for instance Clinica's")
     parser.add_argument(
         "--assume-orientation", metavar="RAS", help="where the axes lead of files that do not say"
     )
-    parser.add_argument("--engine", default="inline", help="inline, local[:N], tcp://..., slurm:F")
+    add_engine(parser)
     parser.add_argument(
         "--shard",
         metavar="I/N",
@@ -33,8 +41,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Preprocess and print what became of every scan that failed."""
+    from motionlib.files import write_text
     from motionlib.preprocess.caps import preprocess_manifest
     from motionlib.preprocess.finder import write_scan_table
+    from motionlib.typeset import render
 
     if args.shard and args.engine != "inline":
         raise ValueError("--shard and --engine exclude each other; give one of them.")
@@ -61,5 +71,7 @@ def main(args: argparse.Namespace) -> int:
             "have ended, run the same command without --shard for outcome.tsv and the manifests"
         )
     else:
-        print(f"{said}; one row per scan in {args.out}/outcome.tsv")
+        page = render("preprocess.html", rows=outcome.to_dict("records"), said=said)
+        index = write_text(Path(args.out) / "qc" / "index.html", page)
+        print(f"{said}; one row per scan in {args.out}/outcome.tsv; pictures: {index}")
     return 1 if len(failed) else 0

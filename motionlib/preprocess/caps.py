@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy import ndimage
 
+import motionlib
 from motionlib import compute
 from motionlib.compute import engines
 from motionlib.compute.engines import failed_row, outcome_name, outcome_row
@@ -32,7 +33,13 @@ from motionlib.preprocess.linear import t1_linear
 from motionlib.preprocess.registration import load_target, write_transform
 
 VERSION = 3  # raise it when the same scan would come out differently
-DESCRIPTION = {"Name": "t1-linear", "CAPSVersion": "1.0.0", "DatasetType": "derivative"}
+DESCRIPTION = {
+    "Name": "t1-linear",
+    "BIDSVersion": "1.10.0",
+    "DatasetType": "derivative",
+    "CAPSVersion": "1.0.0",
+    "GeneratedBy": [{"Name": "motionlib", "Version": motionlib.__version__}],
+}
 RESOLUTION = "res-1x1x1"
 SHARES = (0.35, 0.5, 0.65)  # of each axis
 
@@ -210,26 +217,34 @@ def entities_of(scan_id: str, participant_id: str) -> tuple[str, str, str]:
 
 
 def qc_picture(volume, path: str | os.PathLike) -> Path:
-    """Draw nine slices of a volume (169, 208, 179) at 1 mm, the MNI152 brain outlined; a PNG."""
-    from matplotlib.image import imsave  # preprocessing without pictures needs no matplotlib
+    """Draw nine slices of a volume (169, 208, 179) at 1 mm, the MNI152 brain outlined; a PNG.
+
+    Above sagittal slices, then coronal and axial ones, each with the names of its sides: left of
+    the head on the left.
+    """
+    from PIL import Image, ImageDraw  # preprocessing without pictures needs neither
 
     array = array3(volume)
     target = load_target("whole-head")
     brain = resample_to_grid(target.brain.astype(np.float32), target.affine, study_grid(1.0)) > 0.5
     bright = max(float(np.percentile(array, 99.5)), 1e-6)
-    rows = []
-    for axis in range(3):
-        panels = []
-        for share in SHARES:
+    side = max(array.shape)
+    picture = Image.new("RGB", (len(SHARES) * side, 3 * side))
+    draw = ImageDraw.Draw(picture)
+    for axis, (low, high) in enumerate((("P", "A"), ("L", "R"), ("L", "R"))):
+        for column, share in enumerate(SHARES):
             at = int(share * array.shape[axis])
             grey = np.clip(np.take(array, at, axis=axis).T[::-1] / bright, 0, 1)
             mask = np.take(brain, at, axis=axis).T[::-1]
-            panel = np.repeat(grey[..., None], 3, axis=2)
-            panel[mask & ~ndimage.binary_erosion(mask)] = (1, 0.2, 0.2)
-            tall, wide = 208 - panel.shape[0], 208 - panel.shape[1]
-            panels.append(np.pad(panel, ((tall // 2, tall - tall // 2), (0, wide), (0, 0))))
-        rows.append(np.concatenate(panels, axis=1))
-    picture = np.concatenate(rows)[::2, ::2]
+            panel = np.repeat((255 * grey[..., None]).astype(np.uint8), 3, axis=2)
+            panel[mask & ~ndimage.binary_erosion(mask)] = (255, 50, 50)
+            left, top = column * side, axis * side
+            tall, wide = panel.shape[:2]
+            picture.paste(
+                Image.fromarray(panel), (left + (side - wide) // 2, top + (side - tall) // 2)
+            )
+            draw.text((left + 4, top + side // 2), low, fill="white", font_size=16)
+            draw.text((left + side - 16, top + side // 2), high, fill="white", font_size=16)
     with atomic(path) as aside:
-        imsave(aside, picture.astype(np.float32), format="png")
+        picture.save(aside, "PNG")
     return Path(path)

@@ -1,7 +1,9 @@
 """t1-linear: names, geometry, known affines recovered, failures seen, broken folders survived."""
 
 import gzip
+import json
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -11,6 +13,7 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 from scipy.spatial.transform import Rotation
 
 from motionlib.cli import main as cli
@@ -517,3 +520,38 @@ class TestManifestCommand:
         assert "8 scans" in capsys.readouterr().out
         assert cli(["manifest", "bids", str(tmp_path / "gone"), "--out", str(out)]) == 2
         assert cli([*call[:-1], str(tmp_path / "mine.xlsx")]) == 2
+
+
+class TestQualityPictures:
+    def test_sides_are_named_and_the_picture_is_large(self, tmp_path):
+        volume = np.zeros((169, 208, 179), np.float32)
+        volume[:84] = 100.0  # the left of the head
+        picture = np.asarray(Image.open(caps.qc_picture(volume, tmp_path / "a.png")))
+        assert picture.shape == (3 * 208, 3 * 208, 3)
+        coronal, axial = picture[208 + 20 : 416 - 20, :208], picture[416:, :208]
+        for panel in (coronal, axial):
+            left, right = panel[:, 25:100].mean(), panel[:, 108:180].mean()
+            assert left > 5 * right
+        written = [picture[y + 100 : y + 125, x : x + 18].max()
+                   for y in (0, 208, 416) for x in (0, 190)]  # fmt: skip
+        assert min(written) == 255
+
+    def test_the_page_shows_every_scan_or_its_reason(self, quick, tmp_path, capsys):
+        for name in ("sub-1_T1w", "sub-2_T1w"):
+            good_scan(tmp_path / f"{name}.nii.gz")
+        rows = [(f"sub-{n}_T1w", f"sub-{n}_T1w.nii.gz") for n in (1, 2, 3)]
+        manifest = table_of(rows, tmp_path)
+        assert cli(["preprocess", str(manifest), "--out", str(tmp_path / "caps")]) == 1
+        assert "pictures: " in capsys.readouterr().out
+        page = (tmp_path / "caps" / "qc" / "index.html").read_text()
+        assert re.findall(r'src="([^"]+)"', page) == ["sub-1_T1w.png", "sub-2_T1w.png"]
+        assert "<li>sub-3_T1w: " in page
+
+    def test_the_folder_is_a_bids_derivative(self, quick, tmp_path):
+        good_scan(tmp_path / "sub-1_T1w.nii.gz")
+        manifest = table_of([("sub-1_T1w", "sub-1_T1w.nii.gz")], tmp_path)
+        caps.preprocess_manifest(manifest, tmp_path / "caps")
+        facts = json.loads((tmp_path / "caps" / "dataset_description.json").read_text())
+        assert re.fullmatch(r"1\.\d+\.\d+", facts["BIDSVersion"])
+        assert facts["DatasetType"] == "derivative"
+        assert facts["GeneratedBy"][0]["Name"] == "motionlib"
