@@ -5,11 +5,17 @@ from __future__ import annotations
 import argparse
 import os
 import pkgutil
+import re
+import shlex
 import sys
+from datetime import datetime
+from difflib import get_close_matches
 from importlib import import_module
+from pathlib import Path
 
 import motionlib
 from motionlib import commands
+from motionlib.files import runs_root
 
 SUMMARIES = {
     "study": "run the ordered notebooks of a profile and build the report",
@@ -22,6 +28,17 @@ SUMMARIES = {
     "fetch": "download an open data set",
     "doctor": "say what is installed, seen and missing",
 }
+EXAMPLES = {
+    "study": "--profile demo --engine local:4",
+    "manifest": "bids my_bids --out scans.tsv",
+    "preprocess": "scans.tsv --out caps",
+    "simulate": "still_T1w.nii.gz moved_T1w.nii.gz --translation-mm 2 4",
+    "iqms": "my_bids --out metrics.tsv",
+    "finetune": "grades.tsv --task mov01vs2 --out my_model",
+    "score": "my_bids --out scores.tsv",
+    "fetch": "ixi data/ixi --subset 20",
+    "doctor": "",
+}
 OK, FAILED, WRONG_CALL = 0, 1, 2
 WRONG_CALL_ERRORS = (
     *(ValueError, FileNotFoundError, NotADirectoryError, IsADirectoryError),
@@ -29,11 +46,27 @@ WRONG_CALL_ERRORS = (
 )
 
 
+class Formatter(argparse.RawDescriptionHelpFormatter):
+    """Help page that says every default once."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        """Add the default to an option's help, where it has one and does not say so itself."""
+        words = action.help or ""
+        told = "default" in words or action.default in (None, False, [], argparse.SUPPRESS)
+        default = action.default
+        shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
+        return words if told else f"{words} (default: {shown})".lstrip()
+
+
 class Parser(argparse.ArgumentParser):
     """Argument parser that says what is wrong in one sentence."""
 
     def error(self, message: str):
-        """Print the fault and where to read more, then exit with status 2."""
+        """Print the fault, what may have been meant and where to read more; exit with status 2."""
+        if choice := re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message):
+            near = get_close_matches(choice[1], re.findall(r"[\w.-]+", choice[2]), n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known: {choice[2]}"
+            message = f"{message[: choice.start()]}invalid choice: {choice[1]!r}; {hint}"
         self.exit(WRONG_CALL, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
@@ -55,15 +88,62 @@ def build_parser(chosen: str | None = None) -> argparse.ArgumentParser:
             help=summary,
             description=f"{summary[0].upper()}{summary[1:]}.",
             allow_abbrev=False,
+            formatter_class=Formatter,
         )
         if name == chosen:
             import_module(f"motionlib.commands.{name}").add_arguments(command)
+            more = f"\n\n{command.epilog}" if command.epilog else ""
+            command.epilog = f"example:\n  motionlib {name} {EXAMPLES[name]}{more}"
     return parser
+
+
+class Logged:
+    """A stream whose lines also go, with the time, into a log file that begins with the call.
+
+    `waiting` holds the call until there is a first line; several streams share it.
+    """
+
+    def __init__(self, stream, path: Path, waiting: list[str]):
+        self.stream, self.path, self.waiting, self.rest = stream, path, waiting, ""
+
+    def write(self, text: str) -> int:
+        """Write to the stream, and what has become whole lines to the log."""
+        *lines, self.rest = (self.rest + text).split("\n")
+        if lines := [line.rpartition("\r")[2].rstrip() for line in lines if line.strip()]:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            time = datetime.now().astimezone().isoformat(timespec="seconds")
+            with open(self.path, "a", encoding="utf-8") as file:
+                file.writelines(f"{time} {line}\n" for line in [*self.waiting, *lines])
+            self.waiting.clear()
+        return self.stream.write(text)
+
+    def __getattr__(self, name: str):
+        """Be the stream in everything else."""
+        return getattr(self.stream, name)
+
+
+def log_file(args: argparse.Namespace) -> Path | None:
+    """Say where a call keeps what it prints: beside its table, in its folder, or in its run's."""
+    if args.command == "study" and not args.dry_run:
+        return runs_root(args.runs) / Path(args.profile).stem / "study.log"
+    out = Path(getattr(args, "out", ""))
+    if args.command == "study" or not out.name:
+        return None
+    return out.with_suffix(".log") if out.suffix else out / f"{args.command}.log"
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command: 0 done; 1 failed in part or whole (the finished is kept); 2 wrong call."""
-    words = sys.argv[1:] if argv is None else list(argv)
+    try:
+        return _run(sys.argv[1:] if argv is None else list(argv))
+    finally:
+        for name in ("stdout", "stderr"):
+            if isinstance(stream := getattr(sys, name), Logged):
+                setattr(sys, name, stream.stream)
+
+
+def _run(words: list[str]) -> int:
+    """Run one command, with its faults in words."""
     chosen = next((word for word in words if not word.startswith("-")), None)
     try:
         parser = build_parser(chosen)
@@ -75,6 +155,10 @@ def main(argv: list[str] | None = None) -> int:
         if args.command is None:
             parser.print_help()
             return WRONG_CALL
+        if path := log_file(args):
+            waiting = [shlex.join(["motionlib", *words])]
+            sys.stdout = Logged(sys.stdout, path, waiting)
+            sys.stderr = Logged(sys.stderr, path, waiting)
         status = import_module(f"motionlib.commands.{args.command}").main(args)
         return OK if status is None else int(status)
     except SystemExit as stop:
@@ -109,7 +193,10 @@ def sentence(error: BaseException) -> str:
 def _say(command: str | None, text: str, status: int) -> int:
     """Print one sentence to stderr and return the status."""
     prefix = f"motionlib {command}" if command in SUMMARIES else "motionlib"
-    print(f"{prefix}: {text}", file=sys.stderr)
+    stream = sys.stderr
+    if status == WRONG_CALL and isinstance(stream, Logged) and stream.waiting:
+        stream = stream.stream  # a call that began nothing leaves no log
+    print(f"{prefix}: {text}", file=stream)
     return status
 
 

@@ -71,6 +71,81 @@ class TestCommands:
         assert python("-m", "motionlib.cli", "--version") == "0.1.0"
 
 
+class TestHelp:
+    @pytest.mark.parametrize("name", available())
+    def test_each_has_an_example_that_can_be_called(self, name, capsys):
+        assert main([name, "--help"]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        (example,) = [line.split() for line in lines if line.startswith(f"  motionlib {name}")]
+        args = cli.build_parser(name).parse_args(example[1:])
+        assert args.command == name
+
+    def test_defaults_are_shown_once(self, capsys):
+        main(["simulate", "--help"])
+        text = " ".join(capsys.readouterr().out.split())
+        assert "(default: inline)" in text
+        assert "(default: 2 4)" in text
+        assert "None" not in text
+        assert "default: 0 (default" not in text
+
+    def test_the_study_s_help_lists_the_profiles_and_explains_the_engines(self, capsys):
+        main(["study", "--help"])
+        text = " ".join(capsys.readouterr().out.split())
+        for words in ("profiles: demo", "smoke", "paper", "N processes", "Dask scheduler"):
+            assert words in text
+
+    @pytest.mark.parametrize(
+        ("words", "said"),
+        [
+            (["scroe"], "invalid choice: 'scroe'; did you mean score?"),
+            (["manifest", "bidz", "a", "--out", "b.tsv"], "did you mean bids?"),
+            (["study", "--profile", "dmeo", "--dry-run"], "no profile dmeo; did you mean demo?"),
+        ],
+    )
+    def test_a_mistyped_name_is_guessed(self, words, said, capsys):
+        assert main(words) == 2
+        assert said in capsys.readouterr().err
+
+
+class TestLog:
+    def install(self, stand_in, body):
+        stand_in(body)
+        module = sys.modules["motionlib.commands.iqms"]
+        module.add_arguments = lambda parser: parser.add_argument("--out")
+
+    def test_what_a_call_prints_is_kept_with_the_time(self, stand_in, tmp_path, capsys):
+        def body(args):
+            print("one scan measured")
+            print("a\rb: no image", file=sys.stderr)
+            return 1
+
+        self.install(stand_in, body)
+        assert main(["iqms", "--out", str(tmp_path / "new" / "m.tsv")]) == 1
+        lines = (tmp_path / "new" / "m.log").read_text().splitlines()
+        said = [line.partition(" ")[2] for line in lines]
+        assert said[0].startswith("motionlib iqms --out ")
+        assert said[1:] == ["one scan measured", "b: no image"]
+        assert all(pd.Timestamp(line.split()[0]).tz is not None for line in lines)
+        assert capsys.readouterr().out == "one scan measured\n"
+        assert not isinstance(sys.stdout, cli.Logged)
+
+    def test_a_fault_on_the_way_is_in_it_and_a_second_call_adds(self, stand_in, tmp_path):
+        def body(args):
+            print("begun")
+            raise ValueError("n is 3; give 4")
+
+        self.install(stand_in, body)
+        for _ in range(2):
+            assert main(["iqms", "--out", str(tmp_path / "m.tsv")]) == 2
+        text = (tmp_path / "m.log").read_text()
+        assert text.count("motionlib iqms: n is 3; give 4") == 2
+
+    def test_a_wrong_call_leaves_none(self, stand_in, tmp_path):
+        self.install(stand_in, fail_with(ValueError("n is 3; give 4")))
+        assert main(["iqms", "--out", str(tmp_path / "new" / "m.tsv")]) == 2
+        assert list(tmp_path.iterdir()) == []
+
+
 class TestStatus:
     @pytest.mark.parametrize(("given", "status"), [(None, 0), (0, 0), (1, 1), (2, 2)])
     def test_what_a_command_returns_is_the_status(self, stand_in, given, status):

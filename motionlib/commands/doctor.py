@@ -27,6 +27,9 @@ def main(args: argparse.Namespace) -> int:
                 topic = finding.topic
                 print(f"{topic}")
             print(f"  {finding.state:<8}{finding.name:<22}{finding.detail}")
+    if not args.json:
+        usable = [f.name.partition(" ")[2] for f in findings if f.detail == "can run"]
+        print(f"profiles that can run: {', '.join(usable) or 'none'}")
     missing = [finding.name for finding in findings if finding.state == BAD]
     if missing and not args.json:
         print(f"missing: {', '.join(missing)}")

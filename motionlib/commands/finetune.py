@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
+from motionlib.commands import add_engine
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``motionlib finetune``."""
@@ -37,9 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=20, help="of split and training (default: 20)")
     parser.add_argument("--voxel-mm", type=float, help="if the checkpoint does not say it")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default: cpu")
-    parser.add_argument(
-        "--engine", default="inline", metavar="E", help="for preparing the scans (default: inline)"
-    )
+    add_engine(parser)
 
 
 def main(args: argparse.Namespace) -> int:

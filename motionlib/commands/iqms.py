@@ -7,6 +7,8 @@ import re
 import sys
 from pathlib import Path
 
+from motionlib.commands import add_engine, add_json, print_json
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``motionlib iqms``."""
@@ -29,7 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--per-slice", metavar="FILE.tsv", help="also every slice's measures")
     parser.add_argument("--overlay", metavar="DIR", help="also a picture of each foreground")
     parser.add_argument("--cache", metavar="FILE.json", help="resume from, and add to, this file")
-    parser.add_argument("--engine", default="inline", metavar="E", help="default: inline")
+    add_engine(parser)
+    add_json(parser)
 
 
 def main(args: argparse.Namespace) -> int:
@@ -42,6 +45,7 @@ def main(args: argparse.Namespace) -> int:
         table = read_mriqc(args.input[0])
         write_table(table, args.out)
         print(f"{len(table)} scans, {table.shape[1] - 1} measures of MRIQC", file=sys.stderr)
+        print_json(args, {"table": args.out, "scans": len(table), "without_measures": {}})
         return 0
     from motionlib.iqms.tables import COLUMNS, measure_files
     from motionlib.preprocess.finder import IMAGE_SUFFIXES, find_scans
@@ -69,6 +73,8 @@ def main(args: argparse.Namespace) -> int:
         if not row["slices"]:
             print(f"{row['scan_id']}: {row['reason']}", file=sys.stderr)
     print(f"{sum(measured)} of {len(rows)} scans measured", file=sys.stderr)
+    lost = {row["scan_id"]: row["reason"] for row in rows if not row["slices"]}
+    print_json(args, {"table": args.out, "scans": len(rows), "without_measures": lost})
     return 0 if all(measured) else 1
 
 

@@ -7,6 +7,8 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+from motionlib.commands import add_engine, add_json, print_json
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``motionlib score``."""
@@ -23,7 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--device", choices=("cpu", "cuda", "auto"), default="cpu", help="default: cpu"
     )
-    parser.add_argument("--engine", default="inline", metavar="E", help="default: inline")
+    add_engine(parser)
+    add_json(parser)
     parser.add_argument(
         "--batch-size", type=int, default=16, metavar="N", help="scans a GPU batch (default: 16)"
     )
@@ -49,6 +52,7 @@ def main(args: argparse.Namespace) -> int:
         batch_size=args.batch_size,
         progress=lambda line: print(line, file=sys.stderr, flush=True),
     )
+    report = None
     if not args.no_report:
         from motionlib.scoring.reports import write_report
 
@@ -62,4 +66,7 @@ def main(args: argparse.Namespace) -> int:
     print(f"{len(rows) - len(broken)} of {len(rows)} scans scored: {decisions}", file=sys.stderr)
     if broken:
         print(f"{len(broken)} of {len(rows)} scans have no score", file=sys.stderr)
+    outcome = {"table": args.out, "report": report, "model": str(model), "scans": len(rows)}
+    outcome |= {"without_score": {row["scan_id"]: row["reason"] for row in broken}, **counts}
+    print_json(args, outcome)
     return 1 if broken else 0

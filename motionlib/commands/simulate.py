@@ -6,12 +6,19 @@ import argparse
 import sys
 from pathlib import Path
 
+from motionlib.commands import add_engine
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``motionlib simulate``."""
     parser.add_argument("input", metavar="IN", help="3-D NIfTI image, manifest (.tsv), or folder")
     parser.add_argument("output", metavar="OUT", help="corrupted image, or a folder for many")
-    parser.add_argument("--method", choices=("image", "kspace"), default="image")
+    parser.add_argument(
+        "--method",
+        choices=("image", "kspace"),
+        default="image",
+        help="image: the head in a few poses; kspace: a pose for every line",
+    )
     for option, unit in (("--translation-mm", "mm"), ("--rotation-deg", "degrees")):
         parser.add_argument(
             option,
@@ -51,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--assume-orientation", metavar="RAS", help="where the axes lead of files that do not say"
     )
-    parser.add_argument("--engine", default="inline", help="inline, local[:N], tcp://..., slurm:F")
+    add_engine(parser)
     parser.add_argument(
         "--shard", metavar="I/N", help="of a manifest, every N-th scan from the I-th"
     )
@@ -79,6 +86,9 @@ def main(args: argparse.Namespace) -> int:
         if args.shard or args.engine != "inline":
             raise ValueError("--shard and --engine are for a manifest (.tsv); IN is one image.")
         corrupt_file(args.input, args.output, motion)
+        record = args.output.removesuffix(".gz").removesuffix(".nii") + ".json"
+        how = "replayed" if args.trajectory else f"seed {args.seed}"
+        print(f"{args.output}: moved ({args.method}, {how}); how is told in {record}")
         return 0
     if args.shard and args.engine != "inline":
         raise ValueError("--shard and --engine exclude each other; give one of them.")

@@ -7,8 +7,10 @@ import os
 import shlex
 import signal
 import sys
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 
+from motionlib.commands import ENGINES, add_json, print_json
 from motionlib.files import runs_root
 
 
@@ -19,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--engine",
         metavar="E",
-        help="where to compute: inline, local[:N], tcp://host:port or slurm:FILE.yaml",
+        help=f"{ENGINES} (default: the profile's, inline)",
     )
     parser.add_argument("--runs", metavar="DIR", help="folder of all runs (default: runs/)")
     parser.add_argument(
@@ -31,11 +33,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--notebooks", metavar="DIR", help="folder of the notebooks")
     parser.add_argument("--dry-run", action="store_true", help="say what would run, and why")
+    add_json(parser)
+    from motionlib.study.notebooks import profile_descriptions
+
+    parser.epilog = "profiles:\n" + "\n".join(
+        f"  {name:<10}{words}" for name, words in profile_descriptions().items()
+    )
 
 
 def main(args: argparse.Namespace) -> int:
     """Run the study; 0 done, 1 a notebook stopped."""
+    outcome = {"profile": args.profile, "dry_run": args.dry_run, "report": None}
+    with redirect_stdout(sys.stderr) if args.json else nullcontext():
+        status = _run(args, outcome)
+    print_json(args, outcome | {"status": status})
+    return status
+
+
+def _run(args: argparse.Namespace, outcome: dict) -> int:
+    """Run the study and note in `outcome` what has come of it."""
     from motionlib.study.notebooks import notebooks_folder, read_study
+    from motionlib.study.run import headline
     from motionlib.study.runner import NotebookFailed, run_study
 
     notebooks = Path(args.notebooks).resolve() if args.notebooks else notebooks_folder()
@@ -47,6 +65,8 @@ def main(args: argparse.Namespace) -> int:
         engine=args.engine,
         settings=args.set,
     )
+    folder = runs_root(args.runs) / study.profile
+    outcome["folder"] = folder
     former = signal.signal(signal.SIGTERM, _interrupt)  # a cluster that takes its node back
     index = None
     try:
@@ -63,6 +83,7 @@ def main(args: argparse.Namespace) -> int:
     finally:
         signal.signal(signal.SIGTERM, former)
     if index is not None:
+        outcome |= {"report": index, **headline(folder)}
         _say(f"report: {_near(index)}")
     return 0
 

@@ -30,7 +30,8 @@ EXTRAS_FOR = {
 class Finding:
     """One row: what was looked at, how it stands, and what is known.
 
-    `state` is ``ok``, ``absent`` (a choice that is not there) or ``missing`` (needed).
+    `state` is ``ok``, ``absent`` (a choice that is not there) or ``missing``: without it not even
+    scans can be scored.
     """
 
     topic: str
@@ -122,7 +123,7 @@ def data() -> list[Finding]:
         if not os.environ.get(variable):
             rows.append(Finding("data", variable, ABSENT, f"not set; {use}"))
         elif not folder.is_dir():
-            rows.append(Finding("data", variable, BAD, "set, but no such folder"))
+            rows.append(Finding("data", variable, ABSENT, "set, but no such folder: correct it"))
         else:
             parts = sorted(part.name for part in folder.iterdir() if part.is_dir())
             rows.append(Finding("data", variable, GOOD, ", ".join(parts) or "empty"))
@@ -137,7 +138,7 @@ def profiles() -> list[Finding]:
     try:
         stems = [notebook.stem for notebook in find_notebooks(folder)]
     except (FileNotFoundError, ValueError) as error:
-        return [Finding("study", "notebooks", BAD, str(error).replace(str(folder), "notebooks"))]
+        return [Finding("study", "notebooks", ABSENT, str(error).replace(str(folder), "notebooks"))]
     rows = [Finding("study", "notebooks", GOOD, f"{len(stems)} notebooks")]
     for path in sorted((folder / "profiles").glob("*.yml")):
         try:

@@ -290,6 +290,12 @@ def _profile_path(profile: str, notebooks: Path, runs: Path) -> Path:
     return path
 
 
+def profile_descriptions() -> dict[str, str]:
+    """Say what each profile of the study is, by its name."""
+    paths = sorted((notebooks_folder() / "profiles").glob("*.yml"))
+    return {path.stem: yaml.safe_load(path.read_text("utf-8"))["description"] for path in paths}
+
+
 def read_profile(path: Path, stems: list[str]) -> dict[str, Any]:
     """Read a profile: ``description``, ``needs``, ``all`` and one block per notebook."""
     try:

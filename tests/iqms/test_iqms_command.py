@@ -1,5 +1,7 @@
 """The command: what it writes, what it says, and its exit status."""
 
+import json
+
 import nibabel as nib
 import numpy as np
 import pandas as pd
@@ -46,6 +48,10 @@ def test_a_manifest_s_paths_are_relative_to_it_and_a_lost_file_is_a_row(folder, 
     assert np.isfinite(table.MEAN["a"])
     assert table.reason["b"] == "gone.nii.gz is no file; expected an image."
     assert "1 of 2 scans measured" in capsys.readouterr().err
+    assert run("iqms", manifest, "--out", tmp_path / "out.tsv", "--json") == 1
+    outcome = json.loads(capsys.readouterr().out)
+    assert outcome["scans"] == 2
+    assert outcome["without_measures"] == {"b": table.reason["b"]}
 
 
 def test_slices_and_pictures_come_on_demand(folder, tmp_path):

@@ -71,6 +71,14 @@ class TestSimulate:
         assert a == b
         assert a != c
 
+    def test_it_says_what_it_wrote(self, scan, tmp_path, capsys):
+        out = tmp_path / "moved.nii.gz"
+        run(scan, out, "--seed", "3")
+        record = tmp_path / "moved.json"
+        assert record.is_file()
+        said = f"{out}: moved (image, seed 3); how is told in {record}\n"
+        assert capsys.readouterr().out == said
+
     def test_trajectory_is_written_and_can_be_replayed(self, scan, tmp_path):
         run(scan, tmp_path / "a.nii.gz", "--seed", 3, "--axis", 2)
         record = json.loads((tmp_path / "a.json").read_text())

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 import os
 import shutil
 import subprocess
@@ -94,6 +95,19 @@ class TestTable:
         run("score", mixed[0], "--model", model, "--out", tmp_path / "s.tsv", "--no-report")
         assert "8 of 20 scans have no score" in capsys.readouterr().err
         assert not (tmp_path / "s.html").exists()
+
+    def test_the_outcome_is_there_as_json_and_in_a_log(self, mixed, model, tmp_path, capsys):
+        folder, reasons = mixed
+        scans = [folder / "scan-00_T1w.nii.gz", folder / "empty_T1w.nii.gz"]
+        words = ("score", *scans, "--model", model, "--out", tmp_path / "s.tsv", "--json")
+        assert run(*words) == 1
+        outcome = json.loads(capsys.readouterr().out)
+        assert outcome["scans"] == sum(outcome.get(k, 0) for k in ("keep", "review", "exclude")) + 1
+        assert reasons["empty_T1w"] in outcome["without_score"]["empty_T1w"]
+        assert outcome["report"] == str(tmp_path / "s.html")
+        log = (tmp_path / "s.log").read_text()
+        assert "1 of 2 scans scored" in log
+        assert "empty_T1w: " in log
 
     def test_all_good_scans_give_status_zero(self, mixed, model, tmp_path):
         good = [mixed[0] / f"scan-0{n}_T1w.nii.gz" for n in range(2)]

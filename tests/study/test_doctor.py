@@ -41,8 +41,15 @@ class TestExamine:
     def test_data_are_named_by_their_folders(self, findings):
         assert findings["data", "MOTIONLIB_DATA"].detail == "ixi-2mm"
 
-    def test_a_variable_that_names_nothing_is_missing(self, findings):
-        assert findings["data", "MOTIONLIB_REFERENCE"].state == doctor.BAD
+    def test_a_variable_that_names_nothing_is_told_and_fails_nobody_who_scores(self, findings):
+        found = findings["data", "MOTIONLIB_REFERENCE"]
+        assert (found.state, found.detail) == (doctor.ABSENT, "set, but no such folder: correct it")
+        assert [one.name for one in findings.values() if one.state == doctor.BAD] == []
+
+    def test_profiles_that_can_run_are_named_in_a_line(self, findings, capsys):
+        assert main(["doctor"]) == 0
+        (line,) = [t for t in capsys.readouterr().out.splitlines() if t.startswith("profiles")]
+        assert {"demo", "smoke"} <= set(line.partition(": ")[2].split(", "))
 
     def test_runs_are_counted_by_finished_notebooks(self, findings):
         assert findings["study", "run demo"].detail == "1 of 2 notebooks finished"

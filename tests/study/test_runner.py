@@ -165,6 +165,18 @@ class TestRunAndSkip:
         assert ran(capsys.readouterr().out) == ["01_first"]
         assert (place / "{runs} of {profile}" / "smoke" / "tables" / "table_1.csv").is_file()
 
+    def test_the_outcome_is_there_as_json_and_in_a_log(self, place, capsys):
+        assert main(words(place, "--only", "01", "--json")) == 0
+        printed = capsys.readouterr()
+        outcome = json.loads(printed.out)
+        folder = place / "runs" / "smoke"
+        assert (outcome["profile"], outcome["status"]) == ("smoke", 0)
+        assert outcome["folder"] == str(folder)
+        assert outcome["report"] == str(folder / "report")  # of the stand-in
+        assert outcome["rows"] > 0
+        assert ran(printed.err) == ["01_first"]
+        assert "01_first done in" in (folder / "study.log").read_text()
+
     def test_what_a_killed_run_left_half_written_is_removed(self, place, left_aside):
         halves = [place / "runs" / "smoke" / part / left_aside("fig_a2.png")
                   for part in ("models", "figures", "tables", "stamps")]  # fmt: skip
