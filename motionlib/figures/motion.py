@@ -52,14 +52,18 @@ def plot_simulators(head, affine, *, amount: float = 5.0, seed: int = 0):
 
 @styled
 def plot_severities(head, affine, *, amounts=(3, 5, 7), seed: int = 0):
-    """Draw one head under rising motion by both simulators (paper Fig. 2).
+    """Draw one head under the same rising motion by both simulators (paper Fig. 2).
 
-    Rows: still, then each amount in mm and degrees; columns A (k-space) and B (image).
+    Rows: still, then each amount in mm and degrees; columns A (k-space) and B (image). The four
+    positions and their moments are the same in every row and for both, but for their size.
     """
-    rows = [("motion free", head, head)]
+    rows, volume = [("motion free", head, head)], torch.as_tensor(head, dtype=torch.float32)
+    simulators = (kspace_motion, image_motion)
     for amount in amounts:
-        by_kspace, by_image, *_ = _moved_by_both(head, affine, amount, seed)
-        rows.append((f"{amount}° and {amount} mm", by_kspace, by_image))
+        limits = (amount, amount)
+        poses = sample_segments(4, translation_mm=limits, rotation_deg=limits, rng=seed)
+        moved = (move(volume, poses, affine=affine, axis=1) for move in simulators)
+        rows.append((f"{amount}° and {amount} mm", *(one.numpy() for one in moved)))
     figure, axes = new_figure(8, 2.1 * len(rows), 4, len(rows))
     top = float(np.percentile(head, 99.7))
     for line, (label, *pair) in zip(axes, rows, strict=True):

@@ -9,7 +9,7 @@ import pytest
 from synthetic_study import METHODS, write_study
 
 from motionlib.cohorts.selection import count_scans
-from motionlib.figures import cohort, results
+from motionlib.figures import cohort, motion, results
 from motionlib.figures.cohort import to_ras
 from motionlib.figures.theme import COLOURS, DASHES, MARKERS
 from motionlib.paper.tables import build_table
@@ -300,3 +300,25 @@ class TestRealMotion:
         missing = pd.DataFrame({"reason": ["no rated scans here"]})
         assert "no rated scans here" in texts(results.plot_scoreboard(missing))
         assert "none at hand" in texts(cohort.show_air([], [], [], absent="none at hand"))
+
+
+def test_fig_2_moves_the_head_alike_through_both_simulators(monkeypatch):
+    seen = {}
+
+    def remember(name):
+        def simulate(volume, trajectory, *, affine, axis):
+            seen.setdefault(name, []).append((trajectory, axis))
+            return volume
+
+        return simulate
+
+    for name in ("kspace_motion", "image_motion"):
+        monkeypatch.setattr(motion, name, remember(name))
+    head = np.ones((8, 9, 10), np.float32)
+    motion.plot_severities(head, np.eye(4), amounts=(3, 6))
+    for (one, axis), (other, other_axis) in zip(*seen.values(), strict=True):
+        assert axis == other_axis
+        np.testing.assert_array_equal(one.translation_mm, other.translation_mm)
+        np.testing.assert_array_equal(one.times, other.times)
+    small, large = (trajectory for trajectory, _ in seen["kspace_motion"])
+    np.testing.assert_allclose(2 * small.rotation_deg, large.rotation_deg)
