@@ -71,6 +71,7 @@ def main(args: argparse.Namespace) -> int:
         print(f"{row.scan_id}: {row.reason}", file=sys.stderr)
     for line in outcome.warnings:
         print(f"warning: {line}", file=sys.stderr)
+    print(outcome.promise)
     kappa = outcome.grading.kappa
     if kappa is None:
         print(outcome.grading.reason)

@@ -20,6 +20,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", required=True, metavar="FILE.tsv", help="table to write")
     parser.add_argument("--model", metavar="DIR", help="model folder (default: the shipped model)")
+    parser.add_argument(
+        "--site-scans",
+        nargs="+",
+        metavar="INPUT",
+        help="ungraded scans of the same scanner and protocol, 20 or more and most of them still, "
+        "that set from where on a scan is doubted; the word same: the scans that are scored",
+    )
     parser.add_argument("--report", metavar="FILE.html", help="default: beside the table")
     parser.add_argument("--no-report", action="store_true", help="write the table alone")
     parser.add_argument(
@@ -43,10 +50,12 @@ def main(args: argparse.Namespace) -> int:
     from motionlib.scoring.score import score_scans
 
     model = Path(args.model) if args.model else default_model()
+    site = scans if args.site_scans == ["same"] else args.site_scans and find_scans(args.site_scans)
     rows = score_scans(
         scans,
         model,
         args.out,
+        site=site,
         device=args.device,
         engine=args.engine,
         batch_size=args.batch_size,

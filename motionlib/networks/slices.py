@@ -89,11 +89,11 @@ class Cut(nn.Module):
         super().__init__()
         self.planes = planes
 
-    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+    def forward(self, x: torch.Tensor, axes: Sequence[int] = (0, 1, 2)) -> list[torch.Tensor]:
         """Cut (B, 1, I, J, K) into (B * planes, 1, H, W) across each axis; z-scored or not."""
         heads = [scaled(volume[0]) for volume in x]
         cuts = []
-        for axis in range(3):
+        for axis in axes:
             planes = []
             for head in heads:
                 first, last = plane_range(head, axis)
@@ -148,6 +148,13 @@ class Slices(nn.Sequential):
         linear = nn.Linear(members * channels[-1], n_classes)
         blocks["fc1"] = nn.Sequential(nn.Dropout(dropout), linear)
         super().__init__(blocks)
+
+    def across(self, x: torch.Tensor, axis: int) -> torch.Tensor:
+        """Classes of scans (B, 1, I, J, K) by their planes across one axis alone, (B, n_classes).
+
+        For scans of few planes, or of one: the other axes may have any number of voxels.
+        """
+        return self.fc1(self.block1(self.cut(x, (axis,))))
 
 
 def joined(shape: Sequence[int], members: Sequence[SliceNet], *, planes: int = PLANES) -> Slices:

@@ -148,11 +148,16 @@ def centre_on_grid(volume, affine, grid: Grid) -> np.ndarray:
 
 
 def place_on_grid(volume, affine, grid: Grid) -> np.ndarray:
-    """Centre a head by `centre_on_grid` and scale it to about one by its brightest voxels; float16.
+    """Centre a head by `centre_on_grid` and scale it by `scaled_to_one`; errors as there."""
+    return scaled_to_one(centre_on_grid(volume, affine, grid))
 
-    The voxels are not negative. ValueError if no head is found.
+
+def scaled_to_one(array: np.ndarray) -> np.ndarray:
+    """Scale a head by its brightest voxels to about one; float16, not negative.
+
+    ValueError if nothing is bright.
     """
-    array = np.clip(centre_on_grid(volume, affine, grid), 0, None)
+    array = np.clip(array, 0, None)
     top = float(np.percentile(array, BRIGHT_PERCENT))  # but for a few, such as vessels
     if not top > 0:
         raise ValueError("the scan is empty after centring; expected a head")

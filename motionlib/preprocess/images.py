@@ -32,7 +32,7 @@ QUATERNION_ROUNDING = 1e-3  # by which its square may exceed one
 
 
 def read_array(
-    path: str | os.PathLike, *, orientation: str | None = None
+    path: str | os.PathLike, *, orientation: str | None = None, planes: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
     """Read one scan, its axes turned to right, anterior, superior.
 
@@ -43,6 +43,8 @@ def read_array(
         if it is not there, ValueError if it is no usable three-dimensional scan, and why.
     orientation : str, optional
         Where the axes of a file lead that does not state it, such as ``RAS`` or ``LPI``.
+    planes : bool, default=False
+        Take few planes too, or a single one.
 
     Returns
     -------
@@ -52,7 +54,7 @@ def read_array(
     import nibabel as nib  # slow to import, and not needed to train or to score arrays
 
     path = Path(path)
-    image = read_image(path, orientation=orientation)
+    image = read_image(path, orientation=orientation, planes=planes)
     need_orientation(path, image)
     image = nib.as_closest_canonical(image)
     array = scaled(path.name, image)
@@ -80,7 +82,11 @@ def load_volume(path: str | os.PathLike):
 
 
 def read_image(
-    path: str | os.PathLike, *, header_only: bool = False, orientation: str | None = None
+    path: str | os.PathLike,
+    *,
+    header_only: bool = False,
+    orientation: str | None = None,
+    planes: bool = False,
 ):
     """Read one scan as nibabel holds it: its own axes, its header, its scaling not yet applied.
 
@@ -97,6 +103,11 @@ def read_image(
     except Exception as error:  # whatever the libraries raise at a damaged file
         raise ValueError(f"{path.name} cannot be read as an image: {_reason(error)}.") from error
     _check_header(path.name, image)
+    if min(image.shape[:3]) < FEWEST_VOXELS and not planes:
+        raise ValueError(
+            f"{path.name} is no scan: its shape is {'x'.join(map(str, image.shape))}, expected at "
+            f"least {FEWEST_VOXELS} voxels along every axis."
+        )
     if image.affine is None and orientation is not None:
         affine = _assumed_affine(image, orientation)
         return type(image)(image.dataobj, affine, image.header)
@@ -243,10 +254,6 @@ def _check_shape(shape: tuple[int, ...]) -> None:
     sizes = "x".join(map(str, shape))
     if len(shape) < 3 or min(shape, default=0) < 1 or any(size != 1 for size in shape[3:]):
         raise ValueError(f"its shape is {sizes}, expected three dimensions")
-    if min(shape[:3]) < FEWEST_VOXELS:
-        raise ValueError(
-            f"its shape is {sizes}, expected at least {FEWEST_VOXELS} voxels along every axis"
-        )
     if math.prod(shape) > MAX_VOXELS:
         raise ValueError(f"its shape is {sizes}, more than {MAX_VOXELS} voxels")
 

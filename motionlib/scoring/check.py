@@ -54,6 +54,7 @@ class Check:
     note: str = ""
     stripped: bool = False  # of skull and scalp
     registered: bool = False  # to a template, which enlarges the head and smooths it
+    axis: int | None = None  # across which its planes lie, of a slab or a 2-D protocol
 
 
 def check_scan(array: np.ndarray, affine, *, spacing_mm: float, knows_stripped: bool) -> Check:
@@ -98,6 +99,28 @@ def check_scan(array: np.ndarray, affine, *, spacing_mm: float, knows_stripped: 
     place = TEMPLATE_GRIDS.get(array.shape, (np.inf,) * 3)
     registered = bool(np.abs(np.asarray(affine)[:3, 3] - place).max() <= side.max())
     return Check(note="; ".join(notes), stripped=head.stripped, registered=registered)
+
+
+def check_planes(array: np.ndarray, affine, *, spacing_mm: float) -> Check | None:
+    """Tell a slab, the thick planes of a 2-D protocol, or one plane; None for any other scan.
+
+    Exactly one axis is shorter than a head, or has voxels too coarse for the model's grid of
+    `spacing_mm`. Of such a scan neither the head's place nor its contrast is known, so a person has
+    to look at its score.
+    """
+    side = np.linalg.norm(np.asarray(affine, dtype=np.float64)[:3, :3], axis=0)
+    extent = np.array(array.shape) * side
+    odd = (extent < LEAST_EXTENT_MM) | (side > COARSEST * spacing_mm)
+    if odd.sum() != 1:
+        return None
+    axis = int(np.flatnonzero(odd)[0])
+    what = f"planes of {side[axis]:.3g} mm" if side[axis] > COARSEST * spacing_mm else "a slab"
+    words = ("left to right", "front to back", "top to bottom")[axis]
+    return Check(
+        note=f"it is {what}, {extent[axis]:.0f} mm from {words}, scored by these planes alone: "
+        "neither its contrast nor the threshold was tried on such scans",
+        axis=axis,
+    )
 
 
 def _cut(mask: np.ndarray, spacing: np.ndarray, litres: float, stripped: bool) -> str:

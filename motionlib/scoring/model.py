@@ -11,15 +11,22 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.stats import norm
 
 from motionlib import __version__
 from motionlib.files import PACKAGE, code_key, content_key, read_json, sha256_file
-from motionlib.preprocess.grid import Grid, place_on_grid, slab_grid
+from motionlib.preprocess.grid import (
+    Grid,
+    place_on_grid,
+    resample_to_grid,
+    scaled_to_one,
+    slab_grid,
+)
 from motionlib.preprocess.head import air_at_zero
 from motionlib.preprocess.images import array3
 
@@ -30,6 +37,9 @@ SOURCES = (  # whatever a decision depends on; results of other code are not tak
     *("scoring/check.py", "scoring/model.py", "scoring/score.py"),
 )
 FOLDER = "model"
+LEAST_SITE, DOUBT, MARGIN = 20, 0.1, 2.0  # scans; share of still ones; see `rule_of_site`
+HEAD, FULL = 0.12, 0.9  # of the 98th percentile: brighter voxels are the head's; share at most
+LEAST_MM2 = 4000.0  # of a head in a plane, as in `head.find_head`
 
 
 @dataclass(frozen=True)
@@ -48,6 +58,7 @@ class DecisionRule:
     grade_thresholds: tuple[float, float] | None  # from these on the grade is 1, and 2
     knows_stripped: bool  # whether heads without skull were in its training
     facts: dict[str, Any]  # all of model.json
+    site: str = ""  # how the range of doubt was set by scans of a site, or why it was not
 
     def probability(self, logit: float) -> float:
         """Calibrated probability of motion, to `DIGITS` digits."""
@@ -137,6 +148,36 @@ def decision_rule(facts: dict[str, Any], folder: str, key: str = "") -> Decision
     )
 
 
+def rule_of_site(rule: DecisionRule, logits: list[float]) -> DecisionRule:
+    """Set the range of doubt by scans of a site that nobody has graded, most of them still.
+
+    Scanners differ in the level of the log-odds far more than still scans of one scanner do. The
+    median and the lower half's spread (to the 10 % quantile) of the site's scans tell where `DOUBT`
+    of the still ones would lie higher, were they normal; `MARGIN` is for the error of both. Moved
+    scans lie above and shift the median only: were a quarter of them moved, fewer still ones are
+    doubted. From the limit to the model's own threshold a scan goes to review, and from the higher
+    of both on it is excluded. Fewer than `LEAST_SITE` scans set nothing; `site` says so.
+    """
+    n = len(logits)
+    if n < LEAST_SITE:
+        return replace(
+            rule,
+            site=f"Found {n} scans of the site that can be scored without a remark, expected at "
+            f"least {LEAST_SITE}: no limit of the site is set, the model's own stand.",
+        )
+    low, middle = np.quantile(logits, [0.1, 0.5])
+    spread = (middle - low) / norm.isf(0.1)
+    limit = rule.probability(middle + (norm.isf(DOUBT) + MARGIN / math.sqrt(n)) * spread)
+    threshold = max(limit, rule.threshold)
+    return replace(
+        rule,
+        threshold=threshold,
+        review=(limit, threshold),
+        site=f"Range of doubt from {limit:g} on, by {n} ungraded scans of the site: about "
+        f"{DOUBT:.0%} of its still scans lie above, fewer if some of the {n} moved.",
+    )
+
+
 def model_input(
     volume, affine, spacing_mm: float, slab_mm: float | None = None, field_mm=None
 ) -> np.ndarray:
@@ -150,6 +191,31 @@ def model_input(
     if field_mm is not None:  # where the air counts, a real part's is ghosts, not noise
         volume = np.abs(array3(volume))
     return place_on_grid(volume, affine, model_grid(spacing_mm, slab_mm, field_mm))
+
+
+def plane_input(volume, affine, axis: int, spacing_mm: float, field_mm=None) -> np.ndarray:
+    """Place the planes of a slab, or of a 2-D protocol, about the head's middle in the planes.
+
+    `axis` is the one across the planes, along which they stay as they are unless they are finer
+    than the grid. Arguments, field in the planes and values are those of `model_input`.
+    """
+    array = np.abs(array3(air_at_zero(volume)))
+    head = array > HEAD * np.percentile(array, 98)
+    side = np.linalg.norm(np.asarray(affine, dtype=np.float64)[:3, :3], axis=0)
+    each = head.mean(tuple(other for other in range(3) if other != axis))  # of every plane
+    area_mm2 = each.max() * array[(slice(None),) * axis + (0,)].size * np.delete(side, axis).prod()
+    if area_mm2 < LEAST_MM2 or head.mean() > FULL:
+        raise ValueError("no plane shows a head that stands out from the air")
+    inside = np.argwhere(head)
+    middle = (inside.min(0) + inside.max(0)) / 2
+    middle[axis] = (array.shape[axis] - 1) / 2
+    steps, shape = np.full(3, spacing_mm), list(model_grid(spacing_mm, None, field_mm).shape)
+    steps[axis] = max(spacing_mm, side[axis])
+    shape[axis] = max(1, int(array.shape[axis] * side[axis] / steps[axis] + 1e-6))
+    matrix = np.diag([*steps, 1.0])
+    matrix[:3, 3] = middle * side - (np.array(shape) - 1) / 2 * steps
+    grid = Grid(tuple(shape), tuple(map(tuple, matrix.tolist())))
+    return scaled_to_one(resample_to_grid(array, np.diag([*side, 1.0]), grid))
 
 
 def model_grid(spacing_mm: float, slab_mm: float | None = None, field_mm=None) -> Grid:

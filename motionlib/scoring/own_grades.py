@@ -23,6 +23,7 @@ from motionlib.scoring.grade_limits import FEW, Grading, choose_limits, grade_wa
 from motionlib.scoring.model import DecisionRule, decision_rule
 from motionlib.scoring.own_scans import PATIENT, PREPARED_COLUMNS
 from motionlib.stats.calibration import best_threshold, logit, temperature, tempered
+from motionlib.stats.conformal import prediction_limits
 from motionlib.stats.intervals import bootstrap_ci
 from motionlib.tasks import TASK_WORDS
 from motionlib.training.checkpoints import Model, load_model
@@ -30,6 +31,7 @@ from motionlib.training.prediction import predict
 from motionlib.training.spec import TrainSpec
 from motionlib.training.transfer import fine_tune
 
+PROMISE = 0.9  # of either class, that is decided rightly or left to a person
 BEFORE, AFTER = "own_grades/before", "own_grades/fine_tuned"
 
 
@@ -56,6 +58,7 @@ class Outcome:
     counts: pd.DataFrame  # scans, patients and scans with motion in each part
     left_out: pd.DataFrame  # scan_id and reason of graded scans that could not be used
     grading: Grading  # limits for grades, judged on the test patients, or why there are none
+    promise: str  # of the range of doubt, or why there is none
     warnings: list[str]  # what to know before trusting the metrics
 
 
@@ -139,14 +142,16 @@ def fine_tune_own(
     scores = predict(tuned, parts["validation"], device=device)
     t = temperature(scores["y_true"], scores["score"])
     p = tempered(scores["score"], t)
+    threshold = best_threshold(scores["y_true"], p)
+    review, promise = choose_doubt(scores["y_true"], p, threshold)
     grades = table.set_index("scan_id")["motion_grade"]
     grading = choose_limits(plan.task, grades, grades[scores["scan_id"]], p)
     earlier = str(model.facts.get("cohort") or "not stated").rstrip(".")
     facts = tuned.facts | {
         "name": f"{out.name}-{spec.key}",
-        "threshold": best_threshold(scores["y_true"], p),
+        "threshold": threshold,
         "calibration": {"temperature": t, "bias": 0.0},
-        "review": None,
+        "review": review,
         "grade_thresholds": grading.limits,
         "voxel_mm": rule.spacing_mm,
         "slab_mm": rule.slab_mm,
@@ -174,7 +179,25 @@ def fine_tune_own(
         write_table(grading.scans, out / "grades.csv")
     write_json(out / "model.json", facts)
     warnings = [*_warnings(parts, left_out, metrics), *grade_warnings(grading)]
-    return Outcome(out, facts, metrics, _counts(parts), left_out, grading, warnings)
+    return Outcome(out, facts, metrics, _counts(parts), left_out, grading, promise, warnings)
+
+
+def choose_doubt(y_true, p, threshold: float) -> tuple[tuple[float, float] | None, str]:
+    """Choose the probabilities that are left to a person, by validation scans, and say its promise.
+
+    Beyond the range, which holds the threshold, a new scan's decision is wrong for at most one less
+    `PROMISE` of either class (`stats.conformal`). None, and why, where the scans are too few.
+    """
+    try:
+        still, moved = prediction_limits(y_true, p, level=PROMISE)
+    except ValueError as error:
+        return None, f"No range of doubt is promised. {error}"
+    low, high = min(still, 1 - moved, threshold), max(still, 1 - moved, threshold)
+    return (float(low), float(high)), (
+        f"Probabilities from {low:.4f} to {high:.4f} are left to a person. Of new scans like the "
+        f"{len(p)} validation scans at most {1 - PROMISE:.0%} of the still ones lie above, and at "
+        f"most {1 - PROMISE:.0%} of those with motion below (conformal prediction)."
+    )
 
 
 def _open_source(

@@ -35,7 +35,7 @@ def write_report(
     rows: list[dict[str, Any]], model: str | os.PathLike, path: str | os.PathLike
 ) -> Path:
     """Write the page of a scoring: `rows` are those of `score.score_scans`, `model` its folder."""
-    rule = read_rule(model)
+    rule = rows[0]["rule"] if rows else read_rule(model)
     scored = sorted((row for row in rows if not row["abstained"]), key=lambda row: -row["p_motion"])
     abstained = [row for row in rows if row["abstained"]]
     worst = scored[:SHOWN]

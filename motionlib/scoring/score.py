@@ -26,8 +26,15 @@ from motionlib.iqms.air import air_spread
 from motionlib.preprocess.finder import faults_of
 from motionlib.preprocess.head import air_at_zero, has_noise_for_air
 from motionlib.preprocess.images import read_array, zscore
-from motionlib.scoring.check import Check, check_scan
-from motionlib.scoring.model import DecisionRule, model_input, read_rule
+from motionlib.scoring.check import Check, check_planes, check_scan
+from motionlib.scoring.model import (
+    REVIEW,
+    DecisionRule,
+    model_input,
+    plane_input,
+    read_rule,
+    rule_of_site,
+)
 
 COLUMNS = (
     *("scan_id", "p_motion", "grade", "decision", "abstained", "reason", "model", "threshold"),
@@ -53,6 +60,7 @@ def score_scans(
     model: str | os.PathLike,
     out: str | os.PathLike,
     *,
+    site: list[tuple[str, str]] | None = None,
     device: str = "cpu",
     engine: str = "inline",
     batch_size: int = BATCH_SIZE,
@@ -69,6 +77,9 @@ def score_scans(
     out : path-like
         Table to write, ``.tsv``. Beside it ``<out>.journal`` keeps what is finished; a repeated
         call reads only scans that are new or have changed.
+    site : list of (str, str), optional
+        Ungraded scans of the same scanner and protocol, mostly still, that set the limit from which
+        on a scan is doubted (`model.rule_of_site`).
     device : {"cpu", "cuda", "auto"}
         Where the network computes.
     engine : str
@@ -81,7 +92,8 @@ def score_scans(
     Returns
     -------
     list of dict
-        One row a scan in the order of `scans`, with the keys of `COLUMNS`, and ``path``.
+        One row a scan in the order of `scans`, with the keys of `COLUMNS`, ``path``, and the
+        ``rule`` that decided.
 
     Raises
     ------
@@ -95,8 +107,32 @@ def score_scans(
         raise ValueError(f"batch size is {batch_size}; expected at least 1")
     rule = read_rule(model)
     network = _network(str(model), rule.key, device)  # a wrong model is told before any scan
-    # 1. Take from the journal what an earlier call has finished.
+    work = {"model": str(model), "rule": rule, "network": network, "device": device}
+    work |= {"engine": engine, "batch_size": batch_size, "progress": progress}
     journal = Journal(out.with_name(f"{out.name}.journal"))
+    results = _examine_all(scans, journal, **work)
+    if site is not None:
+        known = _examine_all(site, journal, **work)
+        known = [r["logit"] for r in known if not r["fault"] and not r["note"]]
+        rule = rule_of_site(rule, known)
+        if progress:
+            progress(rule.site)
+    # 3. Decide, and write the table.
+    rows = [
+        _row(scan_id, path, result, rule)
+        for (scan_id, path), result in zip(scans, results, strict=True)
+    ]
+    lines = ["\t".join(COLUMNS)]
+    lines += ["\t".join(_cell(name, row[name]) for name in COLUMNS) for row in rows]
+    write_text(out, "\n".join(lines) + "\n")
+    return rows
+
+
+def _examine_all(
+    scans, journal: Journal, *, model, rule, network, device, engine, batch_size, progress
+) -> list[dict[str, Any]]:
+    """Examine scans, or read in the journal what an earlier call has found."""
+    # 1. Take from the journal what an earlier call has finished.
     keys = [file_key(path, rule.key, device) for _, path in scans]
     results: list[dict | None] = [journal.entries.get(key) if key else None for key in keys]
     for place, fault in enumerate(faults_of(scans)):
@@ -110,7 +146,7 @@ def score_scans(
         size = -(-size // batch_size) * batch_size
     for first in range(0, len(waiting), size):
         places = waiting[first : first + size]
-        items = [(scans[place][1], str(model), rule.key, device) for place in places]
+        items = [(scans[place][1], model, rule.key, device) for place in places]
         examined = compute.submit(examine, items, engine=engine, label="score")
         if device == "cuda":
             _forward(network, examined, batch_size)
@@ -125,15 +161,7 @@ def score_scans(
                     finished[keys[place]] = result
             meter.count(result)
         journal.add(finished)
-    # 3. Decide, and write the table.
-    rows = [
-        _row(scan_id, path, result, rule)
-        for (scan_id, path), result in zip(scans, results, strict=True)
-    ]
-    lines = ["\t".join(COLUMNS)]
-    lines += ["\t".join(_cell(name, row[name]) for name in COLUMNS) for row in rows]
-    write_text(out, "\n".join(lines) + "\n")
-    return rows
+    return results
 
 
 def examine(item: tuple[str, str, str, str]) -> dict[str, Any]:
@@ -150,28 +178,41 @@ def examine(item: tuple[str, str, str, str]) -> dict[str, Any]:
         slab_mm=rule.slab_mm,
         field_mm=rule.field_mm,
         knows_stripped=rule.knows_stripped,
+        planes=rule.facts["network"] == "Slices",
     )
     result = {"fault": check.fault, "note": check.note, "air": air, "logit": None}
     if check.registered and not rule.facts.get("registered_seen"):
         result["fault"] = REGISTERED
     if result["fault"]:
         return result
+    x = array.astype(np.float32)[None, None]
+    if check.axis is not None:  # scans of planes differ in shape: one at a time
+        return result | {"logit": float(_logits(_network(model, key, "cpu"), x, check.axis)[0])}
     if device == "cuda":
         return result | {"array": array}
-    logits = _logits(_network(model, key, device), zscore(array.astype(np.float32))[None, None])
-    return result | {"logit": float(logits[0])}
+    return result | {"logit": float(_logits(_network(model, key, device), zscore(x))[0])}
 
 
 def prepare(
-    path: str, *, spacing_mm: float, slab_mm: float | None, field_mm=None, knows_stripped: bool
+    path: str,
+    *,
+    spacing_mm: float,
+    slab_mm: float | None,
+    field_mm=None,
+    knows_stripped: bool,
+    planes: bool = False,
 ) -> tuple[np.ndarray | None, Check, float | None]:
     """Read and check a scan and make the network's input of it; without one, `Check` says why.
 
-    The last is `air_spread`, None where the scan is refused or holds no air.
+    With `planes` slabs and 2-D protocols are taken too (`check_planes`). The last is `air_spread`,
+    None where the scan is refused or holds no air.
     """
     try:
         check_file(Path(path))
-        volume, affine = read_array(path)
+        volume, affine = read_array(path, planes=planes)
+        few = check_planes(volume, affine, spacing_mm=spacing_mm) if planes else None
+        if few:
+            return plane_input(volume, affine, few.axis, spacing_mm, field_mm), few, None
         if has_noise_for_air(volume):
             return None, Check(MP2RAGE), None
         volume = air_at_zero(volume)
@@ -199,7 +240,8 @@ def _row(scan_id: str, path: str, result: dict[str, Any], rule: DecisionRule) ->
     """Turn a result into a row: decide, and say why.
 
     ``abstained`` is true where there is no probability: such a scan is for a person. A probability
-    in the model's range of doubt is given, and sent to review.
+    in the range of doubt, or with a remark on what the model has not seen, is given, and the scan
+    sent to review.
     """
     fault = result["fault"]
     if not fault and not np.isfinite(result["logit"]):
@@ -208,18 +250,20 @@ def _row(scan_id: str, path: str, result: dict[str, Any], rule: DecisionRule) ->
     reasons = [fault or result["note"]]
     if p is not None and rule.in_doubt(p):
         low, high = rule.review
-        reasons.append(f"its probability lies in the model's range of doubt, {low:g} to {high:g}")
+        whose = "site" if rule.site else "model"
+        reasons.append(f"its probability lies in the {whose}'s range of doubt, {low:g} to {high:g}")
     return {
         "scan_id": scan_id,
         "p_motion": p,
         "grade": None if p is None else rule.grade(p),
-        "decision": rule.decision(p),
+        "decision": REVIEW if result["note"] else rule.decision(p),
         "abstained": bool(fault),
         "reason": "; ".join(filter(None, reasons)),
         "model": rule.name,
         "threshold": rule.threshold,
         "air_spread": None if fault else result["air"],
         "path": path,
+        "rule": rule,
     }
 
 
@@ -255,7 +299,7 @@ def _rule(model: str, key: str) -> DecisionRule:
     return read_rule(model)
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=2)
 def _network(model: str, key: str, device: str):
     """Network of a model folder, read once a process."""
     from motionlib.training.checkpoints import load_model
@@ -263,14 +307,15 @@ def _network(model: str, key: str, device: str):
     return load_model(model, device=device).network
 
 
-def _logits(network, volumes: np.ndarray) -> np.ndarray:
-    """Log-odds of motion for volumes (B, 1, I, J, K), shape (B,), float64."""
+def _logits(network, volumes: np.ndarray, axis: int | None = None) -> np.ndarray:
+    """Log-odds of motion for volumes (B, 1, I, J, K), or their planes across an axis, (B,)."""
     import torch
 
     device = next(network.parameters()).device
     with compute.configure_cpu(), torch.inference_mode():
         x = torch.from_numpy(np.ascontiguousarray(volumes)).to(device)
-        classes = network(x.contiguous(memory_format=torch.channels_last_3d)).double().cpu()
+        x = x.contiguous(memory_format=torch.channels_last_3d)
+        classes = (network(x) if axis is None else network.across(x, axis)).double().cpu()
         return (classes[:, -1] - classes[:, :-1].logsumexp(1)).numpy()
 
 

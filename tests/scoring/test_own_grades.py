@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import numpy as np
 import pandas as pd
 import pytest
 from safetensors.numpy import load_file
@@ -238,6 +239,29 @@ def test_what_stops_at_the_end_leaves_no_half_of_a_model(graded, tmp_path, monke
     assert run(*write(graded, tmp_path, graded[1])) == 1
     with pytest.raises(FileNotFoundError, match=r"no model\.json"):
         read_rule(old)
+
+
+class TestDoubt:
+    def test_beyond_the_range_at_most_a_tenth_of_either_class_is_decided_wrongly(self):
+        """Over many sites of 40 validation scans, as new scans of them show."""
+        rng, wrong = np.random.default_rng(0), []
+        for _ in range(300):
+            y = np.arange(40) % 2
+            low, high = own_grades.choose_doubt(y, self.scores(y, rng), 0.5)[0]
+            assert low <= 0.5 <= high
+            y = np.arange(400) % 2
+            p = self.scores(y, rng)
+            wrong.append([(p[y == 0] > high).mean(), (p[y == 1] < low).mean()])
+        assert np.mean(wrong, axis=0).max() < 0.105
+        assert np.mean(wrong, axis=0).min() > 0.04  # it leaves no more than it must
+
+    def scores(self, y, rng):
+        return 1 / (1 + np.exp(-rng.normal(2 * y - 1.0, 1.2)))
+
+    def test_few_scans_promise_nothing_and_it_is_said(self):
+        review, said = own_grades.choose_doubt([0, 1] * 8, np.linspace(0, 1, 16), 0.5)
+        assert review is None
+        assert "Found 8 graded scans in the smaller class, expected at least 9" in said
 
 
 class TestGrades:
