@@ -26,13 +26,13 @@ INSTALLED := $(shell { cat pyproject.toml constraints.txt; \
 STAMP := $(VENV)/.stamp-$(INSTALLED)
 # What the tests see; unchanged since they passed, they need not run again (FORCE=1 runs them).
 SOURCES := motionlib tests notebooks data_manifests benchmarks results Makefile pyproject.toml setup.py \
-    constraints.txt environment.yml README.md CONTRIBUTING.md .github .ci .pre-commit-config.yaml
+    constraints.txt environment.yml README.md CONTRIBUTING.md CHANGELOG.md docs mkdocs.yml .github .ci .pre-commit-config.yaml
 TESTED = $(VENV)/.tested-$(INSTALLED)-$(shell { find $(SOURCES) -type f ! -path '*/__pycache__/*' \
     ! -path '*/.ipynb_checkpoints/*' 2>/dev/null | LC_ALL=C sort | xargs cksum; \
     echo "$(MOTIONLIB_DATA)|$(MOTIONLIB_REFERENCE)"; } | cksum | tr ' ' '-')
 
 .DEFAULT_GOAL := help
-.PHONY: help setup study smoke nb test lab bench lint text notebook student model results doctor clean
+.PHONY: help setup study smoke nb test lab bench lint text notebook student model results doctor docs clean
 
 help:  ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1|/' \
@@ -112,6 +112,12 @@ results: $(STAMP)  ## copy tables, figures and provenance of a finished PROFILE 
 
 doctor: $(STAMP)  ## say what is installed, seen and missing
 	@$(BIN)/python -m motionlib.cli doctor $(ARGS)
+
+docs: $(STAMP)  ## build the documentation, offline, into runs/site (with the demo's report if there is one)
+	@$(BIN)/python -m mkdocs --version >/dev/null 2>&1 \
+	    || $(BIN)/python -m pip install --no-compile $$CONSTRAINTS -e ".[docs]"
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+	@echo "runs/site/index.html"
 
 clean:  ## delete runs and caches; the environment stays
 	rm -rf runs .pytest_cache .ruff_cache .hypothesis build

@@ -5,6 +5,8 @@ import json
 import re
 import sys
 import tomllib
+from contextlib import suppress
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -134,6 +136,50 @@ class TestConstraints:
     def test_no_package_is_named_twice(self):
         lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line]
         assert len(lines) == len(PINS)
+
+    def test_no_pin_refuses_the_oldest_python_that_is_promised(self):
+        """Debian 12 has 3.11.2; only what is installed here at its pin can be asked."""
+        refused = {}
+        for name, pin in PINS.items():
+            with suppress(metadata.PackageNotFoundError):
+                found = metadata.metadata(name)
+                wanted = SpecifierSet(found.get("Requires-Python") or "")
+                if found["Version"] == pin and not wanted.contains("3.11.2"):
+                    refused[name] = str(wanted)
+        assert refused == {}
+
+
+class TestPublicFace:
+    def test_the_classifiers_are_the_pythons_that_are_allowed(self):
+        named = [c.rpartition(" ")[2] for c in PROJECT["classifiers"] if ":: Python :: 3." in c]
+        allowed = SpecifierSet(PROJECT["requires-python"])
+        assert named == [f"3.{n}" for n in range(30) if f"3.{n}" in allowed]
+
+    def test_continuous_integration_tries_them_all_on_two_systems(self):
+        jobs = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())["jobs"]
+        matrix = jobs["test"]["strategy"]["matrix"]
+        assert matrix["os"] == ["ubuntu-latest", "macos-latest"]
+        allowed = SpecifierSet(PROJECT["requires-python"])
+        assert matrix["python"] == [f"3.{n}" for n in range(30) if f"3.{n}" in allowed]
+        steps = [step.get("run", "") for job in jobs.values() for step in job["steps"]]
+        made = {word for run in steps for word in re.findall(r"make (\w+)", run)}
+        targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+        assert made <= set(targets)
+
+    def test_the_citation_is_of_this_version_and_this_repository(self):
+        citation = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))
+        assert (citation["version"], citation["license"]) == (
+            PROJECT["version"],
+            PROJECT["license"],
+        )
+        assert citation["repository-code"] == PROJECT["urls"]["Source"]
+        assert re.fullmatch(r"10\.\d{4,}/\S+", citation["references"][0]["doi"])
+
+    def test_containers_make_what_everybody_makes(self):
+        facts = json.loads((ROOT / ".devcontainer" / "devcontainer.json").read_text())
+        assert facts["postCreateCommand"] == "make setup"
+        lines = (ROOT / ".binder" / "requirements.txt").read_text().splitlines()
+        assert {"--constraint ../constraints.txt", "-e ."} <= set(lines)
 
 
 class TestImports:

@@ -23,6 +23,7 @@ EXTRAS_FOR = {
     "hpc": "engine slurm and the dashboard",
     "viewer": "the slice viewer",
     "ants": "preprocess --backend ants",
+    "docs": "make docs",
 }
 
 
