@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import pkgutil
 import re
 import shlex
 import sys
@@ -14,7 +13,6 @@ from importlib import import_module
 from pathlib import Path
 
 import motionlib
-from motionlib import commands
 from motionlib.files import runs_root
 
 SUMMARIES = {
@@ -46,18 +44,6 @@ WRONG_CALL_ERRORS = (
 )
 
 
-class Formatter(argparse.RawDescriptionHelpFormatter):
-    """Help page that says every default once."""
-
-    def _get_help_string(self, action: argparse.Action) -> str:
-        """Add the default to an option's help, where it has one and does not say so itself."""
-        words = action.help or ""
-        told = "default" in words or action.default in (None, False, [], argparse.SUPPRESS)
-        default = action.default
-        shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
-        return words if told else f"{words} (default: {shown})".lstrip()
-
-
 class Parser(argparse.ArgumentParser):
     """Argument parser that says what is wrong in one sentence."""
 
@@ -71,9 +57,8 @@ class Parser(argparse.ArgumentParser):
 
 
 def available() -> list[str]:
-    """Names of the commands that are installed, in the order of the help page."""
-    installed = {module.name for module in pkgutil.iter_modules(commands.__path__)}
-    return [name for name in SUMMARIES if name in installed]
+    """Names of the commands, in the order of the help page."""
+    return list(SUMMARIES)
 
 
 def build_parser(chosen: str | None = None) -> argparse.ArgumentParser:
@@ -88,7 +73,7 @@ def build_parser(chosen: str | None = None) -> argparse.ArgumentParser:
             help=summary,
             description=f"{summary[0].upper()}{summary[1:]}.",
             allow_abbrev=False,
-            formatter_class=Formatter,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         if name == chosen:
             import_module(f"motionlib.commands.{name}").add_arguments(command)

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 
 ENGINES = (
     "where the work is done: inline (in this process), local:N (N processes of this computer), "
@@ -9,9 +10,25 @@ ENGINES = (
 )
 
 
+def say(line: str) -> None:
+    """Print a line of progress, at once, to standard error."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def tell_outcome(outcome) -> tuple[str, int]:
+    """Say why scans of an outcome table failed; return the counts in words, and how many did."""
+    for row in outcome.to_dict("records"):
+        if row["status"] == "failed":
+            say(f"{row['scan_id']}: {row['reason']}")
+    counts = outcome["status"].value_counts() if len(outcome) else {}
+    said = ", ".join(f"{counts.get(name, 0)} {name}" for name in ("done", "kept", "failed"))
+    return said, counts.get("failed", 0)
+
+
 def add_engine(parser: argparse.ArgumentParser) -> None:
     """Declare ``--engine``."""
-    parser.add_argument("--engine", default="inline", metavar="E", help=ENGINES)
+    words = f"{ENGINES}; default: inline"
+    parser.add_argument("--engine", default="inline", metavar="E", help=words)
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
+from motionlib.commands import say
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
@@ -14,8 +16,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--subset", help="number of subjects, names separated by commas, or tables (no images)"
     )
-    parser.add_argument("--attempts", type=int, default=5, help="tries of each file")
-    parser.add_argument("--timeout", type=float, default=60.0, help="seconds of silence allowed")
+    parser.add_argument("--attempts", type=int, default=5, help="tries of each file (default: 5)")
+    words = "seconds of silence allowed (default: 60)"
+    parser.add_argument("--timeout", type=float, default=60.0, help=words)
 
 
 def main(args: argparse.Namespace) -> int:
@@ -31,7 +34,7 @@ def main(args: argparse.Namespace) -> int:
             base_url=args.base_url,
             subset=args.subset,
             politeness=Politeness(args.attempts, timeout_s=args.timeout),
-            progress=lambda line: print(line, file=sys.stderr, flush=True),
+            progress=say,
         )
     except DownloadError as error:
         print(f"motionlib fetch: {error}", file=sys.stderr)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from motionlib.commands import add_engine
+from motionlib.commands import add_engine, say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,7 +64,7 @@ def main(args: argparse.Namespace) -> int:
         plan,
         device=args.device,
         engine=args.engine,
-        progress=lambda line: print(line, file=sys.stderr, flush=True),
+        progress=say,
     )
     report = write_tuning_report(outcome)
     for row in outcome.left_out.itertuples():

@@ -7,7 +7,7 @@ import re
 import sys
 from pathlib import Path
 
-from motionlib.commands import add_engine, add_json, print_json
+from motionlib.commands import add_engine, add_json, print_json, say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,8 +51,7 @@ def main(args: argparse.Namespace) -> int:
     from motionlib.preprocess.finder import IMAGE_SUFFIXES, find_scans
 
     suffixes = (*IMAGE_SUFFIXES, ".npy")
-    report = lambda line: print(line, file=sys.stderr)  # noqa: E731
-    scans = find_scans(args.input, suffixes=suffixes, report=report)
+    scans = find_scans(args.input, suffixes=suffixes, report=say)
     rows = measure_files(
         scans,
         engine=args.engine,

@@ -23,8 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="also split: scans of the test set by cohort, or `paper` for those of Tables A.I "
         "and A.II",
     )
-    parser.add_argument("--folds", type=int, default=5, help="folds of the split")
-    parser.add_argument("--seed", type=int, default=20, help="seed of the split")
+    parser.add_argument("--folds", type=int, default=5, help="folds of the split (default: 5)")
+    parser.add_argument("--seed", type=int, default=20, help="seed of the split (default: 20)")
 
 
 def main(args: argparse.Namespace) -> int:

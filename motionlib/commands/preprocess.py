@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
-from motionlib.commands import add_engine
+from motionlib.commands import add_engine, say, tell_outcome
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--backend",
         choices=("simpleitk", "ants"),
         default="simpleitk",
-        help="simpleitk needs nothing else; ants, with Clinica's parameters, needs antspyx",
+        help="simpleitk (default) needs nothing else; ants, as Clinica, needs antspyx",
     )
     parser.add_argument("--template", help="template in MNI152 space, for instance Clinica's")
     parser.add_argument(
@@ -49,7 +48,7 @@ def main(args: argparse.Namespace) -> int:
     if args.shard and args.engine != "inline":
         raise ValueError("--shard and --engine exclude each other; give one of them.")
     outcome = preprocess_manifest(
-        write_scan_table(args.input, args.out, report=lambda line: print(line, file=sys.stderr)),
+        write_scan_table(args.input, args.out, report=say),
         args.out,
         backend=args.backend,
         template=args.template,
@@ -57,13 +56,9 @@ def main(args: argparse.Namespace) -> int:
         shard=args.shard,
         cache=args.cache,
         orientation=args.assume_orientation,
-        progress=lambda line: print(line, file=sys.stderr, flush=True),
+        progress=say,
     )
-    counts = outcome["status"].value_counts() if len(outcome) else {}
-    failed = outcome[outcome["status"] == "failed"] if len(outcome) else outcome
-    for row in failed.itertuples():
-        print(f"{row.scan_id}: {row.reason}", file=sys.stderr)
-    said = ", ".join(f"{counts.get(name, 0)} {name}" for name in ("done", "kept", "failed"))
+    said, n_failed = tell_outcome(outcome)
     if args.shard:
         name = f"outcome_{args.shard.replace('/', '-of-')}.tsv"
         print(
@@ -74,4 +69,4 @@ def main(args: argparse.Namespace) -> int:
         page = render("preprocess.html", rows=outcome.to_dict("records"), said=said)
         index = write_text(Path(args.out) / "qc" / "index.html", page)
         print(f"{said}; one row per scan in {args.out}/outcome.tsv; pictures: {index}")
-    return 1 if len(failed) else 0
+    return 1 if n_failed else 0

@@ -7,7 +7,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from motionlib.commands import add_engine, add_json, print_json
+from motionlib.commands import add_engine, add_json, print_json, say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,7 +45,7 @@ def main(args: argparse.Namespace) -> int:
         raise ValueError("--report and --no-report exclude each other; give one of them")
     from motionlib.preprocess.finder import find_scans
 
-    scans = find_scans(args.input, report=lambda line: print(line, file=sys.stderr))
+    scans = find_scans(args.input, report=say)
     from motionlib.scoring.model import default_model
     from motionlib.scoring.score import score_scans
 
@@ -59,7 +59,7 @@ def main(args: argparse.Namespace) -> int:
         device=args.device,
         engine=args.engine,
         batch_size=args.batch_size,
-        progress=lambda line: print(line, file=sys.stderr, flush=True),
+        progress=say,
     )
     report = None
     if not args.no_report:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
-from motionlib.commands import add_engine
+from motionlib.commands import add_engine, say, tell_outcome
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--method",
         choices=("image", "kspace"),
         default="image",
-        help="image: the head in a few poses; kspace: a pose for every line",
+        help="image (default): the head in a few poses; kspace: a pose for every line",
     )
     for option, unit in (("--translation-mm", "mm"), ("--rotation-deg", "degrees")):
         parser.add_argument(
@@ -37,10 +36,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
     parser.add_argument(
-        "--positions", type=int, default=4, metavar="N", help="positions of method image"
+        "--positions", type=int, default=4, metavar="N", help="of method image (default: 4)"
     )
     parser.add_argument(
-        "--points", type=int, default=200, metavar="N", help="points of method kspace"
+        "--points", type=int, default=200, metavar="N", help="of method kspace (default: 200)"
     )
     parser.add_argument("--positive", action="store_true", help="positive components only (image)")
     parser.add_argument(
@@ -94,20 +93,14 @@ def main(args: argparse.Namespace) -> int:
         raise ValueError("--shard and --engine exclude each other; give one of them.")
     from motionlib.preprocess.finder import write_scan_table
 
-    def report(line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
-
     outcome = corrupt_manifest(
-        write_scan_table([args.input], args.output, report=report),
+        write_scan_table([args.input], args.output, report=say),
         args.output,
         motion,
         engine=args.engine,
         shard=args.shard,
-        progress=report,
+        progress=say,
     )
-    for row in outcome[outcome["status"] == "failed"].itertuples():
-        print(f"{row.scan_id}: {row.reason}", file=sys.stderr)
-    counts = outcome["status"].value_counts()
-    said = ", ".join(f"{counts.get(name, 0)} {name}" for name in ("done", "kept", "failed"))
+    said, n_failed = tell_outcome(outcome)
     print(f"{said}; one row per scan in {args.output}/outcome*.tsv")
-    return 1 if counts.get("failed", 0) else 0
+    return 1 if n_failed else 0

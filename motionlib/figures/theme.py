@@ -16,16 +16,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555", "#8B5A2B")
-DASHES = (
-    "-",
-    (0, (5, 1.5)),
-    (0, (1, 1)),
-    "-.",
-    (0, (3, 1, 1, 1, 1, 1)),
-    (0, (8, 2)),
-    ":",
-    (0, (4, 1, 1, 1)),
-)
+DASHES = ("-", (0, (5, 1.5)), (0, (1, 1)), "-.", (0, (3, 1, 1, 1, 1, 1)), (0, (8, 2)), ":")
+DASHES += ((0, (4, 1, 1, 1)),)
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 METHOD_ORDER = (  # by four: the curves that share a panel
     *("fine_tuned", "from_scratch", "research_only", "forest_clinical"),

@@ -25,6 +25,7 @@ from motionlib.typeset import label, number, render, table_html, to_compare
 
 TABLES = "tables.yml"  # in the templates: sections, names of tables and their captions
 ANSWER = ("paper", "ours", "low", "high")  # of each measure in the table that it opens with
+CLAIMED = {"table_4", "mcnemar"}  # from which the first sentences are written
 LEAD = "fig_scoreboard"  # the figure that the report opens with
 LONGEST_NOTE = 40  # characters; longer notes are prose, not numbers
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -56,7 +57,7 @@ def build(folder: str | Path) -> Path:
         facts=facts,
         notes=[(key, _large(key, value)) for key, value in run.headline(folder).items()
                if len(str(value)) <= LONGEST_NOTE],
-        claims=_claims(tables),
+        claims=claims(tables["table_4"], tables["mcnemar"]) if set(tables) >= CLAIMED else [],
         lead=next((figure for figure in figures if figure["name"] == LEAD), None),
         **_scoreboard(tables),
         notebooks=[(stem, title, times.get(stem)) for stem, title in titles.items()],
@@ -95,13 +96,6 @@ def _figures(folder: Path) -> list[dict[str, str]]:
         facts = {"name": path.stem, "number": number, "alt": alt}
         figures.append(facts | {"data": base64.b64encode(path.read_bytes()).decode()})
     return figures
-
-
-def _claims(tables: dict[str, pd.DataFrame]) -> list[str]:
-    """Sentences that the report opens with, where there are the tables they are written from."""
-    if not {"table_4", "mcnemar"} <= set(tables):
-        return []
-    return claims(tables["table_4"], tables["mcnemar"])
 
 
 def _scoreboard(tables: dict[str, pd.DataFrame]) -> dict:
