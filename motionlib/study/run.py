@@ -106,7 +106,7 @@ class Run:
             self._join(part)
         if not quiet:
             show_tables_readably()
-            print("\n".join(_greeting(name, self.profile, self.seed, self.manifest_sha256)))
+            print("\n".join(filter(None, [*_greeting(self), _prospect(self)])))
 
     @property
     def cohort_caption(self) -> str:
@@ -339,16 +339,28 @@ def _git_state() -> dict:
     return {"commit": commits[0] if known else None, "changed_files": changed}
 
 
-def _greeting(name: str, profile: str, seed: int, manifest_sha256: str | None) -> list[str]:
+def _prospect(run: Run) -> str:
+    """Say what to expect: nothing of smoke; time, where the study has not run a notebook yet."""
+    if run.profile.startswith("smoke"):
+        return "Profile smoke tests the machinery: NETWORKS THAT HAVE LEARNT NOTHING."
+    record = repository() / "results" / run.profile / "provenance.json"
+    seconds = files.read_json(record)["durations_s"].get(run.name) if record.is_file() else 0
+    if not seconds or (run.folder / "stamps" / f"{run.name[:2]}.json").is_file():
+        return ""
+    return f"Not run by the study yet: some {seconds / 60:.0f} min on two cores, less what is there"
+
+
+def _greeting(run: Run) -> list[str]:
     """At most five lines about a run: computer, versions and data, without paths."""
     machine, known = device(), versions()
     gpu = f"GPU {machine['gpu']}" if machine["gpu"] else "no GPU"
     short = ("torch", "torchio", "numpy", "scikit-learn")
     return [
-        f"motionlib {known.get('motionlib', '')} · {name} · profile {profile} · seed {seed}",
+        f"motionlib {known.get('motionlib', '')} · {run.name} · profile {run.profile} "
+        f"· seed {run.seed}",
         f"{machine['system']} · {machine['cores']} cores · {gpu} · Python {known['python']}",
         " · ".join(f"{name} {known.get(name, 'missing')}" for name in short),
-        f"manifest {manifest_sha256[:12]}" if manifest_sha256 else "no manifest yet",
+        f"manifest {run.manifest_sha256[:12]}" if run.manifest_sha256 else "no manifest yet",
     ]
 
 
