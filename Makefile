@@ -32,7 +32,7 @@ TESTED = $(VENV)/.tested-$(INSTALLED)-$(shell { find $(SOURCES) -type f ! -path 
     echo "$(MOTIONLIB_DATA)|$(MOTIONLIB_REFERENCE)"; } | cksum | tr ' ' '-')
 
 .DEFAULT_GOAL := help
-.PHONY: help setup study smoke nb test lab bench lint text notebook student model results doctor docs clean
+.PHONY: help setup study smoke nb test lab browser bench lint text notebook student model results doctor docs clean
 
 help:  ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1|/' \
@@ -74,9 +74,14 @@ test: $(STAMP)  ## run all tests, the smoke study among them
 	    if [ -z "$(ARGS)" ]; then rm -f $(VENV)/.tested-*; touch "$(TESTED)"; fi; \
 	fi
 
-lab: $(STAMP)  ## open JupyterLab on this computer, at notebooks/
+lab: $(STAMP)  ## open JupyterLab on this computer, at notebooks/00_start.ipynb
 	$(BIN)/jupyter lab --ip=127.0.0.1 --ServerApp.root_dir="$(CURDIR)" \
-	    --LabApp.default_url=/lab/tree/notebooks $(ARGS)
+	    --LabApp.default_url=/lab/tree/notebooks/00_start.ipynb $(ARGS)
+
+browser: $(STAMP)  ## try notebooks and report in Chromium, if there is one
+	@$(BIN)/python -c "import playwright" 2>/dev/null \
+	    || $(BIN)/python -m pip install $$CONSTRAINTS -e ".[browser]"
+	@$(BIN)/python -m pytest -m browser tests/browser $(ARGS)
 
 bench: $(STAMP)  ## run the benchmarks, side by side, into benchmarks/results/
 	@for file in benchmarks/bench_*.py; do \
@@ -101,7 +106,7 @@ notebook: $(STAMP)  ## take the text back into the notebook, keeping its cell id
 
 student: $(STAMP)  ## copy the notebooks without their solutions to runs/student/
 	@mkdir -p runs/student
-	cp notebooks/[0-9]*.ipynb runs/student/
+	cp notebooks/[0-9]*.ipynb notebooks/pages.py runs/student/
 	$(BIN)/nbstripout --keep-id --drop-tagged-cells "solution" runs/student/*.ipynb
 
 model: $(STAMP)  ## train the shipped model again from MOTIONLIB_DATA

@@ -195,7 +195,7 @@ class TestImports:
 
     def test_every_import_of_a_notebook_is_a_core_requirement(self):
         declared = {IMPORT_NAMES.get(name, name) for name in CORE}
-        known = {*declared, *sys.stdlib_module_names, "motionlib", "IPython"}
+        known = {*declared, *sys.stdlib_module_names, "motionlib", "IPython", "pages"}
         texts = sources("notebooks/*.ipynb")
         assert {name: t for name, text in texts.items() if (t := imported(text) - known)} == {}
 

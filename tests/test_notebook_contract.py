@@ -3,6 +3,8 @@
 import ast
 import json
 import re
+import subprocess
+import sys
 from collections import defaultdict
 from itertools import pairwise
 from pathlib import Path
@@ -11,9 +13,11 @@ import papermill
 import pytest
 
 from motionlib.study.notebooks import (
+    ASIDE,
     RESERVED,
     check_engine,
     coerce,
+    find_notebooks,
     read_notebook,
     read_parameters,
     read_profile,
@@ -22,7 +26,8 @@ from motionlib.study.notebooks import (
 )
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
-PATHS = sorted(NOTEBOOKS.glob("*.ipynb"))
+ALL = sorted(NOTEBOOKS.glob("*.ipynb"))
+PATHS = [path for path in ALL if path.name[:2] not in ASIDE]  # the study's
 PROFILES = sorted((NOTEBOOKS / "profiles").glob("*.yml"))
 LONGEST_CELL = 20
 MOST_PARAMETERS = 8
@@ -38,6 +43,7 @@ FORBIDDEN = (
 )
 
 each = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+every = pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
 
 
 def cells(path: Path, kind: str | None = None) -> list[dict]:
@@ -61,11 +67,14 @@ def tree(cell: dict) -> ast.AST:
     return ast.parse(text(cell))
 
 
-def test_the_seven_notebooks_are_there():
-    assert [path.name[:2] for path in PATHS] == ["01", "02", "03", "04", "05", "06", "07"]
+def test_the_study_s_seven_notebooks_are_there_between_the_start_and_the_rating_page():
+    assert [path.name[:2] for path in ALL] == [f"0{number}" for number in range(9)]
+    assert [notebook.number for notebook in find_notebooks(NOTEBOOKS)] == [
+        path.name[:2] for path in ALL[1:-1]
+    ]
 
 
-@each
+@every
 class TestFile:
     def test_it_is_stripped_of_outputs(self, path):
         left = [c["id"] for c in cells(path, "code") if c["outputs"] or c["execution_count"]]
@@ -85,8 +94,8 @@ class TestFile:
         assert len(set(ids)) == len(ids)
 
 
-@each
-class TestParameters:
+@every
+class TestParametersCell:
     def test_one_cell_declares_them_before_any_other_code(self, path):
         code = cells(path, "code")
         assert [index for index, c in enumerate(code) if "parameters" in tags(c)] == [0]
@@ -98,22 +107,9 @@ class TestParameters:
         told = papermill.inspect_notebook(path)
         assert [name for name in read_parameters(source) if len(told[name]["help"]) < 5] == []
 
-    def test_its_defaults_are_the_profile_demo_s(self, path):
-        # opened by hand and run as it is, it belongs to the run of `make study`
-        demo = read_profile(NOTEBOOKS / "profiles" / "demo.yml", [p.stem for p in PATHS])
-        own = {p.name: p.default for p in read_notebook(path).parameters.values()}
-        given = {**demo["all"], **demo["of"].get(path.stem, {}), "profile": "demo"}
-        assert {name: given.get(name) for name in own} == own
-
     def test_each_default_is_of_its_type(self, path):
         declared = read_notebook(path).parameters.values()
         assert [p.name for p in declared if coerce(p, p.default) != p.default] == []
-
-    def test_there_are_eight_at_most_and_the_common_ones_among_them(self, path):
-        names = list(read_notebook(path).parameters)
-        assert len(names) <= MOST_PARAMETERS
-        assert names[:2] == ["profile", "seed"]
-        assert set(EVERYWHERE) <= set(names)
 
     def test_each_is_used(self, path):
         names = {n.id for c in cells(path, "code")[1:] for n in ast.walk(tree(c))
@@ -122,6 +118,22 @@ class TestParameters:
 
 
 @each
+class TestParameters:
+    def test_its_defaults_are_the_profile_demo_s(self, path):
+        # opened by hand and run as it is, it belongs to the run of `make study`
+        demo = read_profile(NOTEBOOKS / "profiles" / "demo.yml", [p.stem for p in PATHS])
+        own = {p.name: p.default for p in read_notebook(path).parameters.values()}
+        given = {**demo["all"], **demo["of"].get(path.stem, {}), "profile": "demo"}
+        assert {name: given.get(name) for name in own} == own
+
+    def test_there_are_eight_at_most_and_the_common_ones_among_them(self, path):
+        names = list(read_notebook(path).parameters)
+        assert len(names) <= MOST_PARAMETERS
+        assert names[:2] == ["profile", "seed"]
+        assert set(EVERYWHERE) <= set(names)
+
+
+@every
 class TestCode:
     def test_no_cell_is_longer_than_twenty_lines(self, path):
         lengths = {c["id"]: len(text(c).splitlines()) for c in cells(path, "code")}
@@ -150,12 +162,8 @@ class TestCode:
         hidden = [c["id"] for c in cells(path, "code") if text(c).rstrip().endswith(";")]
         assert hidden == []
 
-    def test_the_run_is_opened_under_the_notebook_s_own_name(self, path):
-        code = "\n".join(text(cell) for cell in cells(path, "code"))
-        assert re.findall(r"\bRun\(\s*[\"'](\w+)[\"']", code) == [path.stem]
 
-
-@each
+@every
 class TestProse:
     def test_it_opens_with_its_number_and_question(self, path):
         first = cells(path)[0]
@@ -167,29 +175,74 @@ class TestProse:
     def test_it_says_what_it_does_not_show(self, path):
         assert re.search(r"^## What this does not show", prose(path), re.MULTILINE)
 
-    def test_it_stands_beside_the_paper(self, path):
-        assert re.search(r"^## Beside the paper", prose(path), re.MULTILINE)
-
-    def test_it_has_two_to_four_exercises_with_a_hidden_solution(self, path):
-        count = len(set(re.findall(r"\*\*Exercise (\d\.\d)", prose(path))))
-        assert 2 <= count <= 4
-        solutions = [cell for cell in cells(path, "code") if "solution" in tags(cell)]
-        assert solutions
-        shown = [
-            c["id"] for c in solutions if not c["metadata"].get("jupyter", {}).get("source_hidden")
-        ]
-        assert shown == []
-
     def test_there_is_a_sentence_between_two_steps(self, path):
         order = cells(path)
         bare = [
             below["id"]
             for above, below in pairwise(order[2:])
             if above["cell_type"] == below["cell_type"] == "code"
-            and not tags(below) & FREE
+            and not tags(below) & {*FREE, "check"}
             and not all(isinstance(n, ast.Import | ast.ImportFrom) for n in tree(above).body)
         ]
         assert bare == []
+
+
+@each
+class TestPlace:
+    def test_it_stands_beside_the_paper(self, path):
+        assert re.search(r"^## Beside the paper", prose(path), re.MULTILINE)
+
+    def test_the_run_is_opened_under_the_notebook_s_own_name(self, path):
+        code = "\n".join(text(cell) for cell in cells(path, "code"))
+        assert re.findall(r"\bRun\(\s*[\"'](\w+)[\"']", code) == [path.stem]
+
+
+@each
+class TestExercises:
+    def test_there_are_two_to_four_in_their_order(self, path):
+        numbers = re.findall(r"\*\*Exercise (\d\.\d)", prose(path))
+        chapter = int(path.name[:2])
+        assert 2 <= len(numbers) <= 4
+        assert numbers == [f"{chapter}.{k}" for k in range(1, len(numbers) + 1)]
+
+    def test_each_has_an_empty_cell_a_hidden_solution_and_a_check(self, path):
+        order = cells(path)
+        for place, cell in enumerate(order):
+            number = re.search(r"\*\*Exercise (\d\.\d)", text(cell))
+            if number is None or cell["cell_type"] != "markdown":
+                continue
+            empty, solution, check = order[place + 1 : place + 4]
+            assert [tags(c) for c in (empty, solution, check)] == [
+                {"exercise"}, {"solution"}, {"check"}
+            ]  # fmt: skip
+            hidden = solution["metadata"]["jupyter"]
+            assert hidden == {"outputs_hidden": True, "source_hidden": True}
+            open_names = set(re.findall(r"^(\w+) = \.\.\.", text(empty), re.MULTILINE))
+            filled = {n.id for n in ast.walk(tree(solution)) if isinstance(n, ast.Name)
+                      and isinstance(n.ctx, ast.Store)}  # fmt: skip
+            assert open_names
+            assert open_names <= filled
+            first = text(check).partition("\n")[0]
+            told = f'is not ..., "Exercise {number[1]}: put your answer in the place of the dots"'
+            assert first.removeprefix("assert ").partition(" ")[0] in open_names
+            assert first.endswith(told)
+
+    def test_the_students_edition_holds_no_solution(self, path, tmp_path):
+        command = '--keep-id --drop-tagged-cells "solution"'
+        assert f"nbstripout {command} runs/student/" in (NOTEBOOKS.parent / "Makefile").read_text()
+        copy = tmp_path / path.name
+        whole = json.loads(path.read_text(encoding="utf-8"))
+        for cell in whole["cells"]:  # as if it had been run and saved
+            if cell["cell_type"] == "code":
+                shown = {"output_type": "stream", "name": "stdout", "text": ["an answer"]}
+                cell["outputs"], cell["execution_count"] = [shown], 1
+        copy.write_text(json.dumps(whole), encoding="utf-8")
+        words = [word.strip('"') for word in command.split()]
+        subprocess.run([sys.executable, "-m", "nbstripout", *words, str(copy)], check=True)
+        kept = {c["id"] for c in cells(path)} - {c["id"] for c in cells(path)
+                                                if "solution" in tags(c)}  # fmt: skip
+        assert {c["id"] for c in cells(copy)} == kept
+        assert "an answer" not in copy.read_text(encoding="utf-8")
 
 
 class TestTogether:

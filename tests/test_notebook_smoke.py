@@ -2,16 +2,21 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
+import nbformat
 import pandas as pd
+import papermill
 import pytest
 
 from motionlib.files import repository
 from motionlib.metrics import classification_metrics
 from motionlib.paper.transcription import published
 from motionlib.predictions import PREDICTION_COLUMNS, load_predictions
+from motionlib.study.notebooks import notebooks_folder, read_study
+from motionlib.study.runner import kernel_environment
 
 pytestmark = [pytest.mark.notebook, pytest.mark.timeout(1800)]
 TABLES = (
@@ -174,3 +179,63 @@ class TestRun:
         # two folds of 8 networks in notebook 2 and 6 more in 3, three outer folds of 12 in 4: five
         # depths, four ways to begin a task; the depth that is chosen is among the five
         assert made == 2 * (8 + 6) + 3 * (5 + 2 * 4 - 1)
+
+
+class TestByHand:
+    """Notebooks that somebody opens, on a copy of the run."""
+
+    @pytest.fixture(scope="class")
+    def execute(self, first, tmp_path_factory):
+        runs = shutil.copytree(first[0], tmp_path_factory.mktemp("by_hand") / "runs")
+
+        def executed(path, **parameters):
+            output = runs.parent / path.name
+            with kernel_environment(runs.parent / ".jupyter", {"MOTIONLIB_RUNS": str(runs)}):
+                options = {"kernel_name": "python3", "cwd": notebooks_folder()}
+                papermill.execute_notebook(
+                    path, output, parameters=parameters, progress_bar=False, **options
+                )
+            return nbformat.read(output, as_version=4).cells
+
+        executed.runs = runs
+        return executed
+
+    @staticmethod
+    def shown(cells, name, kind="text/plain"):
+        """What a cell shows as its value."""
+        (cell,) = [cell for cell in cells if cell.id == name]
+        return "".join(out["data"][kind] for out in cell.outputs if "data" in out)
+
+    def test_the_start_tells_that_the_study_has_run_and_leaves_it_alone(self, execute):
+        before = {path: path.stat().st_mtime_ns for path in execute.runs.rglob("*")}
+        cells = execute(notebooks_folder() / "00_start.ipynb", profile="smoke")
+        assert self.shown(cells, "overview", "text/html").count("has run") == 7
+        assert "runs/smoke/report/index.html" in self.shown(cells, "report", "text/markdown")
+        assert all(self.shown(cells, name, "image/png") for name in ("head", "grid", "rows"))
+        assert {path: path.stat().st_mtime_ns for path in execute.runs.rglob("*")} == before
+
+    def test_the_rating_page_makes_scans_and_waits_for_a_click(self, execute, monkeypatch):
+        monkeypatch.delenv("MOTIONLIB_DATA", raising=False)
+        few = {"n_scans": 4, "engine": "inline"}
+        cells = execute(notebooks_folder() / "08_rate_scans.ipynb", **few)
+        assert int(self.shown(cells, "scans")) >= 1
+        assert self.shown(cells, "examples", "image/png")
+        assert not list(execute.runs.rglob("clicks.tsv"))
+
+    def test_the_students_edition_stops_at_the_first_empty_cell(self, execute, tmp_path):
+        path = shutil.copy(notebooks_folder() / "01_data_selection.ipynb", tmp_path)
+        command = ["nbstripout", "--keep-id", "--drop-tagged-cells", "solution", str(path)]
+        subprocess.run([sys.executable, "-m", *command], check=True)
+        study = read_study("smoke", notebooks=notebooks_folder(), runs=execute.runs)
+        values = study.parameters["01_data_selection"]
+        with pytest.raises(papermill.PapermillExecutionError) as stopped:
+            execute(tmp_path / "01_data_selection.ipynb", **values)
+        assert stopped.value.evalue == "Exercise 1.1: put your answer in the place of the dots"
+
+
+def test_every_exercise_is_solved_and_checked(folder):
+    for path in sorted((folder / "notebooks").glob("*.ipynb")):
+        cells = nbformat.read(path, as_version=4).cells
+        checks = [cell for cell in cells if "check" in cell.metadata.get("tags", [])]
+        assert len(checks) >= 2
+        assert all(cell.outputs for cell in checks)

@@ -80,7 +80,7 @@ def show_slices(
             ax = axes[band * len(planes) + row, column]
             ax.set_axis_on()
             ax.tick_params(labelsize=6, length=2, pad=1)
-            _panel(ax, array, its_affine, plane, at_mm, limits, cmap)
+            draw_plane(ax, array, its_affine, plane, at_mm, limits, cmap)
             if column == 0:
                 ax.set_ylabel(f"{plane} (mm)", fontsize=8)
             if row == 0:
@@ -112,7 +112,7 @@ def show_air(volumes, labels, affines, *, absent: str = "no scan to show"):
                 (axes[row, column], array, (0, 1.8)),
                 (axes[row, column + len(PLANES)], air, tuple(np.log10(AIR))),
             ):
-                _panel(ax, image, its_affine, plane, at_mm, window, "gray")
+                draw_plane(ax, image, its_affine, plane, at_mm, window, "gray")
                 ax.set(xticks=[], yticks=[], anchor="N")
                 if row == 0:
                     ax.set_title(plane if image is array else f"{plane}, logarithm", fontsize=9)
@@ -216,7 +216,7 @@ def to_ras(volume, affine) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(turned.dataobj), turned.affine
 
 
-def _panel(axes, array, affine, plane: str, at_mm, window, cmap: str) -> None:
+def draw_plane(axes, array, affine, plane: str, at_mm, window, cmap: str) -> None:
     """Draw one slice with its sides and its position."""
     through, across, up = PLANES[plane]
     origin, spacing = affine[:3, 3], np.abs(np.diag(affine)[:3])

@@ -27,6 +27,7 @@ from motionlib.compute import engines
 TYPES = {"str": str, "int": int, "float": float, "bool": bool}
 RESERVED = ("description", "needs", "all")
 PASSING = ("profile", "engine")  # parameters that do not change what a notebook computes
+ASIDE = ("00", "08")  # the start and the rating page are for people: no table comes from them
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,9 @@ class Notebook:
 
 
 def find_notebooks(folder: str | Path) -> list[Notebook]:
-    """Read the numbered notebooks of a folder, in their order; each number may stand once."""
+    """Read the study's notebooks of a folder, in their order; each number may stand once."""
     paths = sorted(Path(folder).glob("[0-9][0-9]_*.ipynb"))
+    paths = [path for path in paths if path.name[:2] not in ASIDE]
     if not paths:
         raise FileNotFoundError(
             f"no notebook such as 01_name.ipynb in {folder}; run the command inside the repository "

@@ -1,0 +1,199 @@
+"""Sliders and buttons: what a control changes, and that no click is lost."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from motionlib.metrics import classification_metrics
+from motionlib.preprocess import save_volume
+from motionlib.preprocess.images import phantom
+from motionlib.scoring.own_scans import read_graded
+from motionlib.stats import weighted_kappa
+from motionlib.study.notebooks import notebooks_folder
+
+sys.path.append(str(notebooks_folder()))  # as for a kernel, which works there
+pages = importlib.import_module("pages")
+AFFINE = np.diag([8.0, 8.0, 8.0, 1.0])
+SLOWEST_S = 1.5  # of an answer; half a second on a computer of its own
+
+
+@pytest.fixture
+def head():
+    return np.asarray(phantom((24, 28, 26)))[0]
+
+
+@pytest.fixture
+def scans(head, tmp_path):
+    rows = []
+    for number in range(8):
+        path = tmp_path / f"sub-{number:02d}_T1w.nii.gz"
+        save_volume(head + 0.01 * number, AFFINE, path)
+        rows.append(
+            (f"sub-{number:02d}_ses-01", f"sub-{number:02d}", str(path), f"verdict {number}")
+        )
+    return pd.DataFrame(rows, columns=["scan_id", "participant_id", "path", "verdict"])
+
+
+def picture(panel) -> str:
+    """The image below the controls, with its text."""
+    (tag,) = re.findall(r"<img [^>]+>", panel.children[1].value)
+    assert len(re.search(r'alt="([^"]+)"', tag)[1].split()) > 5
+    return tag
+
+
+def buttons(page) -> list:
+    """The three grades of a rating page."""
+    return list(page.children[3].children)
+
+
+class TestExploreMove:
+    def test_every_control_changes_the_picture(self, head):
+        panel = pages.explore_move(head, AFFINE)
+        seen = [picture(panel)]
+        others = {"move (mm)": 9, "nod (degrees)": 1, "moment": 0.3, "k-space axis": 2,
+                  "order": "centric"}  # fmt: skip
+        for control in panel.children[0].children:
+            control.value = others.pop(control.description)
+            seen.append(picture(panel))
+        assert others == {}
+        assert len(set(seen)) == len(seen)
+
+    def test_it_answers_at_once_at_two_millimetres(self):
+        large = np.asarray(phantom((96, 120, 120)))[0]
+        panel = pages.explore_move(large, np.diag([2.0, 2.0, 2.0, 1.0]))
+        start = time.process_time()
+        panel.children[0].children[0].value = 7
+        assert time.process_time() - start < SLOWEST_S
+
+    def test_no_move_is_a_still_head_and_a_late_one_touches_few_lines(self, head):
+        still, _, _ = pages.one_move(head, AFFINE, mm=0, degrees=0)
+        moved, _, later = pages.one_move(head, AFFINE, moment=0.9, axis=2)
+        assert np.abs(still - head).max() < 0.01 * head.max()
+        assert np.abs(moved - head).max() > 0.02 * head.max()
+        assert 1 <= later.sum() <= 4
+        assert later.shape == (26,)
+
+
+class TestExploreThreshold:
+    @pytest.fixture
+    def rows(self):
+        rng = np.random.default_rng(3)
+        y_true = np.arange(60) % 3 == 0
+        score = np.clip(0.25 + 0.3 * y_true + 0.2 * rng.standard_normal(60), 0, 1)
+        return pd.DataFrame({"scan_id": range(60), "y_true": y_true.astype(int), "score": score})
+
+    @pytest.mark.parametrize("threshold", [0.0, 0.3, 0.5, 1.0])
+    def test_its_counts_and_its_point_are_those_of_the_metrics(self, rows, threshold):
+        figure = pages.plot_threshold(rows, threshold, before=0.4)
+        words = "\n".join(text.get_text() for ax in figure.axes for text in ax.texts)
+        measured = classification_metrics(rows.y_true, rows.score, threshold=threshold)
+        hits = round(measured["sensitivity"] * measured["n_positive"])
+        alarms = round((1 - measured["specificity"]) * (60 - measured["n_positive"]))
+        assert f"20 scans with motion: {hits} called motion, {20 - hits} not" in words
+        assert f"40 scans without motion: {alarms} called motion, {40 - alarms} not" in words
+        changed = rows.score.between(*sorted((threshold, 0.4)), inclusive="left").sum()
+        assert f"{changed} change sides" in words
+        (point,) = [line for ax in figure.axes for line in ax.lines if line.get_marker() == "o"]
+        assert point.get_xydata()[0] == pytest.approx(
+            [1 - measured["specificity"], measured["sensitivity"]]
+        )
+
+    def test_the_curve_s_area_is_the_auc(self, rows):
+        figure = pages.plot_threshold(rows, 0.5, before=0.5)
+        curve = max((line for ax in figure.axes for line in ax.lines),
+                    key=lambda line: len(line.get_xydata())).get_xydata()[::-1]  # fmt: skip
+        area = np.trapezoid(curve[:, 1], curve[:, 0])
+        assert area == pytest.approx(classification_metrics(rows.y_true, rows.score)["auc"])
+
+    def test_the_scans_that_change_sides_are_shown_where_they_lie(self, rows, scans):
+        few = rows.head(8).assign(path=list(scans.path), score=np.linspace(0.1, 0.8, 8))
+        figure = pages.plot_threshold(few, 0.25, before=0.55)
+        titles = [ax.get_title() for ax in figure.axes if ax.images]
+        assert titles == ["no motion, 0.30", "motion, 0.40", "no motion, 0.50"]
+
+    def test_the_slider_changes_the_picture(self, rows):
+        panel = pages.explore_threshold(rows)
+        before = picture(panel)
+        panel.children[0].children[0].value = 0.2
+        assert picture(panel) != before
+
+
+class TestBrowse:
+    def test_each_slider_moves_its_plane_within_the_scan(self, head):
+        panel = pages.browse(head, AFFINE)
+        sliders, seen = panel.children[0].children, [picture(panel)]
+        assert [round(slider.max - slider.min) for slider in sliders] == [23 * 8, 27 * 8, 25 * 8]
+        for slider in sliders:
+            slider.value = slider.min + 40
+            seen.append(picture(panel))
+        assert len(set(seen)) == 4
+
+
+class TestRate:
+    def test_every_click_is_on_disk_at_once_and_the_table_goes_into_finetune(self, scans, tmp_path):
+        page = pages.rate(scans, tmp_path / "ratings", raters=["Ann", "Ben"])
+        for count, grade in enumerate((0, 2, 0, 2, 0, 2), start=1):
+            buttons(page)[grade].click()
+            lines = (tmp_path / "ratings" / "clicks.tsv").read_text().splitlines()
+            assert len(lines) == 1 + count  # a header and a row a click
+            assert lines[-1].split("\t")[3] == str(grade)
+        read = read_graded(tmp_path / "ratings" / "grades.tsv", "mov01vs2")
+        assert sorted(read.y_true) == [0, 0, 0, 1, 1, 1]
+        assert set(read.path) <= set(scans.path)
+
+    def test_it_goes_on_where_it_was_left(self, scans, tmp_path):
+        first = pages.rate(scans, tmp_path, raters=["Ann", "Ben"], seed=4)
+        whole = pages.rate(scans, tmp_path / "whole", raters=["Ann", "Ben"], seed=4)
+        for page in (first, whole):
+            for _ in range(3):
+                buttons(page)[1].click()
+        again = pages.rate(scans, tmp_path, raters=["Ann", "Ben"], seed=4)
+        assert "3 of 8" in again.children[1].value
+        for page in (again, whole):
+            for _ in range(9):  # more often than there are scans
+                buttons(page)[0].click()
+        columns = ["rater", "scan_id", "grade"]
+        resumed = pages.read_clicks(tmp_path)[columns]
+        assert len(resumed) == 8
+        assert resumed.equals(pages.read_clicks(tmp_path / "whole")[columns])
+
+    def test_raters_have_orders_of_their_own_and_see_no_name(self, scans, tmp_path):
+        page = pages.rate(scans, tmp_path, raters=["Ann", "Ben"])
+        shown = "".join(child.value for child in page.children[1:3])
+        assert not any(name in shown for name in (*scans.scan_id, *scans.participant_id))
+        assert "verdict" not in shown + page.children[4].value
+        for rater in ("Ann", "Ben"):
+            page.children[0].value = rater
+            for _ in scans.index:
+                buttons(page)[0].click()
+                assert "verdict" in page.children[4].value
+        clicks = pages.read_clicks(tmp_path)
+        orders = [list(rows.scan_id) for _, rows in clicks.groupby("rater")]
+        assert orders[0] != orders[1]
+        assert sorted(orders[0]) == sorted(orders[1]) == sorted(scans.scan_id)
+
+    def test_kappa_is_told_as_soon_as_there_is_one(self, scans, tmp_path):
+        page = pages.rate(scans, tmp_path, raters=["Ann", "Ben"])
+        assert "none yet" in page.children[1].value
+        rng = np.random.default_rng(0)
+        for rater in ("Ann", "Ben"):
+            page.children[0].value = rater
+            for _ in scans.index:
+                buttons(page)[rng.integers(3)].click()
+        grades = pages.collect_grades(tmp_path, scans, ["Ann", "Ben"])
+        kappa = weighted_kappa(grades.rater_1, grades.rater_2, n_boot=100).estimate
+        assert f"{kappa:.2f} (8 scans)" in page.children[1].value
+
+    def test_a_second_click_on_a_scan_replaces_the_first(self, scans, tmp_path):
+        for grade in (0, 2):
+            pages.append_click(tmp_path, "Ann", "sub-03_ses-01", grade)
+        (row,) = pages.collect_grades(tmp_path, scans, ["Ann", "Ben"]).itertuples()
+        assert (row.scan_id, row.rater_1, pd.isna(row.rater_2)) == ("sub-03_ses-01", 2, True)
+        assert len(pages.read_clicks(tmp_path)) == 2
