@@ -130,7 +130,8 @@ def to_compare(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame | None]:
     """
     table = table.dropna(axis="columns", how="all")
     columns = gather(list(table))
-    known = {column.measure for column in columns if column.source == "paper"}
+    printed, own = ({c.measure for c in columns if c.source == s} for s in ("paper", "ours"))
+    known = printed & own
     measures = known - HALVES if "balanced_accuracy" in known else known
     doubled = {"label", "architecture"} if {"method", "model"} & set(table) else set()
     sources = SOURCES if len(measures) <= 2 else ("paper", "ours")
@@ -175,6 +176,8 @@ def _draw(table: pd.DataFrame, *, title="", note="", words: bool = True, plain=F
     shown = pd.DataFrame(texts)
     group = next((n for n, c in columns.items() if grouped and c.measure == "task"), None)
     group = group if group and shown[group].nunique() > 1 else None
+    if group:
+        shown[group] = shown[group].replace(MISSING, "all scans")
     if group == head:  # the tasks head groups of rows, the column after them a row
         head = next(name for name in columns if name != group)
     key = content_key(shown.to_csv(), str(title), notes)

@@ -201,11 +201,13 @@ def plot_scoreboard(table: pd.DataFrame, *, metric: str = "balanced accuracy"):
     if "ours" not in table:
         return sentence_figure(table["reason"].iloc[0])
     tasks = list(table["task"].unique())
-    tallest = table.groupby("task").size().max()
-    figure, axes = new_figure(1.8 + 3.7 * len(tasks), 1.3 + 0.36 * tallest, len(tasks))
-    for number, (ax, task) in enumerate(zip(axes[0], tasks, strict=True)):
+    labels = list(dict.fromkeys(table["label"]))  # one row each, in every panel the same
+    figure, axes = new_figure(
+        1.8 + 3.7 * len(tasks), 1.3 + 0.36 * len(labels), len(tasks), sharey=True
+    )
+    for ax, task in zip(axes[0], tasks, strict=True):
         part = table[table["task"] == task]
-        place = np.arange(len(part))
+        place = part["label"].map(labels.index)
         bars = _bars(part["ours"], part["low"], part["high"])
         ax.errorbar(
             part["ours"], place, xerr=bars, fmt="o", color=COLOURS[0], capsize=2, label="ours"
@@ -213,11 +215,10 @@ def plot_scoreboard(table: pd.DataFrame, *, metric: str = "balanced accuracy"):
         if "paper" in part:
             style = {"color": COLOURS[1], "markerfacecolor": "white", "label": "paper"}
             ax.plot(part["paper"], place, "D", **style)
-        labels = [title_of(label) if number == 0 else "" for label in part["label"]]
-        ax.set_yticks(place, labels)
-        ax.set_ylim(len(part) - 0.5, -0.5)
         ax.set(xlabel=metric, title=title_of(task))
         ax.axvline(0.5, **CHANCE)
+    axes[0, 0].set_yticks(range(len(labels)), [title_of(label) for label in labels])
+    axes[0, 0].set_ylim(len(labels) - 0.5, -0.5)
     if "paper" in table:
         _legend_below(figure, axes[0, 0])
     return figure

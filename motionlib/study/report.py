@@ -162,9 +162,14 @@ def _typeset(tables: dict[str, pd.DataFrame]) -> list[tuple[str, list[dict]]]:
         drawn = []
         for name in [name for name in captions if name in tables]:
             first, whole = to_compare(tables[name])
+            caption = captions[name]
+            if isinstance(caption, dict):
+                caption, columns = caption["caption"], caption["first"].split()
+                whole = tables[name]
+                first = whole[[column for column in columns if column in whole]]
             number = label(name) if label(name).startswith("Table") else ""
-            table = table_html(first, captions[name], number=number)
-            more = "" if whole is None else table_html(whole, captions[name], number=number)
+            table = table_html(first, caption, number=number)
+            more = "" if whole is None else table_html(whole, caption, number=number)
             drawn.append({"name": name, "table": table, "more": more})
         groups.append((title, drawn))
     return [(title, drawn) for title, drawn in groups if drawn]

@@ -296,6 +296,15 @@ class TestRealMotion:
         assert (axes.get_title(), axes.get_xlabel()) == ("3 votes or more", "AUC")
         assert [t.get_text() for t in axes.get_yticklabels()][1] == "forest, MRQy's 13"
 
+    def test_a_method_stands_in_the_same_row_of_every_panel(self):
+        rows = [("mov01vs2", "a"), ("mov01vs2", "b"), ("mov01vs2", "c"), ("mov0vs1", "a"),
+                ("mov0vs1", "c")]  # fmt: skip
+        table = pd.DataFrame(rows, columns=["task", "label"]).assign(ours=0.7, low=0.6, high=0.8)
+        first, second = results.plot_scoreboard(table).axes
+        assert [t.get_text() for t in first.get_yticklabels()] == ["a", "b", "c"]
+        assert second.lines[0].get_ydata().tolist() == [0, 2]
+        assert first.get_ylim() == second.get_ylim()
+
     def test_what_is_absent_is_said_in_one_sentence(self):
         missing = pd.DataFrame({"reason": ["no rated scans here"]})
         assert "no rated scans here" in texts(results.plot_scoreboard(missing))
