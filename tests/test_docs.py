@@ -159,16 +159,40 @@ def test_the_guide_to_own_data_prints_what_it_says(tmp_path, monkeypatch, capsys
     text = (ROOT / "docs" / "own_data.md").read_text("utf-8")
     blocks = [block for language, block in FENCE.findall(text) if language == "console"]
     assert len(blocks) == 4
+    clicks = next(block for language, block in FENCE.findall(text) if language == "python")
+    monkeypatch.syspath_prepend(str(ROOT / "notebooks"))
     for block in blocks:
         command, *expected = block.splitlines()
         words = shlex.split(command)[2:]
         if words[0] == "finetune":
+            rate_by_clicks(clicks, tmp_path, monkeypatch)
             write_grades(tmp_path / "scans.tsv", tmp_path / words[1])
         assert main(words) == 0
         printed = capsys.readouterr()
         lines = iter(masked(printed.out + printed.err))
         assert all(line in lines for line in masked("\n".join(expected))), printed
     assert (tmp_path / "my_model" / "finetune.log").is_file()
+
+
+def rate_by_clicks(code: str, folder: Path, monkeypatch) -> None:
+    """Run the guide's cell where a notebook would, and click once."""
+    (folder / "notebooks").mkdir()
+    monkeypatch.chdir(folder / "notebooks")
+    *lines, last = code.strip().splitlines()
+    names: dict = {}
+    exec("\n".join([*lines, f"panel = {last}"]), names)
+    buttons = [w for w in walk(names["panel"]) if type(w).__name__ == "Button"]
+    assert len(buttons) == 3
+    buttons[2].click()
+    assert (folder / "grades.tsv").read_text().splitlines()[1].split("\t")[-2:] == ["2", ""]
+    monkeypatch.chdir(folder)
+
+
+def walk(widget):
+    """A widget and all inside it."""
+    yield widget
+    for child in getattr(widget, "children", ()):
+        yield from walk(child)
 
 
 def masked(text: str) -> list[str]:
