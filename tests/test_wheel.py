@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from motionlib.study.notebooks import find_notebooks
+
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[1]
 LEFT_OUT = ("runs", "results", "tests", "benchmarks", "build", "*.egg-info", "__pycache__", ".*")
@@ -70,7 +72,7 @@ def test_its_copies_are_the_repository_s(site):
 
 def test_from_an_empty_folder_the_study_knows_what_to_run(site, tmp_path):
     said = printed(site, tmp_path, "-m", "motionlib.cli", "study", "--profile=smoke", "--dry-run")
-    n = len(list((ROOT / "notebooks").glob("*.ipynb")))
+    n = len(find_notebooks(ROOT / "notebooks"))
     assert f"profile smoke: {n} of {n} notebooks to run" in said
     assert list(tmp_path.iterdir()) == []
 
