@@ -30,6 +30,8 @@ from motionlib.study.notebooks import notebooks_folder, read_study, text
 from motionlib.study.runner import duration, plan
 
 MOST_CHANGED = 6  # scans shown of those that change sides
+ORDERS = ("linear", "centric", "segmented")
+WHOLE = {"description_width": "initial"}  # no name of a control is cut
 GRADES = ("0: no motion", "1: some motion", "2: severe motion")
 CLICKS = ["time", "rater", "scan_id", "grade"]
 RATERS = ["rater_1", "rater_2"]
@@ -101,8 +103,8 @@ def explore_move(head, affine) -> widgets.Widget:
         "mm": _slider("move (mm)", 5, 0, 15, 0.5),
         "degrees": _slider("nod (degrees)", 5, 0, 15, 0.5),
         "moment": _slider("moment", 0.5, 0.05, 0.95, 0.05),
-        "axis": widgets.Dropdown(description="k-space axis", options=axes, value=1),
-        "order": widgets.Dropdown(description="order", options=("linear", "centric", "segmented")),
+        "axis": widgets.Dropdown(description="k-space axis", options=axes, value=1, style=WHOLE),
+        "order": widgets.Dropdown(description="order of lines", options=ORDERS, style=WHOLE),
     }
     alt = "A move of a head: its course, k-space, and the image from the side and from above."
     return _panel(controls, lambda **values: plot_move(head, affine, **values), alt)
@@ -257,7 +259,7 @@ def _draw_whole_range(ax, array, affine, plane: str, at_mm=None) -> None:
 
 def _slider(name: str, value: float, low: float, high: float, step: float) -> widgets.FloatSlider:
     """Make a slider that tells its value when it is let go."""
-    how = {"continuous_update": False, "style": {"description_width": "7em"}}
+    how = {"continuous_update": False, "style": WHOLE}
     return widgets.FloatSlider(value, min=low, max=high, step=step, description=name, **how)
 
 

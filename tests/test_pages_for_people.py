@@ -58,7 +58,7 @@ class TestExploreMove:
         panel = pages.explore_move(head, AFFINE)
         seen = [picture(panel)]
         others = {"move (mm)": 9, "nod (degrees)": 1, "moment": 0.3, "k-space axis": 2,
-                  "order": "centric"}  # fmt: skip
+                  "order of lines": "centric"}  # fmt: skip
         for control in panel.children[0].children:
             control.value = others.pop(control.description)
             seen.append(picture(panel))

@@ -9,6 +9,8 @@ import pytest
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
 PATIENCE_MS = 300_000  # a busy computer needs minutes for what takes seconds else
+SCAN = 'img[alt^="Three planes of the scan"]'
+CHANGED = "([path, src]) => document.querySelector(path).src !== src"
 MOVE = 'img[alt^="A move of a head"]'
 FAULTS = ", ".join(
     f'.jp-OutputArea-output[data-mime-type$="{kind}"]' for kind in ("error", "stderr")
@@ -26,7 +28,7 @@ def open_notebook(browser, lab):
         page.set_default_timeout(PATIENCE_MS)
         page.goto(lab(name))
         page.wait_for_selector(".jp-NotebookPanel .jp-CodeCell")
-        page.locator(".jp-NotebookPanel-toolbar [data-status=idle]").first.wait_for()
+        page.get_by_text(re.compile(r"^Python 3.* \| Idle$")).wait_for()  # the kernel is up
         page.locator(".lm-MenuBar-item", has_text="Run").click()
         page.locator('.lm-Menu-item[data-command="runmenu:run-all"]').click()
         page.wait_for_selector(wanted)
@@ -56,8 +58,7 @@ class TestStart:
         handle.focus()
         start = time.monotonic()
         handle.press("ArrowRight")
-        page.wait_for_function("([path, src]) => document.querySelector(path).src !== src",
-                               arg=[MOVE, before])  # fmt: skip
+        page.wait_for_function(CHANGED, arg=[MOVE, before])
         took = time.monotonic() - start
         print(f"the slider was answered in {took:.2f} s")
         assert took < 20  # on a computer of its own half a second
@@ -67,8 +68,7 @@ class TestStart:
         page.locator(".widget-dropdown", has_text="order").locator("select").select_option(
             "centric"
         )
-        page.wait_for_function("([path, src]) => document.querySelector(path).src !== src",
-                               arg=[MOVE, before])  # fmt: skip
+        page.wait_for_function(CHANGED, arg=[MOVE, before])
 
     def test_every_notebook_and_every_picture_is_told(self, page):
         questions = page.locator(".jp-RenderedHTMLCommon table").first.inner_text()
@@ -80,14 +80,13 @@ class TestStart:
 
 class TestRating:
     def test_two_clicks_are_two_rows_and_the_next_scan_is_shown(self, open_notebook, place):
-        page = open_notebook("08_rate_scans", 'img[alt^="Three planes of the scan"]')
+        page = open_notebook("08_rate_scans", SCAN)
         clicks = place / "runs" / "ratings" / "virtual" / "clicks.tsv"
-        shown = page.locator('img[alt^="Three planes of the scan"]')
         for count, words in enumerate(("0: no motion", "2: severe motion"), start=1):
-            before = shown.get_attribute("src")
+            before = page.get_attribute(SCAN, "src")
             page.get_by_role("button", name=words).click()
             page.get_by_text(re.compile(rf"has graded {count} of \d+ scans")).wait_for()
-            assert shown.get_attribute("src") != before
+            page.wait_for_function(CHANGED, arg=[SCAN, before])
             assert len(clicks.read_text().splitlines()) == 1 + count
         page.get_by_text("You said 2: severe motion. Emulated raters said").wait_for()
         assert faults(page) == []
