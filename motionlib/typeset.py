@@ -165,6 +165,11 @@ def _draw(table: pd.DataFrame, *, title="", note="", words: bool = True, plain=F
     columns = {f"c{i}": column for i, column in enumerate(gathered)}
     rows = table.to_dict("records")
     texts = {name: [cell(row, column) for row in rows] for name, column in columns.items()}
+    for name, column in columns.items() if not words else ():  # keys stay as code knows them
+        known = table[column.parts[""]]
+        texts[name] = [
+            v if isinstance(v, str) else t for v, t in zip(known, texts[name], strict=True)
+        ]
     labels = {name: column.heading for name, column in columns.items()}
     numeric = [name for name, column in columns.items() if column.is_numeric(table)]
     # 2. What heads a row: an index with a meaning, else a first column of text.

@@ -89,6 +89,10 @@ class TestPlainTable:
         )
         assert shown(table) == [["3", "0.1235", "2e-07", "yes"], ["4", MISSING, "1", "no"]]
 
+    def test_keys_stay_as_code_knows_them(self):
+        table = pd.DataFrame({"task": ["mov01vs2"], "method": ["fine_tuned"], "auc": [0.5]})
+        assert shown(table) == [["mov01vs2", "fine_tuned", "0.5"]]
+
     def test_a_long_text_is_whole_and_marks_are_text(self):
         reason = "Found 8 graded scans in the smaller class, expected at least 9: " + "x" * 80
         assert shown(pd.DataFrame({"n": [1], "reason": [reason]})) == [["1", reason]]
