@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import sys
+from contextlib import suppress
 from datetime import datetime
 from difflib import get_close_matches
 from importlib import import_module
@@ -95,11 +96,12 @@ class Logged:
         """Write to the stream, and what has become whole lines to the log."""
         *lines, self.rest = (self.rest + text).split("\n")
         if lines := [line.rpartition("\r")[2].rstrip() for line in lines if line.strip()]:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
             time = datetime.now().astimezone().isoformat(timespec="seconds")
-            with open(self.path, "a", encoding="utf-8") as file:
-                file.writelines(f"{time} {line}\n" for line in [*self.waiting, *lines])
-            self.waiting.clear()
+            with suppress(OSError):  # a place that cannot be written to is told by the work itself
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                with open(self.path, "a", encoding="utf-8") as file:
+                    file.writelines(f"{time} {line}\n" for line in [*self.waiting, *lines])
+                self.waiting.clear()
         return self.stream.write(text)
 
     def __getattr__(self, name: str):

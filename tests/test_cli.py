@@ -151,6 +151,12 @@ class TestLog:
         text = (tmp_path / "m.log").read_text()
         assert text.count("motionlib iqms: n is 3; give 4") == 2
 
+    def test_a_place_that_cannot_be_written_to_stops_nothing(self, stand_in, tmp_path, capsys):
+        (tmp_path / "file").write_text("in the way")
+        self.install(stand_in, lambda args: print("done"))
+        assert main(["iqms", "--out", str(tmp_path / "file" / "m.tsv")]) == 0
+        assert capsys.readouterr().out == "done\n"
+
     def test_a_wrong_call_leaves_none(self, stand_in, tmp_path):
         self.install(stand_in, fail_with(ValueError("n is 3; give 4")))
         assert main(["iqms", "--out", str(tmp_path / "new" / "m.tsv")]) == 2
