@@ -133,6 +133,13 @@ class TestRun:
         assert (folder / "report" / "index.html").stat().st_size > 10_000
         assert (folder / "provenance.json").is_file()
 
+    def test_every_page_says_that_its_networks_have_learnt_nothing(self, folder):
+        pages = {path.stem: path.read_text() for path in (folder / "report").glob("*.html")}
+        assert len(pages) == 8
+        assert {
+            n for n, text in pages.items() if "have learnt nothing" not in text.lower()
+        } == set()
+
     def test_no_output_of_a_notebook_is_an_error_or_a_warning(self, folder):
         import nbformat
 

@@ -36,6 +36,25 @@ class TestRun:
         assert str(tmp_path) not in said
         assert "01_data_selection" in said
 
+    def test_the_smallest_run_says_that_it_has_learnt_nothing(self, tmp_path, capsys):
+        for profile in ("smoke", "demo"):
+            Run("01_data_selection", profile, 20, tmp_path)
+            told = "have learnt nothing" in capsys.readouterr().out.lower()
+            assert told == (profile == "smoke")
+
+    def test_a_notebook_that_the_study_has_not_run_says_what_it_takes(
+        self, tmp_path, capsys, monkeypatch
+    ):
+        monkeypatch.setattr("motionlib.study.run.repository", lambda: tmp_path)
+        seconds = {"durations_s": {"01_data_selection": 425.0}}
+        files.write_json(tmp_path / "results" / "demo" / "provenance.json", seconds)
+        said = []
+        for name in ("01_data_selection", "02_simulation_comparison", "01_data_selection"):
+            Run(name, "demo", 20, tmp_path / "runs")
+            said.append("Not run by the study yet: some 7 min" in capsys.readouterr().out)
+            files.write_json(tmp_path / "runs" / "demo" / "stamps" / "01.json", {"parameters": {}})
+        assert said == [True, False, False]
+
     @pytest.mark.parametrize("name", ["data", "1_data", "01-data", "01"])
     def test_a_name_that_is_no_notebook_stem_is_refused(self, name, tmp_path):
         with pytest.raises(ValueError, match="notebook's stem"):
