@@ -32,6 +32,7 @@ import torch
 from jinja2 import Environment, FileSystemLoader
 from safetensors.torch import load_file, save_file
 from scipy.stats import rankdata, spearmanr
+from sklearn.linear_model import LogisticRegression
 from statsmodels.stats.proportion import proportion_confint
 from torch.nn.functional import affine_grid, avg_pool2d, grid_sample, pad, softplus
 
@@ -60,7 +61,15 @@ from motionlib.motion.sampling import sample_realistic, sample_segments
 from motionlib.motion.trajectory import Trajectory, displacement
 from motionlib.networks.slices import PLANES, Cut, SliceNet, joined, padded, plane_range, scaled
 from motionlib.preprocess.images import read_array
-from motionlib.scoring.model import DIGITS, model_grid, model_input
+from motionlib.scoring.model import (
+    DIGITS,
+    DOUBT,
+    DecisionRule,
+    decision_rule,
+    model_grid,
+    model_input,
+    rule_of_site,
+)
 from motionlib.scoring.real_motion import MEMBERS, rated_scans, read_member
 from motionlib.stats.calibration import best_threshold, fit_calibrator
 from motionlib.stats.intervals import draw_patients
@@ -80,6 +89,9 @@ MOVED_MM = ("_2-4", "_4-6")  # mm and degrees, that the threshold shall find
 STILL, SEVERE = ("clean", "resampled"), "torchio_n4_4-6"
 FIGURES = ("auc_5", "auc_3", "auc_3_0", "rank")  # of `real_figures`
 DRAWS = 2000
+GROUPS_OF_VOTES = ("none", "1 or 2", "3 and more")
+LIMITS = ("_low", "_high")
+GRADED, GRADE_DRAWS = (20, 50, 100), 500
 # copies
 FIELD = (2.0, None, (192.0, 240.0, 208.0))  # voxel, slab and field in mm; `model.model_input`
 GROUPS = {"scanner": 6, "image": 3}  # moved copies of a head by simulator, and as many still ones
@@ -351,23 +363,41 @@ def varied(x: torch.Tensor, draws: torch.Generator) -> torch.Tensor:
     return torch.where(some(0.1), x * (x > within(0.05, 0.2)), x)
 
 
-def judge_head(item: tuple[dict, list[str], tuple[str, ...], str]) -> list[dict]:
+def keep_test_copies(item: tuple[dict, tuple[str, ...], str]) -> str:
+    """Make the variants of one head (a task), unless they are there, as the network's input.
+
+    `item` is a row with ``scan_id path``, the variants and a folder. The file is float16,
+    (variants, I, J, K); ``{scan}_air.npy`` has the `air_spread` of the head.
+    """
+    head, variants, folder = item
+    out = Path(folder) / f"{head['scan_id']}.npy"
+    if not out.exists():
+        volume, affine = read_array(head["path"])
+        volume, made = np.clip(volume, 0, None), []
+        for variant in variants:
+            seed = seed_from(SEED, head["scan_id"], variant)
+            copy = make_test_copy(torch.from_numpy(volume), affine, variant, seed)
+            made.append(model_input(copy, affine, *FIELD))
+        with atomic(out.with_name(f"{out.stem}_air.npy")) as aside:
+            np.save(aside, air_spread(volume, affine))
+        with atomic(out) as aside:
+            np.save(aside, np.stack(made))
+    return str(out)
+
+
+def judge_head(item: tuple[dict, str, list[str], tuple[str, ...], str]) -> list[dict]:
     """Score a head and its test copies by every member (a task); a row a copy.
 
-    `item` is a row with ``scan_id participant_id path``, the members' files, the variants wanted,
-    and the site. ``logit_0`` ... are the members' scores, ``air_spread`` is that of the head.
+    `item` is a row with ``scan_id participant_id``, the file of `keep_test_copies`, the members'
+    files, the variants, and the site. ``logit_0`` ... are the members' scores, ``air_spread`` is
+    that of the head.
     """
-    head, files, variants, site = item
-    volume, affine = read_array(head["path"])
-    volume = np.clip(volume, 0, None)
-    air, cut = air_spread(volume, affine), Cut(PLANES)
-    members, rows = [read_member(path) for path in files], []
-    for variant in variants:
-        seed = seed_from(SEED, head["scan_id"], variant)
-        copy = make_test_copy(torch.from_numpy(volume), affine, variant, seed)
-        x = torch.from_numpy(model_input(copy, affine, *FIELD).astype(np.float32))
+    head, file, files, variants, site = item
+    air = float(np.load(Path(file).with_name(f"{Path(file).stem}_air.npy")))
+    cut, members, rows = Cut(PLANES), [read_member(path) for path in files], []
+    for variant, copy in zip(variants, np.load(file, mmap_mode="r"), strict=True):
         with torch.inference_mode(), compute.configure_cpu(1):
-            planes = cut(x[None, None])
+            planes = cut(torch.from_numpy(copy.astype(np.float32))[None, None])
             logits = [torch.stack([net(c).mean() for c in planes]).mean() for net in members]
         rows.append(
             {name: head[name] for name in ("scan_id", "participant_id")}
@@ -376,6 +406,37 @@ def judge_head(item: tuple[dict, list[str], tuple[str, ...], str]) -> list[dict]
             | {"air_spread": air}
         )
     return rows
+
+
+def judge_all(
+    heads: pd.DataFrame, members: dict[int, list[str]], work: Path, *, engine: str
+) -> pd.DataFrame:
+    """Judge every rated head by the members that never saw its fold, other sites by the shipped."""
+    jobs = [
+        (head, members[head["fold"]], VARIANTS if head["still"] else VARIANTS[:1], RATED)
+        for head in heads.to_dict("records")
+    ]
+    for site, place in SITES.items():
+        others = read_cohort("bids", data_root() / place)
+        for head in others.manifest.head(HEADS).to_dict("records"):
+            head["path"] = str(others.root / head["path"])
+            jobs.append((head, shipped_of(members), VARIANTS, site))
+    items = [(head, names, str(work / "tests" / site)) for head, _, names, site in jobs]
+    kept = compute.submit(keep_test_copies, items, engine=engine, label="tests", progress=print)
+    items = [
+        (head, file, files, names, site)
+        for (head, files, names, site), file in zip(jobs, compute.raise_failures(kept), strict=True)
+    ]
+    done = compute.submit(judge_head, items, engine=engine, label="judge", progress=print)
+    rows = pd.DataFrame(row for part in compute.raise_failures(done) for row in part)
+    return rows.merge(
+        heads[["scan_id", "fold", "motion_votes", "quality_rating"]], "left", "scan_id"
+    )
+
+
+def shipped_of(members: dict[int, list[str]]) -> list[str]:
+    """Members that stand side by side in the shipped network: of each seed one, folds in turn."""
+    return [members[seed % FOLDS][seed] for seed in range(SEEDS)]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -388,21 +449,9 @@ def main(argv: list[str] | None = None) -> int:
     heads = rated_heads()
     work = Path(args.work) / content_key(code_key(*CODE), sha256_file(__file__))
     members = train_members(heads, work, engine=args.engine)
-    shipped = [members[seed % FOLDS][seed] for seed in range(SEEDS)]
-    items = [
-        (head, members[head["fold"]], VARIANTS if head["still"] else VARIANTS[:1], RATED)
-        for head in heads.to_dict("records")
-    ]
-    for site, place in SITES.items():
-        others = read_cohort("bids", data_root() / place)
-        for head in others.manifest.head(HEADS).to_dict("records"):
-            head["path"] = str(others.root / head["path"])
-            items.append((head, shipped, VARIANTS, site))
-    done = compute.submit(judge_head, items, engine=args.engine, label="judge", progress=print)
-    rows = pd.DataFrame(row for part in compute.raise_failures(done) for row in part)
-    known = heads[["scan_id", "fold", "motion_votes", "quality_rating"]]
-    rows = pd.read_csv(write_table(rows.merge(known, "left", "scan_id"), work / "predictions.csv"))
-    ship(shipped, rows, Path(args.out))
+    rows = judge_all(heads, members, work, engine=args.engine)
+    rows = pd.read_csv(write_table(rows, work / "predictions.csv"))
+    ship(shipped_of(members), rows, Path(args.out))
     keep_members(members, heads, Path(args.out))
     return 0
 
@@ -410,6 +459,7 @@ def main(argv: list[str] | None = None) -> int:
 def ship(files: list[str], rows: pd.DataFrame, out: Path) -> Path:
     """Write the model folder: weights, ``model.json``, ``real_motion.csv``, ``accuracy.csv``, card.
 
+    Beside them ``site_limits.csv`` and ``grades.csv`` (`limits_of_sites`, `what_grades_buy`).
     `files` are the members that are shipped, `rows` those of `judge_head` with ``motion_votes`` and
     ``quality_rating`` of the rated heads.
     """
@@ -436,8 +486,11 @@ def ship(files: list[str], rows: pd.DataFrame, out: Path) -> Path:
     write_json(out / "model.json", facts | chosen)
     real = rows[(rows["site"] == RATED) & (rows["variant"] == VARIANTS[0])]
     write_table(real_motion(real).round(4), out / "real_motion.csv")
-    groups = pd.cut(real["motion_votes"], [-1, 0, 2, 8], labels=["none", "1 or 2", "3 and more"])
-    judged = real.assign(site=RATERS, variant=groups.astype(str), y_true=pd.NA)
+    rule = decision_rule(facts | chosen, out.name)
+    write_table(limits_of_sites(real, rule).round(4), out / "site_limits.csv")
+    write_table(what_grades_buy(real).round(4), out / "grades.csv")
+    groups = vote_groups(real["motion_votes"])
+    judged = real.assign(site=RATERS, variant=groups, y_true=pd.NA)
     judged = pd.concat([judged.sort_values("motion_votes"), rows[(rows["site"] != RATED) | still]])
     write_table(shares_called_motion(judged, chosen).round(4), out / "accuracy.csv")
     write_text(out / "card.md", card(out))
@@ -482,15 +535,7 @@ def real_motion(rows: pd.DataFrame) -> pd.DataFrame:
     ends in ``- air_spread`` are paired differences.
     """
     votes, rating = (rows[name].to_numpy(float) for name in ("motion_votes", "quality_rating"))
-    # The members of different folds differ in level and spread: each fold's scans, whatever was
-    # said of them, set its zero and unit.
-    logits = rows.filter(regex=r"^logit")
-    quarters = logits.groupby(rows["fold"]).quantile([0.25, 0.5, 0.75]).unstack()
-    quarters = quarters.loc[rows["fold"]].set_axis(rows.index)
-    scores = {}
-    for name in logits:
-        low, middle, high = (quarters[name, share] for share in (0.25, 0.5, 0.75))
-        scores[name] = ((logits[name] - middle) / (high - low)).to_numpy()
+    scores = by_fold(rows)
     scores["mean"] = scores.pop("logit")
     scores["air_spread"] = rows["air_spread"].to_numpy()
     scores["mean and air"] = rankdata(scores["mean"]) + rankdata(scores["air_spread"])
@@ -511,6 +556,91 @@ def real_motion(rows: pd.DataFrame) -> pd.DataFrame:
         for figure, *cells in zip(FIGURES, value, low, high, strict=True):
             names = (figure, f"{figure}_low", f"{figure}_high")
             row |= dict(zip(names, cells, strict=True))
+        table.append(row)
+    return pd.DataFrame(table)
+
+
+def by_fold(rows: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Log-odds of every seed and their mean, in units of the quartiles of each fold's scans.
+
+    The members of different folds differ in level and spread: each fold's scans, whatever was said
+    of them, set its zero and unit.
+    """
+    logits = rows.filter(regex=r"^logit")
+    quarters = logits.groupby(rows["fold"]).quantile([0.25, 0.5, 0.75]).unstack()
+    quarters = quarters.loc[rows["fold"]].set_axis(rows.index)
+    scores = {}
+    for name in logits:
+        low, middle, high = (quarters[name, share] for share in (0.25, 0.5, 0.75))
+        scores[name] = ((logits[name] - middle) / (high - low)).to_numpy()
+    return scores
+
+
+def limits_of_sites(rows: pd.DataFrame, rule: DecisionRule) -> pd.DataFrame:
+    """Say of every rated scan whether a limit set by its fold's scans, ungraded, doubts it.
+
+    The scans of a fold stand for a site (`model.rule_of_site`), since one set of members scored
+    them. Returns ``votes``, which are in three groups, ``n``, the share ``doubted`` and its
+    interval, then the balanced accuracy of three votes and more against none.
+    """
+    doubted = np.zeros(len(rows), dtype=bool)
+    for fold in rows["fold"].unique():
+        inside = (rows["fold"] == fold).to_numpy()
+        logits = rows.loc[inside, "logit"]
+        low = rule_of_site(rule, logits.tolist()).review[0]
+        doubted[inside] = [rule.probability(z) >= low for z in logits]
+    groups, table = vote_groups(rows["motion_votes"]).to_numpy(), []
+    for name in GROUPS_OF_VOTES:
+        inside = doubted[groups == name]
+        low, high = proportion_confint(inside.sum(), len(inside), method="wilson")
+        row = {"votes": name, "n": len(inside), "doubted": inside.mean()}
+        table.append(row | {"low": low, "high": high})
+    moved, still = groups == GROUPS_OF_VOTES[-1], groups == GROUPS_OF_VOTES[0]
+    draws = [
+        (w @ (doubted & moved) / max(w @ moved, 1) + 1 - w @ (doubted & still) / max(w @ still, 1))
+        for w in draw_patients(len(rows), DRAWS, SEED)
+    ]
+    low, high = np.quantile(np.array(draws) / 2, [0.025, 0.975])
+    value = (doubted[moved].mean() + 1 - doubted[still].mean()) / 2
+    row = {"votes": "balanced accuracy", "n": int((moved | still).sum()), "doubted": value}
+    return pd.DataFrame([*table, row | {"low": low, "high": high}])
+
+
+def vote_groups(votes: pd.Series) -> pd.Series:
+    """Group scans by their votes for motion: none, one or two, three and more."""
+    return pd.cut(votes, [-1, 0, 2, 8], labels=GROUPS_OF_VOTES).astype(str)
+
+
+def what_grades_buy(rows: pd.DataFrame) -> pd.DataFrame:
+    """Judge what grades of some scans do for the others: three votes and more against fewer.
+
+    Many times `GRADED` scans are drawn; on their votes a logistic regression weighs the networks'
+    log-odds (`by_fold`) and the air, and sets the threshold; the other scans are judged. Without a
+    grade the log-odds stand alone. Means over the draws, with the middle 90 % of them.
+    """
+    y = (rows["motion_votes"] >= 3).to_numpy(int)
+    x = np.column_stack([by_fold(rows)["logit"], np.log(rows["air_spread"])])
+    x[:, 1] = (x[:, 1] - np.median(x[:, 1])) / x[:, 1].std()
+    table = [{"grades": 0, "auc": auc(y, x[:, 0])}]
+    rng = np.random.default_rng(seed_from(SEED, "grades"))
+    for count in (n for n in GRADED if 3 * n <= 2 * len(y)):
+        found = []
+        while len(found) < GRADE_DRAWS:
+            seen = rng.permutation(len(y)) < count
+            if y[seen].sum() < 2 or y[~seen].sum() < 2:
+                continue
+            model = LogisticRegression().fit(x[seen], y[seen])
+            score = model.predict_proba(x)[:, 1]
+            called = score[~seen] >= best_threshold(y[seen], score[seen])
+            truth = y[~seen] == 1
+            right = (called[truth].mean() + 1 - called[~truth].mean()) / 2
+            found.append([auc(truth, score[~seen]), right])
+        low, high = np.quantile(found, [0.05, 0.95], axis=0)
+        row = {"grades": count}
+        for name, *cells in zip(
+            ("auc", "balanced_accuracy"), np.mean(found, 0), low, high, strict=True
+        ):
+            row |= dict(zip((name, f"{name}_low", f"{name}_high"), cells, strict=True))
         table.append(row)
     return pd.DataFrame(table)
 
@@ -597,6 +727,15 @@ def card(folder: Path) -> str:
         cells = ("{:.2f} [{:.2f}, {:.2f}]".format(*(row[n] for n in three)) for three in names)
         real.append([row["score"].replace("logit_", "seed "), *cells])
 
+    def within(row, name: str) -> str:
+        if np.isnan(row.get(name, np.nan)):
+            return "-"
+        low, high = (row.get(name + end, row.get(end[1:], np.nan)) for end in LIMITS)
+        return f"{row[name]:.2f}" if np.isnan(low) else f"{row[name]:.2f} [{low:.2f}, {high:.2f}]"
+
+    limits = pd.read_csv(folder / "site_limits.csv").to_dict("records")
+    grades = pd.read_csv(folder / "grades.csv").to_dict("records")
+
     def accuracies(moves: int) -> str:
         by_site = (f"{site} {balanced_accuracy(table, site, moves):.2f}" for site in sizes.index)
         return ", ".join(by_site)
@@ -617,6 +756,12 @@ def card(folder: Path) -> str:
                 f"{row.called:.2f} [{row.low:.2f}, {row.high:.2f}]",
             ]
             for row in by_votes.itertuples()
+        ],
+        limits=[[row["votes"], row["n"], within(row, "doubted")] for row in limits[:-1]],
+        right=within(limits[-1], "doubted"),
+        doubt=DOUBT,
+        grades=[
+            [row["grades"], within(row, "auc"), within(row, "balanced_accuracy")] for row in grades
         ],
         accuracy=accuracies(4),
         two_moves=accuracies(2),

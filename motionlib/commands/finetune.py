@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Fine-tune and report; 0 if every graded scan was used, 1 if some could not be."""
     from motionlib.scoring.model import default_model
-    from motionlib.scoring.own_grades import TuningPlan, fine_tune_own
+    from motionlib.scoring.own_grades import TuningPlan, fine_tune_own, worth_of_grades
     from motionlib.scoring.reports import write_tuning_report
 
     plan = TuningPlan(
@@ -71,7 +71,7 @@ def main(args: argparse.Namespace) -> int:
         print(f"{row.scan_id}: {row.reason}", file=sys.stderr)
     for line in outcome.warnings:
         print(f"warning: {line}", file=sys.stderr)
-    print(outcome.promise)
+    print(*filter(None, [worth_of_grades(), outcome.promise]), sep="\n")
     kappa = outcome.grading.kappa
     if kappa is None:
         print(outcome.grading.reason)

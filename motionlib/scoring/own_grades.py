@@ -15,12 +15,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from motionlib.files import atomic, write_json, write_table
+from motionlib.files import PACKAGE, atomic, write_json, write_table
 from motionlib.metrics import METRICS, classification_metrics
 from motionlib.predictions import PREDICTION_COLUMNS, check_predictions
 from motionlib.scoring import own_scans
 from motionlib.scoring.grade_limits import FEW, Grading, choose_limits, grade_warnings, judge_limits
-from motionlib.scoring.model import DecisionRule, decision_rule
+from motionlib.scoring.model import FOLDER, DecisionRule, decision_rule
 from motionlib.scoring.own_scans import PATIENT, PREPARED_COLUMNS
 from motionlib.stats.calibration import best_threshold, logit, temperature, tempered
 from motionlib.stats.conformal import prediction_limits
@@ -198,6 +198,16 @@ def choose_doubt(y_true, p, threshold: float) -> tuple[tuple[float, float] | Non
         f"{len(p)} validation scans at most {1 - PROMISE:.0%} of the still ones lie above, and at "
         f"most {1 - PROMISE:.0%} of those with motion below (conformal prediction)."
     )
+
+
+def worth_of_grades() -> str:
+    """Say what grades bought on the rated scans of the shipped model's card; nothing without it."""
+    if not (path := PACKAGE / FOLDER / "grades.csv").is_file():
+        return ""
+    table = pd.read_csv(path)
+    right = table["balanced_accuracy"].map(", balanced accuracy {:.2f}".format, "ignore").fillna("")
+    cells = table["grades"].astype(str) + table["auc"].map(": AUC {:.2f}".format) + right
+    return f"what graded scans bought on IXI, of whose motion raters voted ({'; '.join(cells)})"
 
 
 def _open_source(

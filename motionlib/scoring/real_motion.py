@@ -203,7 +203,8 @@ def vote_networks(
     if seeds > len(members) // N_MODEL_FOLDS:
         n_members = len(members) // N_MODEL_FOLDS
         raise ValueError(f"Found {seeds} seeds, expected at most {n_members}, one a member.")
-    heads = scans.assign(fold=[fold_of(p, folds) for p in scans["source_participant_id"]])
+    known = scans["source_participant_id"].map(folds)  # of a stranger no member has seen a scan
+    heads = scans.assign(fold=known.fillna(0).astype(int))
     rule = read_rule(shipped)
     grid = rule.spacing_mm, rule.slab_mm, rule.field_mm
     items = [(s, p, grid, str(work / "heads")) for s, p in heads[["scan_id", "path"]].to_numpy()]
@@ -257,11 +258,6 @@ def unpack_members(
         with atomic(files[fold, seed]) as aside:
             save_file(state, aside)
     return files, folds
-
-
-def fold_of(patient: str, folds: dict[str, int]) -> int:
-    """Fold of a patient; any of the folds where no member has seen a scan of him."""
-    return folds.get(patient, seed_from(patient) % N_MODEL_FOLDS)
 
 
 def read_member(path: str) -> SliceNet:

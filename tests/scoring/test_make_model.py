@@ -25,6 +25,8 @@ from make_model import (
     choose_decision,
     judge_head,
     keep_members,
+    keep_test_copies,
+    limits_of_sites,
     make_copy,
     make_test_copy,
     make_training_copies,
@@ -35,6 +37,7 @@ from make_model import (
     ship,
     train_member,
     varied,
+    what_grades_buy,
 )
 from safetensors.torch import load_file, save_file
 from shortcut_gate import AFFINE, NOTHING_LEARNT, freeze, noisy_heads, told_apart
@@ -44,8 +47,8 @@ from motionlib.files import read_json
 from motionlib.networks.slices import SliceNet
 from motionlib.preprocess.grid import slab_grid
 from motionlib.preprocess.images import phantom, read_array, save_volume
-from motionlib.scoring.model import default_model, model_grid
-from motionlib.scoring.real_motion import fold_of, read_member, unpack_members
+from motionlib.scoring.model import default_model, model_grid, read_rule
+from motionlib.scoring.real_motion import read_member, unpack_members
 
 MEGABYTES = 6
 
@@ -240,6 +243,26 @@ class TestRealMotion:
             )
         assert table.loc["mean - air_spread", "auc_3_low"] > 0
 
+    def test_grades_help_where_the_air_knows_what_the_networks_do_not(self, rows):
+        """The air of these rows is the truth; the more grades, the more of it is used."""
+        told = rows.assign(air_spread=np.exp(rows["motion_votes"] / 4))
+        table = what_grades_buy(told).set_index("grades")
+        assert list(table.index) == [0, 20, 50]  # of 100 scans
+        assert table["auc"].is_monotonic_increasing
+        assert table.loc[50, "auc"] > table.loc[0, "auc"] + 0.02
+        nothing = rows.assign(air_spread=np.random.default_rng(1).random(len(rows)) + 0.5)
+        assert what_grades_buy(nothing)["auc"].iloc[-1] < table.loc[50, "auc"]
+
+    def test_a_site_s_limit_doubts_few_still_scans(self, rows, tmp_path):
+        rule = read_rule(default_model())
+        logit = (rows["logit"] - 30 * rows["fold"]) / 10 - 2
+        table = limits_of_sites(rows.assign(logit=logit), rule).set_index("votes")
+        assert table["n"].to_list() == [40, 30, 30, 70]
+        assert table.loc["none", "doubted"] < 0.1 < 0.3 < table.loc["3 and more", "doubted"]
+        right = (table.loc["3 and more", "doubted"] + 1 - table.loc["none", "doubted"]) / 2
+        assert table.loc["balanced accuracy", "doubted"] == pytest.approx(right)
+        assert (table["low"] <= table["doubted"]).all()
+
     def test_no_vote_changes_a_score(self, rows):
         """Exchanged verdicts give the figures of exchanged verdicts, nothing else."""
         mixed = rows.assign(motion_votes=rows["motion_votes"].to_numpy()[::-1])
@@ -306,7 +329,7 @@ def test_heads_with_a_vote_are_not_still_and_patients_have_one_fold():
 
 
 def test_every_member_is_kept_with_the_folds_it_is_judged_by(tmp_path):
-    """What is read again is what was trained, but for half precision; strangers get some fold."""
+    """What is read again is what was trained, but for half precision."""
     files = {fold: [] for fold in range(FOLDS)}
     for fold, seed in product(range(FOLDS), range(2)):
         torch.manual_seed(10 * fold + seed)
@@ -316,8 +339,6 @@ def test_every_member_is_kept_with_the_folds_it_is_judged_by(tmp_path):
     keep_members(files, people, tmp_path)
     found, folds = unpack_members(tmp_path, tmp_path / "found")
     assert folds == {"a": 0, "b": 2}
-    assert fold_of("b", folds) == 2
-    assert fold_of("nobody", folds) in range(FOLDS)
     assert set(found) == set(product(range(FOLDS), range(2)))
     for (fold, seed), path in found.items():
         kept, was = (read_member(p).state_dict() for p in (path, files[fold][seed]))
@@ -336,7 +357,8 @@ def test_a_model_folder_is_whole(tmp_path):
     affine = np.diag([4.0, 4.0, 4.0, 1.0])
     path = save_volume(phantom((48, 60, 52)), affine, tmp_path / "head.nii.gz")
     head = {"scan_id": "scan", "participant_id": "sub", "path": str(path)}
-    judged = pd.DataFrame(judge_head((head, files, VARIANTS, "ixi")))
+    kept = keep_test_copies((head, VARIANTS, str(tmp_path / "tests")))
+    judged = pd.DataFrame(judge_head((head, kept, files, VARIANTS, "ixi")))
     assert judged["variant"].tolist() == list(VARIANTS)
     assert judged["air_spread"].nunique() == 1
     parts, rng = [], np.random.default_rng(0)
@@ -349,7 +371,8 @@ def test_a_model_folder_is_whole(tmp_path):
     rows = pd.concat(parts, ignore_index=True)
     out = ship(files, rows, tmp_path / "model")
     assert {p.name for p in out.iterdir()} == {
-        "weights.safetensors", "model.json", "card.md", "accuracy.csv", "real_motion.csv"
+        "weights.safetensors", "model.json", "card.md", "accuracy.csv", "real_motion.csv",
+        "site_limits.csv", "grades.csv",
     }  # fmt: skip
     text = Path(out / "card.md").read_text()
     assert "ixi 1.00." in text

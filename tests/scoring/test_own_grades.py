@@ -13,7 +13,7 @@ from motionlib.cli import main
 from motionlib.manifest import complete
 from motionlib.predictions import PREDICTION_COLUMNS
 from motionlib.scoring import own_grades
-from motionlib.scoring.model import read_rule
+from motionlib.scoring.model import default_model, read_rule
 from motionlib.scoring.own_scans import read_graded, split_scans
 from motionlib.stats.calibration import best_threshold
 
@@ -262,6 +262,14 @@ class TestDoubt:
         review, said = own_grades.choose_doubt([0, 1] * 8, np.linspace(0, 1, 16), 0.5)
         assert review is None
         assert "Found 8 graded scans in the smaller class, expected at least 9" in said
+
+
+def test_what_grades_bought_is_told_from_the_shipped_table():
+    table = pd.read_csv(default_model() / "grades.csv").set_index("grades")
+    said = own_grades.worth_of_grades()
+    for count, row in table.iterrows():
+        assert f"{count}: AUC {row['auc']:.2f}" in said
+    assert said.count("balanced accuracy") == table["balanced_accuracy"].notna().sum() == 3
 
 
 class TestGrades:
