@@ -65,8 +65,10 @@ def compare_starts(
     sources: dict[str, tuple[Sequence[Path], str]],
     tuning: Budget,
     scratch: Budget,
+    *,
+    tasks: Sequence[str] = tuple(TASK_GRADES),
 ) -> pd.DataFrame:
-    """Fine-tune from every named pre-training and train from scratch, for both tasks.
+    """Fine-tune from every named pre-training and train from scratch.
 
     Parameters
     ----------
@@ -77,6 +79,8 @@ def compare_starts(
         blocks move, a name of `FREEZE`; the paper's best is ``fc1+``.
     tuning, scratch : Budget
         Of a fine-tuning where blocks stay frozen, and of a training of all blocks.
+    tasks : sequence of str
+        By default both.
 
     Returns
     -------
@@ -84,7 +88,7 @@ def compare_starts(
         Rows ``warehouse/{name}`` and ``warehouse/from_scratch``, folds and their mean.
     """
     trainings = []
-    for task in TASK_GRADES:
+    for task in tasks:
         starts = {
             name: _start(cohort, folders, depth, tuning, scratch)
             for name, (folders, depth) in sources.items()
