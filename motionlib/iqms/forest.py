@@ -253,14 +253,24 @@ def _nested(train: pd.DataFrame, columns, **options) -> np.ndarray:
     return score
 
 
-def judge_set(train: pd.DataFrame, test: pd.DataFrame, columns, **options) -> dict:
-    """Judge a set of measures: the search on `train`, the mean forest on `test`.
-
-    Arguments as of `warehouse_rows`; returns the `metrics.classification_metrics` of the mean.
-    """
-    rows, _ = warehouse_rows(train, test, columns, kind="clinical", task="mov01vs2", **options)
+def judge_rows(rows: pd.DataFrame) -> dict:
+    """Judge rows of `warehouse_rows`: `metrics.classification_metrics` of the mean forest."""
     mean = rows[rows["fold"] == -1]
     return classification_metrics(mean["y_true"], mean["score"], y_pred=mean["y_pred"])
+
+
+def judge_set(
+    train: pd.DataFrame, test: pd.DataFrame, columns, *, outer: bool = False, **options
+) -> dict:
+    """Judge a set of measures: the search on `train`, the mean forest on `test`.
+
+    Arguments as of `warehouse_rows`, answer as of `judge_rows`.
+    """
+    if outer:  # the search among all of `train`, which judges nothing, is not made
+        score = _nested(train, _defined(train, columns), **options)
+        return classification_metrics(test["y_true"], score, y_pred=call_motion(score))
+    rows, _ = warehouse_rows(train, test, columns, kind="clinical", task="mov01vs2", **options)
+    return judge_rows(rows)
 
 
 def importance(

@@ -184,6 +184,13 @@ class TestWarehouseRows:
         again = again[again.fold == 0].set_index("scan_id")
         pd.testing.assert_series_equal(again.score, single.score[single.fold == 0])
 
+    @pytest.mark.parametrize("outer", [True, False])
+    def test_a_set_is_judged_by_what_the_warehouse_s_rows_say(self, scans, small_space, outer):
+        train, test = scans[0], scans[0] if outer else scans[1]
+        options = {"columns": ["SNR1", "EFC"], "seed": 1, "n_iter": 2, "outer": outer}
+        rows, _ = forest.warehouse_rows(train, test, kind="clinical", task="mov01vs2", **options)
+        assert forest.judge_set(train, test, **options) == forest.judge_rows(rows)
+
     def test_a_measure_that_is_never_defined_is_left_out(self, scans, small_space):
         train, test = scans
         train, columns = train.assign(CPP=np.nan), ["SNR1", "EFC", "CPP"]
