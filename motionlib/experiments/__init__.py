@@ -20,6 +20,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "annotators",
             "chosen_depth",
             "compare_starts",
+            "fewer_patients",
             "free_weights",
             "freeze_study",
             "research_only",

@@ -6,9 +6,12 @@ the same patients (paper §III-C.3, §III-D.2, §IV-B).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from math import ceil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from motionlib.experiments.cohort import Cohort
@@ -20,6 +23,7 @@ from motionlib.experiments.evaluation import (
     prediction_rows,
 )
 from motionlib.experiments.trainings import Budget, Training, plan_trainings, train, trained_folds
+from motionlib.files import seed_from, write_table
 from motionlib.predictions import average_scores
 from motionlib.tasks import TASK_GRADES, rater_calls
 from motionlib.training.checkpoints import load_model, read_model
@@ -140,13 +144,66 @@ def chosen_depth(run, freeze_rows: pd.DataFrame) -> pd.DataFrame:
     return both.assign(experiment="warehouse/fine_tuned_chosen")
 
 
+def fewer_patients(
+    run, cohort: Cohort, sources: Sequence[Path], scratch: Budget, patients: Iterable[int],
+    *, task: str = "mov01vs2",
+) -> pd.DataFrame:  # fmt: skip
+    """Fine-tune all layers and train from scratch on some of the graded patients.
+
+    `patients` are numbers of patients that train, of all folds alike; larger ones than there are
+    are left out. Every training takes as many steps as one on all, `scratch`. Rows
+    ``labels/fine_tuned_recommended/{n}`` and ``labels/from_scratch/{n}``, of all judged scans.
+    """
+    prepared, trainings = warehouse_set(cohort, task), []
+    scans = pd.read_csv(prepared, sep="\t")
+    kept_apart = 2 if cohort.n_outer else 1  # folds that do not train
+    for n in patients:
+        graded = scans[scans["role"] == "train"]
+        everyone = graded["source_participant_id"].nunique()
+        share = n / (everyone * (1 - kept_apart / graded["fold"].nunique()))
+        if share >= 1:
+            continue
+        some = _some_of_each_fold(graded, share, cohort.seed)
+        path = write_table(some, prepared.with_name(f"{prepared.stem}_{n}_patients.tsv"))
+        budget = replace(scratch, epochs=round(scratch.epochs / share))
+        starts = {"fine_tuned_recommended": {"sources": sources}, "from_scratch": {}}
+        for name, start in starts.items():
+            start["outer"] = cohort.n_outer > 0
+            trainings += plan_trainings(run, f"labels/{name}/{n}", task, path, budget, **start)
+    if not trainings:
+        return pd.DataFrame(columns=COLUMNS)
+    return _train_and_predict(run, cohort, trainings, label="fewer patients", judged=prepared)
+
+
+def _some_of_each_fold(graded: pd.DataFrame, share: float, seed: int) -> pd.DataFrame:
+    """Choose a share of the patients of every fold, of those with and without motion alike."""
+    people = graded.groupby("source_participant_id").agg(
+        fold=("fold", "first"), moved=("y_true", "max")
+    )
+    rng = np.random.default_rng(seed_from(seed, "fewer patients"))
+    chosen = [
+        name
+        for _, group in people.groupby(["fold", "moved"])
+        for name in rng.permutation(group.index.to_numpy())[: ceil(share * len(group))]
+    ]
+    return graded[graded["source_participant_id"].isin(chosen)]
+
+
 def _train_and_predict(
-    run, cohort: Cohort, trainings: Sequence[Training], *, label: str
+    run,
+    cohort: Cohort,
+    trainings: Sequence[Training],
+    *,
+    label: str,
+    judged: Path | None = None,
 ) -> pd.DataFrame:
-    """Make trainings on the warehouse, then rows of what each fold's network is judged on."""
+    """Make trainings on the warehouse, then rows of what each fold's network is judged on.
+
+    The scans that are judged are those of the trainings' own manifests, or of `judged`.
+    """
     train(run, trainings, engine=cohort.engine, label=label)
     tested = {
-        (manifest, fold): _judged(cohort, Path(manifest), fold)
+        (manifest, fold): _judged(cohort, Path(judged or manifest), fold)
         for manifest, fold in {(t.spec.manifest, t.fold) for t in trainings}
     }
     evaluations = [

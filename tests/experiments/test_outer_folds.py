@@ -1,5 +1,6 @@
 """Every graded scan judged once: by networks, by regressions on frozen features, by raters."""
 
+import json
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,7 +9,12 @@ import pytest
 
 from motionlib.experiments import copies, fine_tuning, pooled_head
 from motionlib.experiments.cohort import prepare_cohort
-from motionlib.experiments.fine_tuning import annotators, compare_starts, research_only
+from motionlib.experiments.fine_tuning import (
+    annotators,
+    compare_starts,
+    fewer_patients,
+    research_only,
+)
 from motionlib.experiments.pooled_head import pooled_heads
 from motionlib.experiments.trainings import Budget, plan_trainings, train
 from motionlib.metrics import classification_metrics, fold_summary
@@ -107,6 +113,31 @@ class TestRows:
         assert summary["n_patients"] == single["participant_id"].nunique()
         interval = summary_intervals(part, n_boot=20)["balanced_accuracy"]
         assert interval.estimate == pytest.approx(whole["balanced_accuracy"])
+
+
+class TestFewerPatients:
+    def test_they_train_as_long_and_judge_the_same_scans(self, study):
+        budget = Budget(2, FOLDS, 1e-3, 8)
+        some = (6, 10_000)
+        rows = fewer_patients(study.run, study.cohort, study.sources, budget, some)
+        assert set(rows["experiment"]) == {
+            "labels/fine_tuned_recommended/6",
+            "labels/from_scratch/6",
+        }
+        single = rows[(rows["fold"] >= 0) & (rows["experiment"] == "labels/from_scratch/6")]
+        assert set(single["scan_id"]) == set(graded(study)["scan_id"])
+        assert single["scan_id"].is_unique
+        (prepared,) = study.cohort.cache.glob("warehouse_mov01vs2_6_patients.tsv")
+        few = pd.read_csv(prepared, sep="\t")
+        one_fold = few.groupby("fold")["source_participant_id"].nunique()  # of three, one trains
+        assert one_fold.between(6, 8).all()
+        assert few.groupby("fold")["y_true"].max().eq(1).all()
+        folder = pd.read_csv(study.run.models / "trainings.csv").query(
+            "experiment == 'labels/from_scratch/6'"
+        )["folder"]
+        spec = json.loads((study.run.models / folder.iloc[0] / "spec.json").read_text())
+        everyone = graded(study)["source_participant_id"].nunique()
+        assert spec["epochs"] == round(2 * everyone / FOLDS / 6)
 
 
 class TestPooledHead:
