@@ -20,12 +20,13 @@ class Parsed(Exception):  # noqa: N818
 
 
 @pytest.fixture
-def load():
+def load(monkeypatch):
     """Load a benchmark as a module."""
 
     def from_path(path):
         spec = importlib.util.spec_from_file_location(path.stem, path)
         module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, path.stem, module)  # dataclasses look there
         spec.loader.exec_module(module)
         return module
 

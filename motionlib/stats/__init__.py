@@ -7,7 +7,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "agreement": ["judge_raters", "weighted_kappa"],
         "calibration": ["best_threshold"],
-        "interval_coverage": ["StudyDesign", "coverage"],
         "intervals": ["bootstrap_ci", "bootstrap_difference"],
         "paired": [
             "auc_difference_p",
@@ -17,6 +16,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "mcnemar_by_patient",
             "scans_needed",
         ],
-        "rates": ["controls_table"],
+        "rates": ["controls_table", "kept_intervals"],
     },
 )

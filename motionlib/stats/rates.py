@@ -1,10 +1,15 @@
-"""Tables of rates with patient intervals: the controls of notebook 02, the learning curve of 04."""
+"""Tables of rates with patient intervals: controls, learning curve, intervals that are kept."""
 
 from __future__ import annotations
 
-import pandas as pd
+from functools import partial
 
-from motionlib.stats.intervals import rate_called, summary_intervals
+import numpy as np
+import pandas as pd
+from scipy.stats import norm
+
+from motionlib.compute.engines import raise_failures, submit
+from motionlib.stats.intervals import bootstrap_ci, rate_called, summary_intervals
 
 
 def controls_table(predictions: pd.DataFrame, *, n_boot: int = 1000, seed: int = 0) -> pd.DataFrame:
@@ -70,6 +75,29 @@ def learning_curve(predictions: pd.DataFrame, *, n_boot: int = 1000, seed: int =
     return pd.DataFrame(rows, columns=columns).sort_values(
         ["task", "method", "metric", "n_patients"], ignore_index=True
     )
+
+
+def kept_intervals(n_studies: int, *, n_boot: int, seed: int, engine: str) -> pd.DataFrame:
+    """Draw studies whose balanced accuracy is known, and count how often intervals hold it.
+
+    Each has 30 patients with eight scans, alike in four fifths of their noise. Returns a row for
+    drawing patients and one for drawing scans: ``coverage`` and mean ``width``.
+    """
+    one = partial(_hold_the_truth, n_boot=n_boot, seed=seed)
+    options = {"engine": engine, "label": "simulated studies", "batch": 10}
+    studies = np.array(raise_failures(submit(one, range(n_studies), **options)))
+    rows = {"index": ["patients drawn", "scans drawn"], "columns": ["coverage", "width"]}
+    return pd.DataFrame(studies.mean(axis=0), **rows)
+
+
+def _hold_the_truth(number: int, *, n_boot: int, seed: int) -> list[tuple[float, float]]:
+    """Whether each of two intervals of one simulated study holds the truth, and its width."""
+    rng, patient = np.random.default_rng([seed, number]), np.repeat(np.arange(30), 8)
+    moved = (rng.permutation(30)[patient] < 10).astype(int)
+    noise = rng.normal(scale=0.8**0.5, size=30)[patient] + rng.normal(scale=0.2**0.5, size=240)
+    score, truth = norm.cdf(noise + 1.6 * (moved - 0.5)), norm.cdf(0.8)
+    both = [bootstrap_ci(moved, score, groups, n_boot=n_boot) for groups in (patient, None)]
+    return [(float(each.low <= truth <= each.high), each.high - each.low) for each in both]
 
 
 def _experiments(predictions: pd.DataFrame, pattern: str, source: str) -> pd.DataFrame:

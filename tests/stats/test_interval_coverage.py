@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
+from benchmarks import bench_coverage
+from benchmarks.bench_coverage import StudyDesign, coverage
 from motionlib.metrics import classification_metrics
-from motionlib.stats import interval_coverage
-from motionlib.stats.interval_coverage import StudyDesign, coverage
+from motionlib.stats import kept_intervals
 
 SMALL = StudyDesign(n_patients=40, prevalence=0.4, n_boot=20)
 
@@ -13,7 +14,7 @@ SMALL = StudyDesign(n_patients=40, prevalence=0.4, n_boot=20)
 class TestTruth:
     def test_a_large_study_shows_it(self):
         design = StudyDesign(n_patients=20_000)
-        first, second = interval_coverage._simulate(design, 0)
+        first, second = bench_coverage._simulate(design, 0)
         seen = [classification_metrics(t["y_true"], t["score"]) for t in (first, second)]
         for name in ("balanced_accuracy", "auc"):
             assert seen[0][name] == pytest.approx(design.truth[name], abs=0.015)
@@ -38,5 +39,12 @@ class TestCoverage:
         assert width["naive_balanced_accuracy"] < width["balanced_accuracy"]
 
     def test_many_scans_of_few_patients(self):
-        first, _ = interval_coverage._simulate(StudyDesign(n_patients=10, n_scans=10), 0)
+        first, _ = bench_coverage._simulate(StudyDesign(n_patients=10, n_scans=10), 0)
         assert (first.groupby("participant_id").size() == 10).all()
+
+
+def test_the_lesson_shows_that_scans_of_one_patient_are_no_new_evidence():
+    table = kept_intervals(40, n_boot=100, seed=20, engine="inline")
+    assert table.loc["patients drawn", "coverage"] >= 0.9
+    assert table.loc["scans drawn", "coverage"] < 0.8
+    assert table.loc["scans drawn", "width"] < 0.6 * table.loc["patients drawn", "width"]
