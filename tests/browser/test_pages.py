@@ -60,6 +60,10 @@ class TestReport:
         assert page.evaluate(CUT) == []
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth + 1")
 
+    def test_a_number_that_is_cut_would_be_found(self, page):
+        page.add_style_tag(content="td { overflow: hidden; max-width: 1em; white-space: nowrap }")
+        assert page.evaluate(CUT) != []
+
     def test_every_picture_has_a_text_and_is_there(self, page):
         pictures = page.evaluate(
             "[...document.images].map(i => [i.alt.trim().length, i.naturalWidth])"
