@@ -29,7 +29,7 @@ FULL = 0.9  # of the widest section, in all six outermost planes: the mask has n
 LITRES = (1.5, 6.5)  # of whole heads; real: 2.3 to 4.1
 LEAST_LEVELS = 32  # distinct intensities; real, uint8: from 116; a map of tissues has a handful
 LEAST_BALANCE = -0.13  # best plus worst correlation with the template; real: from -0.07
-COARSEST = 2.0  # largest voxel in units of the model's; virtual warehouse: up to 1.7
+COARSEST, COARSER = 2.0, 1.25  # voxels in units of the model's: refused; left to a person
 TEMPLATE_MM = 4.0
 LOCAL_MM = 20.0  # structure is what differs from the mean about it, so that bias does not count
 INSIDE_MM = 8.0  # of the brain's surface
@@ -90,6 +90,10 @@ def check_scan(array: np.ndarray, affine, *, spacing_mm: float, knows_stripped: 
     if not _is_t1w(centre_on_grid(array, affine, study_grid(TEMPLATE_MM))):
         return Check("its contrast is not that of a T1w head: bright and dark tissue are exchanged")
     notes = []
+    if side.max() > COARSER * spacing_mm:  # a still head of 4 mm scores nearly as a moved one
+        notes.append(
+            f"its voxels of {side.max():.3g} mm are coarser than the model's {spacing_mm:g}"
+        )
     if head.stripped and not knows_stripped:
         notes.append("the skull is removed, and the model was not trained on such heads")
     if litres > LITRES[1] or (litres < LITRES[0] and not head.stripped):
@@ -104,9 +108,8 @@ def check_scan(array: np.ndarray, affine, *, spacing_mm: float, knows_stripped: 
 def check_planes(array: np.ndarray, affine, *, spacing_mm: float) -> Check | None:
     """Tell a slab, the thick planes of a 2-D protocol, or one plane; None for any other scan.
 
-    Exactly one axis is shorter than a head, or has voxels too coarse for the model's grid of
-    `spacing_mm`. Of such a scan neither the head's place nor its contrast is known, so a person has
-    to look at its score.
+    Exactly one axis is shorter than a head, or has voxels too coarse for the grid of `spacing_mm`.
+    Neither the head's place nor its contrast is known, so a person has to look at the score.
     """
     side = np.linalg.norm(np.asarray(affine, dtype=np.float64)[:3, :3], axis=0)
     extent = np.array(array.shape) * side

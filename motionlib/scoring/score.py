@@ -239,9 +239,8 @@ def anonymous(text: str, path: str) -> str:
 def _row(scan_id: str, path: str, result: dict[str, Any], rule: DecisionRule) -> dict[str, Any]:
     """Turn a result into a row: decide, and say why.
 
-    ``abstained`` is true where there is no probability: such a scan is for a person. A probability
-    in the range of doubt, or with a remark on what the model has not seen, is given, and the scan
-    sent to review.
+    ``abstained`` is true where there is no probability. One in the range of doubt, or with a remark
+    on what the model has not seen, is given, and the scan sent to review.
     """
     fault = result["fault"]
     if not fault and not np.isfinite(result["logit"]):

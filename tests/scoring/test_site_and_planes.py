@@ -10,7 +10,7 @@ from motionlib.cli import main
 from motionlib.networks import build_network
 from motionlib.preprocess.images import save_volume
 from motionlib.scoring import model as rules
-from motionlib.scoring.check import check_planes
+from motionlib.scoring.check import check_planes, check_scan
 from motionlib.scoring.model import plane_input, read_rule, rule_of_site
 
 FIELD_MM = (192.0, 240.0, 208.0)
@@ -80,6 +80,15 @@ class TestPlanes:
         array, affine = head(1)
         assert check_planes(array, affine, spacing_mm=HEAD_MM) is None
         assert check_planes(array, affine, spacing_mm=1.5) is None
+
+    def test_coarse_voxels_are_scored_with_a_remark(self):
+        array, affine = head(1)
+        at = {
+            mm: check_scan(array, affine, spacing_mm=mm, knows_stripped=True) for mm in (3.0, 4.0)
+        }
+        assert [check.fault for check in at.values()] == ["", ""]
+        assert "coarser than the model's 3" in at[3.0].note
+        assert at[4.0].note == ""
 
     def test_where_the_head_lies_in_the_field_does_not_matter(self):
         array, affine = self.few("sagittal")
