@@ -160,3 +160,25 @@ def test_forty_scans_survive_killed_workers_and_a_killed_program(load, tmp_path)
     assert (row["worker_kills"], row["program_kills"]) == (2, 1)
     assert (row["lost"], row["repeated"], row["differing"], row["left_aside"]) == (0, 0, 0, 0)
     assert 37 <= row["made"] <= 40  # a kill can fall between a scan's last byte and its note
+
+
+class TestSeeds:
+    def test_their_mean_is_surer_than_one(self, load):
+        bench = load(ROOT / "benchmarks" / "seeds.py")
+        names = ["what", "balanced_accuracy", "balanced_accuracy_low", "balanced_accuracy_high"]
+        names += ["auc", "auc_low", "auc_high"]
+        rows = [("x", 0.1, -0.02, 0.2, 0.6, 0.5, 0.7), ("x", 0.2, 0.08, 0.3, 0.8, 0.7, 0.9)]
+        mean = bench.over_seeds(pd.DataFrame(rows, columns=names)).iloc[0]
+        assert mean["balanced_accuracy"] == pytest.approx(0.15)
+        width = mean["balanced_accuracy"] - mean["balanced_accuracy_low"]
+        assert width == pytest.approx(0.12 / 2**0.5)
+
+    def test_the_published_run_is_judged_as_table_iv_has_it(self, load):
+        bench = load(ROOT / "benchmarks" / "seeds.py")
+        folder = ROOT / "results" / "demo"
+        table = bench.judge(bench.load_predictions(folder), 20).set_index("what")
+        printed = pd.read_csv(folder / "tables" / "table_4.csv")
+        printed = printed[printed["task"] == "mov01vs2"].set_index("method")
+        for method, words in bench.METHODS.items():
+            ours = printed.loc[method, "balanced_accuracy_ours"]
+            assert table.loc[words, "balanced_accuracy"] == pytest.approx(ours, abs=1e-9)
