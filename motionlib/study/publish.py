@@ -92,6 +92,7 @@ def headline_lines(folder: Path) -> list[str]:
     """
     table = tables.headline(folder).fillna("")
     lines = [f"- {sentence}" for sentence in _claims(folder)]
+    lines += _seeds_lines(folder.parent.parent / "benchmarks" / "results" / "seeds.csv")
     lines += _real_heads_lines(folder.parent) + real_motion_lines(folder.parent)
     lines += [
         "",
@@ -111,6 +112,22 @@ def headline_lines(folder: Path) -> list[str]:
 def _claims(folder: Path) -> list[str]:
     """Read the sentences of a published run."""
     return claims(*(pd.read_csv(folder / "tables" / f"{n}.csv") for n in ("table_4", "mcnemar")))
+
+
+def _seeds_lines(path: Path) -> list[str]:
+    """Say what fine-tuning gains as a mean over seeds of `HEADLINE`, where they were run."""
+    if not path.is_file():
+        return []
+    table = pd.read_csv(path)
+    mean = table[(table["seed"] == "mean") & table["what"].str.match("fine-tuned.* minus ")]
+    gains = []
+    for row in mean.to_dict("records"):
+        gain, low, high = (
+            f"{100 * row[f'balanced_accuracy{end}']:+.1f}" for end in ("", "_low", "_high")
+        )
+        gains.append(f"{row['what'].replace(' minus ', ' over ')} {gain} [{low}, {high}]")
+    n = table["seed"].nunique() - 1
+    return [f"- Mean of {n} seeds, all heads, copies and weights anew: {'; '.join(gains)} points."]
 
 
 def _real_heads_lines(results: Path) -> list[str]:
