@@ -55,7 +55,7 @@ from motionlib.files import (
 from motionlib.iqms.air import air_spread
 from motionlib.metrics import auc
 from motionlib.motion.acquisition import Acquisition, acquire
-from motionlib.motion.image_based import image_motion, resample_once
+from motionlib.motion.image_based import image_motion
 from motionlib.motion.recipes import CONTROLS, make_variant
 from motionlib.motion.sampling import sample_realistic, sample_segments
 from motionlib.motion.trajectory import Trajectory, displacement
@@ -174,26 +174,28 @@ def make_copy(
 ) -> tuple[torch.Tensor, float]:
     """Put a still head, (I, J, K) in RAS and not negative, into another pose, moving or not.
 
-    With it comes the mean displacement in mm. The order of the draws is part of the shipped model.
+    With it comes the mean displacement in mm, 0 if still. The order of the draws is part of the
+    shipped model. The image-based simulator interpolates linearly, which leaves its trace; so a
+    still copy of it lies where such a motion would have ended, as far from the head's own voxels as
+    a moved one.
     """
     course, mm = _pose(rng), 0.0
-    while moved:
+    while (moved or simulator == "image") and mm < LEAST_MM:
         motion = _positions(rng) if simulator == "image" else _course(rng)
         mm = float(displacement(motion, n_frames=40)["from_centre_mm"])
         if mm >= LEAST_MM:
+            if not moved:
+                last = motion.translation_mm[-1], motion.rotation_deg[-1]
+                motion = Trajectory.constant(*last)
             course = replace(
                 motion,
                 translation_mm=motion.translation_mm + course.translation_mm,
                 rotation_deg=motion.rotation_deg + course.rotation_deg,
             )
-            break
+    mm = mm if moved else 0.0
     axis = int(rng.integers(3))
     if simulator == "image":
-        if moved:
-            return image_motion(still, course, affine=affine, axis=axis), mm
-        return resample_once(
-            still, course.translation_mm[0], course.rotation_deg[0], affine=affine
-        ), mm
+        return image_motion(still, course, affine=affine, axis=axis), mm
     order = str(rng.choice(["linear", "linear", "centric", "segmented"]))
     protocol = Acquisition(
         phase_axis=axis,

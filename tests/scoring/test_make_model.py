@@ -40,6 +40,7 @@ from make_model import (
     what_grades_buy,
 )
 from safetensors.torch import load_file, save_file
+from scipy import ndimage
 from shortcut_gate import AFFINE, NOTHING_LEARNT, freeze, noisy_heads, told_apart
 
 from motionlib.cli import main
@@ -101,29 +102,29 @@ class TestCopies:
 
     @pytest.mark.parametrize("simulator", list(make_model.GROUPS))
     def test_only_motion_throws_ghosts_into_the_air(self, head, simulator):
-        """Of one seed both copies have one pose, so that they differ by motion alone."""
-        for seed in range(4):
+        """Air is what lies so far from the head that no pose brings it there."""
+        ghosts = []
+        for seed in range(8):
             still, moved = (
                 make_copy(*head, simulator, moved, np.random.default_rng(seed))[0]
                 for moved in (False, True)
             )
-            air = still < 0.03 * still.max()
-            assert moved[air].mean() > still[air].mean()
+            air = ndimage.binary_erosion(still < 0.03 * still.max(), iterations=3, border_value=1)
+            assert air.sum() > 1000
+            ghosts.append([float(copy[air].mean()) for copy in (still, moved)])
+        ghosts = np.array(ghosts)
+        assert (ghosts[:, 1] > ghosts[:, 0]).mean() > 0.7
+        assert ghosts[:, 1].mean() > 1.3 * ghosts[:, 0].mean()
 
-    @pytest.mark.parametrize(("simulator", "most"), [("scanner", NOTHING_LEARNT), ("image", 0.7)])
-    def test_without_motion_little_tells_the_classes_apart(self, monkeypatch, simulator, most):
-        """The scanner's copies show no trace; the image simulator's a weak one.
-
-        Its interpolation is linear, and a moved copy lies further from the head's own voxels than
-        a still one, by its motion on top of its pose.
-        """
+    @pytest.mark.parametrize("simulator", list(make_model.GROUPS))
+    def test_without_motion_nothing_tells_the_classes_apart(self, monkeypatch, simulator):
         freeze(monkeypatch, make_model, ("_course", "_positions"))
         monkeypatch.setattr(make_model, "displacement", lambda *_, **__: {"from_centre_mm": np.inf})
 
         def make(head, moved, rng):
             return make_copy(head, AFFINE, simulator, moved, rng)[0]
 
-        assert told_apart(noisy_heads(), make) <= most
+        assert told_apart(noisy_heads(), make) <= NOTHING_LEARNT
 
     def test_copies_are_made_once_and_a_member_learns_from_them(self, tmp_path, monkeypatch):
         groups = {"scanner": 2, "image": 1}
