@@ -120,7 +120,10 @@ def _cells(found: dict) -> dict:
 
 
 def over_seeds(table: pd.DataFrame) -> pd.DataFrame:
-    """Average the seeds, whose patients are all different: their errors are independent."""
+    """Average the seeds, whose patients are all different: their errors are independent.
+
+    The limits are of drawing patients; ``_sd`` is the spread of the seeds themselves.
+    """
     rows = []
     for what, part in table.groupby("what", sort=False):
         row = {"seed": "mean", "what": what}
@@ -129,6 +132,7 @@ def over_seeds(table: pd.DataFrame) -> pd.DataFrame:
             below = np.sqrt(((part[metric] - part[f"{metric}_low"]) ** 2).sum()) / len(part)
             above = np.sqrt(((part[f"{metric}_high"] - part[metric]) ** 2).sum()) / len(part)
             row |= {metric: mean, f"{metric}_low": mean - below, f"{metric}_high": mean + above}
+            row[f"{metric}_sd"] = part[metric].std()  # over seeds, weights and copies included
         rows.append(row)
     return pd.DataFrame(rows)
 

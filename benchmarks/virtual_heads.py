@@ -63,12 +63,13 @@ def measure(path: Path) -> dict[str, float]:
     top = np.flatnonzero(head.any(axis=(0, 1))).max()
     slices = [head[:, :, k] for k in range(top - 45, top - 14, 5)]  # 30 to 90 mm below the crown
     row["outline, area / convex area"] = np.mean([_solidity(one) for one in slices])
-    row["outline, curvature SD (1/voxel)"] = np.mean([_curvature(one) for one in slices])
+    row["outline, bumps (SD of the radius / radius)"] = np.mean([_curvature(one) for one in slices])
     # 2. the middle of the brain: what is dark there are ventricles
     middle = [round(c) for c in ndimage.center_of_mass(head[:, :, top - 60 :])]
     i, j, k = middle[0], middle[1], top - 60 + middle[2]
     deep = inside[i - 10 : i + 10, j - 20 : j + 20, k - 8 : k + 12]
-    row["ventricles, dark share of the deep brain"] = float((deep < 0.6).mean())
+    dark = deep < 0.5 * np.percentile(deep, 75)
+    row["ventricles, dark share of the deep brain"] = float(dark.mean())
     # 3. grey levels of head and air, by the median of the head
     for level in LEVELS:
         row[f"head, {level} % of its grey levels"] = float(np.percentile(inside[head], level))
@@ -96,7 +97,9 @@ def _head(volume: np.ndarray) -> np.ndarray:
 
 def _solidity(mask: np.ndarray) -> float:
     """Area of a slice's mask by that of its convex hull."""
-    return float(mask.sum() / ConvexHull(np.argwhere(mask)).volume)
+    corners = np.array([(-0.5, -0.5), (-0.5, 0.5), (0.5, -0.5), (0.5, 0.5)])
+    points = (np.argwhere(mask)[:, None] + corners).reshape(-1, 2)
+    return float(mask.sum() / ConvexHull(points).volume)
 
 
 def _curvature(mask: np.ndarray) -> float:

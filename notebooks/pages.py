@@ -182,6 +182,12 @@ def rate(scans: pd.DataFrame, folder: str | os.PathLike, *, raters, seed: int = 
     counts, and ``grades.tsv`` is what ``motionlib finetune`` reads. Opened again, it goes on.
     """
     folder, scans = Path(folder), scans.set_index("scan_id", drop=False)
+    if len(set(raters)) != len(RATERS) or not all(raters):
+        raise ValueError(f"raters are {raters}; expected two different names")
+    if (folder / "grades.tsv").exists() and not (folder / "clicks.tsv").exists():
+        raise ValueError(
+            "grades.tsv lies there already and was not made by clicks; give another folder"
+        )
     rater = widgets.ToggleButtons(options=raters, description="rater")
     state, picture, verdict = widgets.HTML(), widgets.HTML(), widgets.HTML()
 
@@ -234,7 +240,8 @@ def read_clicks(folder: Path) -> pd.DataFrame:
     path = folder / "clicks.tsv"
     if not path.is_file():
         return pd.DataFrame(columns=CLICKS)
-    return pd.read_csv(path, sep="\t", dtype={"rater": str, "scan_id": str})
+    # a rater may be called NA
+    return pd.read_csv(path, sep="\t", dtype={"rater": str, "scan_id": str}, keep_default_na=False)
 
 
 def collect_grades(folder: Path, scans: pd.DataFrame, raters) -> pd.DataFrame:

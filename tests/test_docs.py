@@ -184,7 +184,9 @@ def rate_by_clicks(code: str, folder: Path, monkeypatch) -> None:
     buttons = [w for w in walk(names["panel"]) if type(w).__name__ == "Button"]
     assert len(buttons) == 3
     buttons[2].click()
-    assert (folder / "grades.tsv").read_text().splitlines()[1].split("\t")[-2:] == ["2", ""]
+    grades = (folder / "ratings" / "grades.tsv").read_text().splitlines()
+    assert grades[1].split("\t")[-2:] == ["2", ""]
+    assert "motion_grade" not in grades[0]
     monkeypatch.chdir(folder)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from math import ceil
 from pathlib import Path
 
 import numpy as np
@@ -150,8 +149,8 @@ def fewer_patients(
 ) -> pd.DataFrame:  # fmt: skip
     """Fine-tune all layers and train from scratch on some of the graded patients.
 
-    `patients` are numbers of patients that train, of all folds alike; larger ones than there are
-    are left out. Every training takes as many steps as one on all, `scratch`. Rows
+    `patients` are about the numbers of patients that train, of all folds alike; larger ones than
+    there are are left out. Every training takes as many steps as one on all, `scratch`. Rows
     ``labels/fine_tuned_recommended/{n}`` and ``labels/from_scratch/{n}``, of all judged scans.
     """
     prepared, trainings = warehouse_set(cohort, task), []
@@ -165,7 +164,7 @@ def fewer_patients(
             continue
         some = _some_of_each_fold(graded, share, cohort.seed)
         path = write_table(some, prepared.with_name(f"{prepared.stem}_{n}_patients.tsv"))
-        budget = replace(scratch, epochs=round(scratch.epochs / share))
+        budget = replace(scratch, epochs=round(scratch.epochs * len(graded) / len(some)))
         starts = {"fine_tuned_recommended": {"sources": sources}, "from_scratch": {}}
         for name, start in starts.items():
             start["outer"] = cohort.n_outer > 0
@@ -184,7 +183,7 @@ def _some_of_each_fold(graded: pd.DataFrame, share: float, seed: int) -> pd.Data
     chosen = [
         name
         for _, group in people.groupby(["fold", "moved"])
-        for name in rng.permutation(group.index.to_numpy())[: ceil(share * len(group))]
+        for name in rng.permutation(group.index.to_numpy())[: max(1, round(share * len(group)))]
     ]
     return graded[graded["source_participant_id"].isin(chosen)]
 

@@ -185,8 +185,9 @@ def fine_tune_own(
 def choose_doubt(y_true, p, threshold: float) -> tuple[tuple[float, float] | None, str]:
     """Choose the probabilities that are left to a person, by validation scans, and say its promise.
 
-    Beyond the range, which holds the threshold, a new scan's decision is wrong for at most one less
-    `PROMISE` of either class (`stats.conformal`). None, and why, where the scans are too few.
+    Beyond the range, which holds the threshold, a new scan's decision is wrong for about one less
+    `PROMISE` of either class (`stats.conformal`); these scans have also chosen the epoch, so rather
+    more. None, and why, where the scans are too few.
     """
     try:
         still, moved = prediction_limits(y_true, p, level=PROMISE)
@@ -195,8 +196,9 @@ def choose_doubt(y_true, p, threshold: float) -> tuple[tuple[float, float] | Non
     low, high = min(still, 1 - moved, threshold), max(still, 1 - moved, threshold)
     return (float(low), float(high)), (
         f"Probabilities from {low:.4f} to {high:.4f} are left to a person. Of new scans like the "
-        f"{len(p)} validation scans at most {1 - PROMISE:.0%} of the still ones lie above, and at "
-        f"most {1 - PROMISE:.0%} of those with motion below (conformal prediction)."
+        f"{len(p)} validation scans about {1 - PROMISE:.0%} of the still ones lie above, and about "
+        f"{1 - PROMISE:.0%} of those with motion below (conformal prediction); as these scans have "
+        f"chosen the epoch too, expect rather more."
     )
 
 

@@ -249,7 +249,7 @@ def _row(scan_id: str, path: str, result: dict[str, Any], rule: DecisionRule) ->
     reasons = [fault or result["note"]]
     if p is not None and rule.in_doubt(p):
         low, high = rule.review
-        whose = "site" if rule.site else "model"
+        whose = "model" if list(rule.review) == rule.facts.get("review") else "site"
         reasons.append(f"its probability lies in the {whose}'s range of doubt, {low:g} to {high:g}")
     return {
         "scan_id": scan_id,

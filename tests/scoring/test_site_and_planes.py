@@ -12,6 +12,7 @@ from motionlib.preprocess.images import save_volume
 from motionlib.scoring import model as rules
 from motionlib.scoring.check import check_planes, check_scan
 from motionlib.scoring.model import plane_input, read_rule, rule_of_site
+from motionlib.scoring.score import _row
 
 FIELD_MM = (192.0, 240.0, 208.0)
 
@@ -144,6 +145,13 @@ class TestSite:
         assert (found.threshold, found.review) == (rule.threshold, rule.review)
         assert "Found 19 scans" in found.site
         assert "at least 20" in found.site
+
+    def test_a_row_says_whose_range_it_lies_in(self, rule, rng):
+        few, many = (rule_of_site(rule, list(rng.normal(-3, 0.3, n))) for n in (19, 40))
+        result = {"fault": "", "note": "", "logit": 0.0, "air": 0.1}
+        said = [_row("s", "p", result, each)["reason"] for each in (rule, few, many)]
+        assert ["model's" in words for words in said] == [True, True, False]
+        assert "site's" in said[2]
 
     def test_a_site_of_a_higher_level_raises_the_threshold_and_none_lowers_it(self, rule):
         rng = np.random.default_rng(0)

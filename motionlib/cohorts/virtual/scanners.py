@@ -22,7 +22,7 @@ from motionlib.files import seed_from
 VENDOR_IMAGES = {"Siemens": 3752, "GE": 1710, "Philips": 33, "Toshiba": 5}
 VENDOR_HOSPITALS = {"Siemens": 24, "GE": 12, "Philips": 2, "Toshiba": 1}
 GADOLINIUM_SHARE = 0.4  # not stated in the paper
-NOISE_SD = 0.065  # of a voxel whose three edges are the finest one; 0.043 in the median voxel
+NOISE_SD = 0.065  # of a voxel whose three edges are the finest one; 0.043 in the median scan
 REFORMAT_SHARE = 0.5  # not stated in the paper; see `reformat`
 _MPRAGE_SHARE = {"Siemens": 0.75, "GE": 0.55, "Philips": 0.5, "Toshiba": 0.1}
 _ORDERS = {
