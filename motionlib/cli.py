@@ -86,7 +86,8 @@ def build_parser(chosen: str | None = None) -> argparse.ArgumentParser:
 class Logged:
     """A stream whose lines also go, with the time, into a log file that begins with the call.
 
-    `waiting` holds the call until there is a first line; several streams share it.
+    `waiting` holds the call until there is a first line, and lines until the work has made the
+    log's folder, for a call that is refused leaves nothing; several streams share it.
     """
 
     def __init__(self, stream, path: Path, waiting: list[str]):
@@ -96,13 +97,16 @@ class Logged:
         """Write to the stream, and what has become whole lines to the log."""
         *lines, self.rest = (self.rest + text).split("\n")
         if lines := [line.rpartition("\r")[2].rstrip() for line in lines if line.strip()]:
-            time = datetime.now().astimezone().isoformat(timespec="seconds")
-            with suppress(OSError):  # a place that cannot be written to is told by the work itself
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                with open(self.path, "a", encoding="utf-8") as file:
-                    file.writelines(f"{time} {line}\n" for line in [*self.waiting, *lines])
-                self.waiting.clear()
+            self.keep(lines)
         return self.stream.write(text)
+
+    def keep(self, lines: list[str]) -> None:
+        """Put lines into the log, after those that wait; in a place not made yet they wait."""
+        time = datetime.now().astimezone().isoformat(timespec="seconds")
+        self.waiting += lines
+        with suppress(OSError), open(self.path, "a", encoding="utf-8") as file:
+            file.writelines(f"{time} {line}\n" for line in self.waiting)
+            self.waiting.clear()
 
     def __getattr__(self, name: str):
         """Be the stream in everything else."""
@@ -147,6 +151,8 @@ def _run(words: list[str]) -> int:
             sys.stdout = Logged(sys.stdout, path, waiting)
             sys.stderr = Logged(sys.stderr, path, waiting)
         status = import_module(f"motionlib.commands.{args.command}").main(args)
+        if isinstance(sys.stdout, Logged):
+            sys.stdout.keep([])
         return OK if status is None else int(status)
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else FAILED

@@ -4,6 +4,7 @@ import argparse
 import subprocess
 import sys
 import types
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -128,6 +129,7 @@ class TestLog:
         def body(args):
             print("one scan measured")
             print("a\rb: no image", file=sys.stderr)
+            Path(args.out).parent.mkdir()  # a log waits for the folder of the work
             return 1
 
         self.install(stand_in, body)

@@ -170,7 +170,7 @@ def fewer_patients(
             start["outer"] = cohort.n_outer > 0
             trainings += plan_trainings(run, f"labels/{name}/{n}", task, path, budget, **start)
     if not trainings:
-        return pd.DataFrame(columns=COLUMNS)
+        return _no_rows()
     return _train_and_predict(run, cohort, trainings, label="fewer patients", judged=prepared)
 
 
@@ -189,12 +189,7 @@ def _some_of_each_fold(graded: pd.DataFrame, share: float, seed: int) -> pd.Data
 
 
 def _train_and_predict(
-    run,
-    cohort: Cohort,
-    trainings: Sequence[Training],
-    *,
-    label: str,
-    judged: Path | None = None,
+    run, cohort: Cohort, trainings: Sequence[Training], *, label: str, judged: Path | None = None
 ) -> pd.DataFrame:
     """Make trainings on the warehouse, then rows of what each fold's network is judged on.
 
@@ -226,10 +221,13 @@ def annotators(cohort: Cohort) -> pd.DataFrame:
             called = rater_calls(grade, task).to_numpy()
             rows = tested.assign(score=called.astype(float), y_pred=called)
             parts.append(prediction_rows(rows, "warehouse/annotators", task, rater, -1))
-    if not parts:  # numbers stay numbers when these rows are put beside others
-        kinds = {"fold": "int64", "y_true": "int64", "score": "float64", "y_pred": "int64"}
-        return pd.DataFrame(columns=COLUMNS).astype(kinds)
-    return pd.concat(parts, ignore_index=True)
+    return pd.concat(parts, ignore_index=True) if parts else _no_rows()
+
+
+def _no_rows() -> pd.DataFrame:
+    """No predictions; numbers stay numbers when they are put beside others."""
+    kinds = {"fold": "int64", "y_true": "int64", "score": "float64", "y_pred": "int64"}
+    return pd.DataFrame(columns=COLUMNS).astype(kinds)
 
 
 def free_weights(folder: Path, blocks: tuple[str, ...]) -> int:

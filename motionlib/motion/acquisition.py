@@ -85,8 +85,7 @@ def acquire(
     if trajectory.interpolation == "hold" and len(trajectory) > lines.size:
         raise ValueError(f"{len(trajectory)} segments do not fit into {lines.size} acquired lines.")
     # 1. The poses follow each other in the order in which the lines are acquired. A line that is
-    #    left out has no pose of its own; it is computed with the first one, for a sensitivity
-    #    alone.
+    #    left out has no pose of its own; it is computed with the first one, for the coil.
     line_poses = []
     for acquired in trajectory.at_lines(lines.size, rule="linear"):
         every_line = np.repeat(acquired[:1], n_slow, axis=0)

@@ -24,6 +24,7 @@ EXTRAS_FOR = {
     "viewer": "the slice viewer",
     "ants": "preprocess --backend ants",
     "docs": "make docs",
+    "browser": "make browser",
 }
 
 

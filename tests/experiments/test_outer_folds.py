@@ -138,6 +138,12 @@ class TestFewerPatients:
         spec = json.loads((study.run.models / folder.iloc[0] / "spec.json").read_text())
         assert spec["epochs"] == round(2 * len(graded(study)) / len(few))
 
+    def test_without_numbers_there_are_no_rows_and_scores_stay_numbers(self, study):
+        budget = Budget(1, FOLDS)
+        none = fewer_patients(study.run, study.cohort, study.sources, budget, [])
+        assert none.empty
+        assert none["score"].dtype == float
+
 
 class TestPooledHead:
     def test_it_finds_what_a_channel_tells_and_learns_nothing_from_the_judged_fold(self, rng):
