@@ -71,9 +71,9 @@ def acquire(
     Departs from the paper: order of the lines, partial Fourier, phase and noise are modelled. With
     none of them it is the paper's k-space simulator without padding. The sensitivity multiplies the
     image of the moved head, which is exact for a head at rest and mixes neighbouring lines, so it
-    is least exact for interleaved shots, whose neighbours are acquired far apart: about a tenth of
-    the artefact's energy there, half as much in a linear order. Not modelled: several coils,
-    motion within one repetition, spin history, field changes, the neck.
+    is least exact for interleaved shots, whose neighbours are acquired far apart (a test holds both
+    beside two poses done exactly). Not modelled: several coils, motion within one repetition, spin
+    history, field changes, the neck.
     """
     grid, affine = check_volume(volume, "magnitude"), check_affine(affine)
     if grid.device.type != "cpu":

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from motionlib.cohorts.virtual.heads import bias_field
 from motionlib.motion.acquisition import Acquisition, acquire
 from motionlib.motion.kspace_based import kspace_motion
 from motionlib.motion.sampling import sample_realistic, sample_segments, sample_time_course
@@ -57,6 +58,30 @@ class TestSpecialCases:
         moved = acquire(phantom, step(0.4), protocol, affine=AFFINE, rng=0, sensitivity=coil)
         under = acquire(phantom * torch.from_numpy(coil), step(0.4), protocol, affine=AFFINE, rng=0)
         assert distance(moved, under) > 0.01
+
+    @pytest.mark.parametrize(
+        ("options", "most"), [({}, 0.01), ({"order": "segmented", "n_segments": 6}, 0.1)]
+    )
+    def test_a_coil_is_nearly_that_of_two_poses_done_exactly(self, options, most, phantom):
+        head, protocol = phantom.squeeze(0), Acquisition(**options)
+        late = torch.as_tensor(protocol.line_times(head.shape[1]) >= 0.5)
+
+        def exactly(coil):
+            """Lines of the head as it lay, and of the head 6 mm on, under a coil that stays."""
+            early, moved = (
+                torch.fft.fftshift(torch.fft.fft(each * coil, dim=1), dim=1)
+                for each in (head, torch.roll(head, 2, 1))
+            )
+            early[:, late] = moved[:, late]
+            return torch.fft.ifft(torch.fft.ifftshift(early, dim=1), dim=1).abs()
+
+        assert distance(scan(head, step(0.5), **options), exactly(1.0)) < 1e-3
+        for seed in range(3):
+            coil = bias_field(tuple(head.shape), 0.2, np.random.default_rng(seed))
+            true = exactly(torch.from_numpy(coil))
+            seen = acquire(head, step(0.5), protocol, affine=AFFINE, rng=0, sensitivity=coil)
+            artefact = (true - head * torch.from_numpy(coil)).square().sum()
+            assert (seen - true).square().sum() < most * artefact
 
     @pytest.mark.parametrize("options", PROTOCOLS.values(), ids=PROTOCOLS)
     def test_every_protocol_gives_a_head_of_the_same_shape(self, options, phantom):
