@@ -8,6 +8,8 @@ features of a network that was never trained say how much the pre-training did.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,7 @@ from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from motionlib.compute.engines import configure_cpu, default_device
+from motionlib.compute.engines import configure_cpu, default_device, raise_failures, submit
 from motionlib.experiments.cohort import Cohort
 from motionlib.experiments.copies import read_prepared, warehouse_set
 from motionlib.experiments.evaluation import prediction_rows
@@ -46,15 +48,26 @@ def pooled_heads(
     ``labels/{kind of features}/{n}``, trained on those numbers of graded patients.
     Departs from the paper: it fine-tunes the fully connected layers.
     """
-    parts = []
-    for task in TASK_GRADES:
-        scans = read_prepared(cohort, warehouse_set(cohort, task))
-        for name, trained in KINDS.items():
-            described = [_features(folder, scans, trained=trained) for folder in sources]
-            parts.append(_judge(cohort, scans, described, f"warehouse/{name}", task))
-            for n in n_patients if task == "mov01vs2" else ():
-                named = (f"labels/{name}/{n}", task)
-                parts.append(_judge(cohort, scans, described, *named, n_patients=n))
+    device, n_patients = default_device(), list(n_patients)
+    scans = {task: read_prepared(cohort, warehouse_set(cohort, task)) for task in TASK_GRADES}
+    found = submit(
+        partial(_one_kind, cohort, sources, n_patients, device=device),
+        [(task, name, scans[task]) for task, name in product(TASK_GRADES, KINDS)],
+        engine=cohort.engine,
+        label="pooled heads",
+        resources={"GPU": 1} if device.startswith("cuda") else None,
+    )
+    return pd.concat(raise_failures(found), ignore_index=True)
+
+
+def _one_kind(cohort, sources, n_patients, asked: tuple, *, device: str) -> pd.DataFrame:
+    """Train and judge the heads of a task, `asked`, on one kind of features of its scans."""
+    task, name, scans = asked
+    described = [_features(folder, scans, KINDS[name], device) for folder in sources]
+    parts = [_judge(cohort, scans, described, f"warehouse/{name}", task)]
+    for n in n_patients if task == "mov01vs2" else ():
+        named = (f"labels/{name}/{n}", task)
+        parts.append(_judge(cohort, scans, described, *named, n_patients=n))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -113,20 +126,20 @@ def _some(patients, y_true, inside, n_patients: int, seed: int) -> np.ndarray:
 
 
 @torch.inference_mode()
-def _features(folder: Path, scans: pd.DataFrame, *, trained: bool) -> np.ndarray:
+def _features(folder: Path, scans: pd.DataFrame, trained: bool, device: str) -> np.ndarray:
     """Describe scans by a network's blocks: mean, SD and maximum of every channel, (N, 3 C)."""
-    device = default_device()
     model = load_model(folder, device=device)
     network = model.network
     if not trained:
         facts = model.facts
         spec = TrainSpec(facts["network"], "none", "none", seed=facts["seed"])
-        network = fresh_network(spec, model.shape).to(device).eval()
+        network = fresh_network(spec, model.shape).eval()
+        network.to(device, memory_format=torch.channels_last_3d)
     store, parts = VolumeStore(scans, device=device), []
     with configure_cpu():
         for first in range(0, len(store), BATCH):
             x = store.batch(np.arange(first, min(first + BATCH, len(store))), device)
-            described = []
+            x, described = x.contiguous(memory_format=torch.channels_last_3d), []
             for name, block in network.named_children():
                 if name.startswith("fc"):
                     break

@@ -126,12 +126,13 @@ def train(run, trainings: Sequence[Training], *, engine: str, label: str) -> Non
     """
     _note_folders(run, trainings)
     by_folder = {training.folder: training for training in trainings}  # equal ones are made once
+    longest_first = sorted(by_folder.values(), key=lambda t: t.spec.trainable != ("all",))
     device = default_device()
     with progress_of(label, len(by_folder)) as say:
         options = {"progress": say} if engine == "inline" else {}
         results = compute.submit(
             partial(_train_one, device=device, **options),
-            by_folder.values(),
+            longest_first,
             engine=engine,
             label=label,
             resources={"GPU": 1} if device.startswith("cuda") else None,

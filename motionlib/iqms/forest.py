@@ -274,8 +274,9 @@ def judge_set(
 
 
 def importance(
-    search: ForestSearch, train: pd.DataFrame, columns, *, seed: int, n_repeats: int = 10
-) -> pd.DataFrame:
+    search: ForestSearch, train: pd.DataFrame, columns, *, seed: int, n_repeats: int = 10,
+    n_jobs: int = 1,
+) -> pd.DataFrame:  # fmt: skip
     """Loss of AUC on unseen patients when one measure is shuffled.
 
     `search` comes from `warehouse_rows`: its forest of each fold is judged on the scans of `train`
@@ -291,7 +292,7 @@ def importance(
         left_out = folds == k
         shuffled = permutation_importance(
             forest, X[left_out], y[left_out], scoring="roc_auc", n_repeats=n_repeats,
-            random_state=seed,
+            random_state=seed, n_jobs=n_jobs,
         )  # fmt: skip
         losses.append(shuffled.importances)  # (p, n_repeats)
     losses = np.concatenate(losses, axis=1)

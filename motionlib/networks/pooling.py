@@ -141,16 +141,21 @@ def _pooled(x, weight, bias, mean, variance, eps):
 def _moments(x):
     """Mean and biased variance of each channel of (B, I, J, K, C), in double precision."""
     channels = x.shape[4]
-    rows = x.reshape(-1, channels)
-    first = rows[0].astype(np.float64)
-    total, squares = np.zeros(channels), np.zeros(channels)
-    for row in range(rows.shape[0]):
-        for c in range(channels):
-            value = np.float64(rows[row, c]) - first[c]
-            total[c] += value
-            squares[c] += value * value
-    total /= rows.shape[0]
-    return total + first, np.maximum(squares / rows.shape[0] - total * total, 0.0)
+    lines = x.reshape(-1, x.shape[3] * channels)  # long enough for the processor's vectors
+    n = lines.shape[1]
+    first, total, squares = np.empty(n), np.zeros(n), np.zeros(n)
+    for t in range(n):
+        first[t] = lines[0, t % channels]
+    for row in range(lines.shape[0]):
+        line = lines[row]
+        for t in range(n):
+            value = np.float64(line[t]) - first[t]
+            total[t] += value
+            squares[t] += value * value
+    count, shape = lines.shape[0] * x.shape[3], (x.shape[3], channels)
+    mean = total.reshape(shape).sum(axis=0) / count
+    variance = squares.reshape(shape).sum(axis=0) / count - mean * mean
+    return mean + first[:channels], np.maximum(variance, 0.0)
 
 
 @compiled()
@@ -200,17 +205,27 @@ def _spread(x, gradient, where, scale, slope, base, out):
     """Fill `out` (B, I, J, K, C) with the gradient of the convolution's output."""
     _, ni, nj, nk, channels = x.shape
     di, dj, dk = ni % 2, nj % 2, nk % 2
-    rows, into = x.reshape(-1, channels), out.reshape(-1, channels)
-    for row in range(rows.shape[0]):
-        for c in range(channels):
-            into[row, c] = base[c] + slope[c] * rows[row, c]
+    shape = (gradient.shape[3], 2, channels)  # both voxels of every cell along a line of x
+    slopes, bases = np.empty(shape, np.float32), np.empty(shape, np.float32)
+    slopes[:], bases[:] = slope, base
+    scaled, places = np.empty(shape, np.float32), np.empty(shape, np.uint8)
+    skip = dk * channels  # the padding
+    a, line_base = slopes.reshape(-1)[skip:], bases.reshape(-1)[skip:]
+    g, w = scaled.reshape(-1)[skip:], places.reshape(-1)[skip:]
     for b in range(gradient.shape[0]):
         for i in range(gradient.shape[1]):
             for j in range(gradient.shape[2]):
-                for k in range(gradient.shape[3]):
+                for k in range(shape[0]):
                     for c in range(channels):
-                        p = where[b, i, j, k, c]
-                        if p != NOWHERE:
-                            u, v = 2 * i - di + p // 4, 2 * j - dj + p // 2 % 2
-                            w = 2 * k - dk + p % 2
-                            out[b, u, v, w, c] += scale[c] * gradient[b, i, j, k, c]
+                        value, place = scale[c] * gradient[b, i, j, k, c], where[b, i, j, k, c]
+                        scaled[k, 0, c], places[k, 0, c] = value, place
+                        # one less, so that both voxels of a cell ask for an even place
+                        scaled[k, 1, c], places[k, 1, c] = value, place - np.uint8(1)
+                for p in range(0, 8, 2):
+                    u, v = 2 * i - di + p // 4, 2 * j - dj + p // 2 % 2
+                    if u < 0 or v < 0:
+                        continue
+                    line, into = x[b, u, v].reshape(-1), out[b, u, v].reshape(-1)
+                    for t in range(line.shape[0]):
+                        found = g[t] if w[t] == p else np.float32(0)
+                        into[t] = line_base[t] + a[t] * line[t] + found

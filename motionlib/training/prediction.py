@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 
 from motionlib.compute.engines import configure_cpu, raise_failures, submit
+from motionlib.files import atomic, code_key, content_key, sha256_file
 from motionlib.training.checkpoints import THRESHOLD, Model, load_model
 from motionlib.training.data import VolumeStore, load_prepared
 
 CHUNK = 512  # scans held in memory at a time
+CODE = ("networks", "training", "preprocess/images.py")  # what a score depends on
 
 
 def predict(
@@ -61,9 +64,7 @@ def predict(
                 x = store.batch(rows, device)
                 logits = model.network(x.contiguous(memory_format=torch.channels_last_3d))
                 scores.append(logits.softmax(1)[:, -1].double().cpu().numpy())
-    score = np.concatenate(scores) if scores else np.empty(0)
-    found = table[["scan_id", "participant_id", "y_true"]].copy()
-    return found.assign(score=score, y_pred=(score >= THRESHOLD).astype(np.int64))
+    return _with_calls(table, np.concatenate(scores) if scores else np.empty(0))
 
 
 def predict_all(
@@ -84,5 +85,25 @@ def predict_all(
 
 
 def _predict_one(task: tuple) -> pd.DataFrame:
+    """Score by `predict`, or read what the same weights, volumes and code have said before."""
     run, manifest, device = task
-    return predict(run, manifest, device=device)
+    table = load_prepared(manifest)
+    files = [Path(path) for path in table["path"]]
+    if not all(path.is_file() for path in files):
+        return predict(run, table, device=device)  # says which
+    seen = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    weights = sha256_file(Path(run) / "weights.safetensors")
+    key = content_key(weights, seen, device, torch.__version__, code_key(*CODE))
+    kept = Path(run) / "scores" / f"{key}.npy"
+    if not kept.is_file():
+        scored = predict(run, table, device=device)
+        with atomic(kept) as aside:
+            np.save(aside, scored["score"].to_numpy())
+        return scored
+    return _with_calls(table, np.load(kept, allow_pickle=False))
+
+
+def _with_calls(table: pd.DataFrame, score: np.ndarray) -> pd.DataFrame:
+    """Put scores and what they call beside the scans of a prepared manifest."""
+    found = table[["scan_id", "participant_id", "y_true"]].copy()
+    return found.assign(score=score, y_pred=(score >= THRESHOLD).astype(np.int64))

