@@ -8,11 +8,14 @@ performance comes from scans that the search never saw: the warehouse's test sca
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import sklearn
 from joblib import Parallel, delayed
 from sklearn.base import clone
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
@@ -24,6 +27,7 @@ from sklearn.model_selection import PredefinedSplit, StratifiedGroupKFold, cross
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import QuantileTransformer
 
+from motionlib.files import code_key, content_key, read_json, write_json
 from motionlib.metrics import classification_metrics
 from motionlib.predictions import PREDICTION_COLUMNS
 
@@ -68,7 +72,7 @@ class ForestSearch:
 
 
 def search_forest(
-    X, y, groups, *, n_iter: int = N_ITER, seed: int, n_jobs: int = 1, folds=None
+    X, y, groups, *, n_iter: int = N_ITER, seed: int, n_jobs: int = 1, folds=None, cache=None
 ) -> ForestSearch:
     """Tune a random forest by random search, patients kept together.
 
@@ -84,6 +88,8 @@ def search_forest(
         Of the draw, the folds and the forests. Same seed, same result, whatever `n_jobs`.
     folds : array-like of int, shape (n,), optional
         Fold of each row; default: five folds, stratified by label.
+    cache : path-like, optional
+        Folder in which the scores of a search are kept; an equal one does not search again.
 
     Returns
     -------
@@ -116,35 +122,33 @@ def search_forest(
     for n_trees, shape in zip(grid["n_estimators"], shape_of, strict=True):
         largest[shape] = max(n_trees, largest.get(shape, 0))
 
-    # 2. Grow each shape once per fold and keep the scores after every tree.
-    pairs = list(product(sorted(set(shape_of)), numbers))
-    grown = Parallel(n_jobs=n_jobs)(
-        delayed(_prefix_scores)(X, y, folds != k, shape, largest[shape], seed) for shape, k in pairs
-    )
-    grown = dict(zip(pairs, grown, strict=True))
-
-    # 3. Judge every combination on the scans that its forests did not see.
-    scores = np.empty((len(grid), len(numbers)))
-    for row, (n_trees, shape) in enumerate(zip(grid["n_estimators"], shape_of, strict=True)):
-        for column, k in enumerate(numbers):
-            called = call_motion(grown[shape, k][n_trees - 1])
-            scores[row, column] = balanced_accuracy_score(y[folds == k], called)
+    # 2. Judge them out of fold, or read how an equal search has judged them.
+    table = hashlib.sha256(b"".join(np.ascontiguousarray(a).data for a in (X, y, folds)))
+    facts = table.hexdigest(), grid.to_dict("list"), seed, sklearn.__version__, code_key("iqms")
+    kept = None if cache is None else Path(cache) / f"{content_key(*facts)}.json"
+    if kept is not None and kept.is_file():
+        scores = np.array(read_json(kept))
+    else:
+        scores = _judge_combinations(X, y, folds, grid, shape_of, largest, seed, n_jobs)
+        if kept is not None:
+            write_json(kept, scores.tolist())
     results = grid.assign(mean=scores.mean(axis=1), sd=scores.std(axis=1))
 
-    # 4. Take the best, the smallest and shallowest among equals, and fit it.
+    # 3. Take the best, the smallest and shallowest among equals, and fit it.
     order = results.assign(loss=-results["mean"].round(12))
     best = order.sort_values(["loss", *SEARCH_SPACE], kind="stable").index[0]
     params = {name: int(grid.loc[best, name]) or None for name in SEARCH_SPACE}
     forest = RandomForestClassifier(**params, random_state=seed, n_jobs=n_jobs)
+    fold_estimators = [clone(forest).fit(X[folds != k], y[folds != k]) for k in numbers]
     score = np.empty(len(y))
-    for k in numbers:
-        score[folds == k] = grown[shape_of[best], k][params["n_estimators"] - 1]
+    for k, one in zip(numbers, fold_estimators, strict=True):
+        score[folds == k] = one.predict_proba(X[folds == k])[:, 1]
     return ForestSearch(
         best_params=params,
         best_score=float(results.loc[best, "mean"]),
         results=results.sort_values("mean", ascending=False, kind="stable", ignore_index=True),
         estimator=clone(forest).fit(X, y),
-        fold_estimators=[clone(forest).fit(X[folds != k], y[folds != k]) for k in numbers],
+        fold_estimators=fold_estimators,
         predictions=_fold_rows(y, folds, score),
     )
 
@@ -157,6 +161,23 @@ def draw_combinations(n_iter: int = N_ITER, *, seed: int) -> pd.DataFrame:
         raise ValueError(f"n_iter is {n_iter}: expected 1 to {len(grid)}, the size of the space")
     chosen = np.random.default_rng(seed).permutation(len(grid))[:n_iter]
     return grid.iloc[chosen].reset_index(drop=True)
+
+
+def _judge_combinations(X, y, folds, grid, shape_of, largest, seed, n_jobs):
+    """Balanced accuracy of every combination in each fold, (combinations, folds)."""
+    numbers = np.unique(folds)
+    # each shape is grown once per fold, and its scores after every tree are kept
+    pairs = list(product(sorted(set(shape_of)), numbers))
+    grown = Parallel(n_jobs=n_jobs)(
+        delayed(_prefix_scores)(X, y, folds != k, shape, largest[shape], seed) for shape, k in pairs
+    )
+    grown = dict(zip(pairs, grown, strict=True))
+    accuracy = np.empty((len(grid), len(numbers)))
+    for row, (n_trees, shape) in enumerate(zip(grid["n_estimators"], shape_of, strict=True)):
+        for column, k in enumerate(numbers):
+            called = call_motion(grown[shape, k][n_trees - 1])
+            accuracy[row, column] = balanced_accuracy_score(y[folds == k], called)
+    return accuracy
 
 
 def _prefix_scores(X, y, train, shape, n_trees, seed) -> np.ndarray:
@@ -186,6 +207,7 @@ def warehouse_rows(
     n_iter: int = N_ITER,
     n_jobs: int = 1,
     outer: bool = False,
+    cache=None,
 ) -> tuple[pd.DataFrame, ForestSearch]:
     """Train the paper's forest on one cohort and predict the warehouse's test scans.
 
@@ -199,7 +221,7 @@ def warehouse_rows(
         are.
     kind, task : {"research", "clinical"}, {"mov01vs2", "mov0vs1"}
         Which cohort `train` is, and which question `test` is labelled for.
-    seed, n_iter, n_jobs
+    seed, n_iter, n_jobs, cache
         As in :func:`search_forest`.
     outer : bool, default=False
         `test` holds the scans of `train`, each of which is predicted by a search among the scans of
@@ -218,16 +240,16 @@ def warehouse_rows(
     Source: paper Table IV, rows "Random forest trained on research dataset" and "... on CDW".
     """
     usable = _defined(train, columns)
+    options = {"n_iter": n_iter, "seed": seed, "n_jobs": n_jobs, "cache": cache}
     y, folds = (train[name].to_numpy(dtype=int) for name in ("y_true", "fold"))
     search = search_forest(
-        _finite(train[usable]), y, train["source_participant_id"].to_numpy(), n_iter=n_iter,
-        seed=seed, n_jobs=n_jobs, folds=folds,
-    )  # fmt: skip
+        _finite(train[usable]), y, train["source_participant_id"].to_numpy(), folds=folds, **options
+    )
     seen = _finite(test[usable])
     scans = test[["scan_id", "participant_id"]].assign(y_true=test["y_true"].astype(int))
     if outer:
-        inner = {"n_iter": n_iter, "seed": seed, "n_jobs": n_jobs}
-        scans = scans.assign(fold=test["fold"].to_numpy(int), score=_nested(train, usable, **inner))
+        score = _nested(train, usable, **options)
+        scans = scans.assign(fold=test["fold"].to_numpy(int), score=score)
         parts = [scans, scans.assign(fold=-1)]
     else:
         scores = {

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 
 from motionlib.compute.engines import configure_cpu, raise_failures, submit
-from motionlib.files import atomic, code_key, content_key, sha256_file
+from motionlib.files import atomic, code_key, content_key, identity, sha256_file
 from motionlib.training.checkpoints import THRESHOLD, Model, load_model
 from motionlib.training.data import VolumeStore, load_prepared
 
@@ -91,8 +91,8 @@ def _predict_one(task: tuple) -> pd.DataFrame:
     files = [Path(path) for path in table["path"]]
     if not all(path.is_file() for path in files):
         return predict(run, table, device=device)  # says which
-    seen = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     weights = sha256_file(Path(run) / "weights.safetensors")
+    seen = [identity(path) for path in files]
     key = content_key(weights, seen, device, torch.__version__, code_key(*CODE))
     kept = Path(run) / "scores" / f"{key}.npy"
     if not kept.is_file():

@@ -75,6 +75,25 @@ class TestSearch:
         other = forest.search_forest(*table, n_iter=8, seed=6)
         assert not one.predictions.score.equals(other.predictions.score)
 
+    def test_an_equal_search_reads_how_its_combinations_were_judged(
+        self, table, small_space, tmp_path, monkeypatch
+    ):
+        X, y, groups = table
+        options = {"n_iter": 6, "seed": 5, "cache": tmp_path}
+        one = forest.search_forest(*table, **options)
+        grown = []
+        honest = forest._judge_combinations
+        monkeypatch.setattr(forest, "_judge_combinations", lambda *a: grown.append(a) or honest(*a))
+        two = forest.search_forest(*table, **options)
+        assert not grown
+        pd.testing.assert_frame_equal(one.results, two.results)
+        pd.testing.assert_frame_equal(one.predictions, two.predictions)
+        changed = X.copy()
+        changed[0, 0] += 1
+        for asked, seed in (((changed, y, groups), 5), ((X, 1 - y, groups), 5), (table, 6)):
+            forest.search_forest(*asked, **options | {"seed": seed})
+        assert len(grown) == 3
+
     def test_it_learns_what_is_there_and_uses_the_folds_it_is_given(self, table, small_space):
         X, y, groups = table
         found = forest.search_forest(X, y, groups, n_iter=6, seed=1, folds=groups % 3)

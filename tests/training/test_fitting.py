@@ -18,7 +18,7 @@ from prepared_set import prepared_set
 from motionlib import files
 from motionlib.compute.engines import configure_cpu
 from motionlib.networks import NETWORKS, build_network
-from motionlib.training import fitting
+from motionlib.training import fitting, prediction
 from motionlib.training.checkpoints import load_model, read_weights
 from motionlib.training.fitting import fit
 from motionlib.training.prediction import predict, predict_all
@@ -387,6 +387,34 @@ class TestPredict:
             pd.testing.assert_frame_equal(found, predict(*pair))
         with pytest.raises(RuntimeError, match=r"1 of 2 .* the first with The volumes have shape"):
             predict_all([*pairs[:1], (runs[0], prepared_set(tmp_path / "other", 2, (16, 16, 16)))])
+
+    def test_scores_are_read_again_only_for_the_same_weights_and_volumes(
+        self, spec, tmp_path, monkeypatch
+    ):
+        manifest = prepared_set(tmp_path / "own")
+        run, asked = fit(replace(spec, epochs=1), tmp_path / "runs"), []
+        (first,) = predict_all([(run, manifest)])
+        honest = prediction.predict
+        monkeypatch.setattr(
+            prediction, "predict", lambda *a, **k: asked.append(a) or honest(*a, **k)
+        )
+        pd.testing.assert_frame_equal(predict_all([(run, manifest)])[0], first)
+        assert not asked
+        path = manifest.parent / pd.read_csv(manifest, sep="\t")["path"][0]
+        before = path.stat()
+        np.save(path, np.load(path)[::-1])
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))  # same size, same time
+        (again,) = predict_all([(run, manifest)])
+        assert len(asked) == 1
+        assert (again["score"] != first["score"]).tolist() == [True, *[False] * (len(first) - 1)]
+        other = fit(replace(spec, epochs=1, seed=5), tmp_path / "others")
+        shutil.copy(other / "weights.safetensors", run)
+        (otherwise,) = predict_all([(run, manifest)])
+        assert len(asked) == 2
+        assert not otherwise["score"].equals(again["score"])
+        path.unlink()
+        with pytest.raises(RuntimeError, match=r"1 of .* prepared volumes are not there"):
+            predict_all([(run, manifest)])
 
 
 class TestConfigureCpu:
