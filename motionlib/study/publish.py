@@ -24,6 +24,7 @@ from motionlib.typeset import label
 KEPT = ("predictions.csv", "splits.csv", "provenance.json", "durations.csv")
 HEADLINE = "demo"  # the profile whose claims and table open the README
 REAL = "real"  # the one that has been tried on scans that people graded
+ALSO = {"demo": "On a laptop (`demo`)", REAL: f"Real heads, emulated motion (`{REAL}`)"}
 NEVER = ("smoke",)  # its numbers mean nothing
 SHOWN = (  # methods in the README
     *("annotators", "fine_tuned", "from_scratch", "research_only", "forest_research"),
@@ -76,7 +77,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         run = runs_root(args.runs) / args.profile
         copied = publish(run, results, predictions=not args.without_predictions)
-        if args.profile in (HEADLINE, REAL):
+        if args.profile in (HEADLINE, *ALSO):
             insert(repository() / "README.md", results.with_name(HEADLINE))
     except (ValueError, FileNotFoundError) as error:
         print(error, file=sys.stderr)
@@ -93,7 +94,7 @@ def headline_lines(folder: Path) -> list[str]:
     table = tables.headline(folder).fillna("")
     lines = [f"- {sentence}" for sentence in _claims(folder)]
     lines += _seeds_lines(folder.parent.parent / "benchmarks" / "results" / "seeds.csv")
-    lines += _real_heads_lines(folder.parent) + real_motion_lines(folder.parent)
+    lines += _also_lines(folder) + real_motion_lines(folder.parent)
     lines += [
         "",
         "| balanced accuracy (%) | severe: paper | ours [95 %] | mild: paper | ours [95 %] |",
@@ -115,7 +116,7 @@ def _claims(folder: Path) -> list[str]:
 
 
 def _seeds_lines(path: Path) -> list[str]:
-    """Say what fine-tuning gains as a mean over seeds of `HEADLINE`, where they were run."""
+    """Say what fine-tuning gains as a mean over seeds of the demo, where they were run."""
     if not path.is_file():
         return []
     table = pd.read_csv(path)
@@ -127,15 +128,19 @@ def _seeds_lines(path: Path) -> list[str]:
         )
         gains.append(f"{row['what'].replace(' minus ', ' over ')} {gain} [{low}, {high}]")
     n = table["seed"].nunique() - 1
-    return [f"- Mean of {n} seeds, all heads, copies and weights anew: {'; '.join(gains)} points."]
+    made = f"{n} seeds of `demo`, all heads, copies and weights anew"
+    return [f"- Mean of {made}: {'; '.join(gains)} points."]
 
 
-def _real_heads_lines(results: Path) -> list[str]:
-    """Say what fine-tuning gains on real heads in an emulated hospital, where `REAL` has run."""
-    if not (results / REAL / "tables" / "table_4.csv").is_file():
-        return []
-    tuned = [s for s in _claims(results / REAL) if s.startswith("Fine-tuned")]
-    return [f"- Real heads, emulated motion (`{REAL}`). {sentence}" for sentence in tuned]
+def _also_lines(headline: Path) -> list[str]:
+    """Say what fine-tuning gains in the other profiles that were published."""
+    lines = []
+    for profile, words in ALSO.items():
+        folder = headline.with_name(profile)
+        if folder != headline and (folder / "tables" / "table_4.csv").is_file():
+            tuned = [s for s in _claims(folder) if s.startswith("Fine-tuned")]
+            lines += [f"- {words}. {sentence}" for sentence in tuned]
+    return lines
 
 
 def real_motion_lines(results: Path) -> list[str]:
