@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import sklearn
 import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
@@ -24,13 +25,15 @@ from motionlib.compute.engines import configure_cpu, default_device, raise_failu
 from motionlib.experiments.cohort import Cohort
 from motionlib.experiments.copies import read_prepared, warehouse_set
 from motionlib.experiments.evaluation import prediction_rows
-from motionlib.predictions import THRESHOLD, average_scores
+from motionlib.files import code_key, content_key, sha256_file, write_table
+from motionlib.predictions import TEXT_COLUMNS, THRESHOLD, average_scores
 from motionlib.tasks import TASK_GRADES
 from motionlib.training.checkpoints import load_model
 from motionlib.training.data import VolumeStore
 from motionlib.training.fitting import fresh_network
 from motionlib.training.spec import TrainSpec
 
+CODE = ("networks", "training", "experiments")  # what the rows depend on
 BATCH = 16  # scans a forward pass
 STRENGTHS = np.logspace(-5, 0, 6)  # C of the regression, from which the inner folds choose
 INNER_FOLDS = 3
@@ -49,6 +52,13 @@ def pooled_heads(
     Departs from the paper: it fine-tunes the fully connected layers.
     """
     device, n_patients = default_device(), list(n_patients)
+    weights = [sha256_file(Path(folder) / "weights.safetensors") for folder in sources]
+    facts = cohort.key, cohort.seed, weights, n_patients, device, sklearn.__version__
+    kept = cohort.cache / f"pooled_heads_{content_key(*facts, code_key(*CODE))}.csv"
+    if kept.is_file():
+        kinds = dict.fromkeys(TEXT_COLUMNS, str) | {"y_true": "Int64"}
+        read = {"dtype": kinds, "keep_default_na": False, "float_precision": "round_trip"}
+        return pd.read_csv(kept, **read)
     scans = {task: read_prepared(cohort, warehouse_set(cohort, task)) for task in TASK_GRADES}
     found = submit(
         partial(_one_kind, cohort, sources, n_patients, device=device),
@@ -57,7 +67,9 @@ def pooled_heads(
         label="pooled heads",
         resources={"GPU": 1} if device.startswith("cuda") else None,
     )
-    return pd.concat(raise_failures(found), ignore_index=True)
+    rows = pd.concat(raise_failures(found), ignore_index=True)
+    write_table(rows, kept)
+    return rows
 
 
 def _one_kind(cohort, sources, n_patients, asked: tuple, *, device: str) -> pd.DataFrame:

@@ -88,6 +88,14 @@ class TestRows:
             assert part["scan_id"].is_unique
             assert (part["fold"].to_numpy() == folds[part["scan_id"]].to_numpy()).all()
 
+    def test_heads_are_trained_once(self, study, rows, monkeypatch):
+        again = rows[rows["experiment"].str.contains("pooled_head|untrained_features")]
+        monkeypatch.setattr(pooled_head, "submit", None)  # fails where a head is trained
+        found = pooled_heads(study.cohort, study.sources, [12])
+        pd.testing.assert_frame_equal(found, again.reset_index(drop=True), check_exact=True)
+        with pytest.raises(TypeError):
+            pooled_heads(study.cohort, study.sources, [11])
+
     def test_a_network_has_seen_no_scan_that_it_judges(self, study, rows):
         made = pd.read_csv(study.run.models / "trainings.csv")
         assert sorted(made.query("experiment == 'warehouse/from_scratch'").fold.unique()) == [
