@@ -25,7 +25,7 @@ from motionlib.stats.calibration import (
 )
 from motionlib.stats.conformal import coverage_risk, resplit_coverage
 from motionlib.training.checkpoints import read_model
-from motionlib.training.prediction import predict
+from motionlib.training.prediction import predict_all
 
 
 def validation_scores(run, cohort: Cohort, experiment: str, task: str) -> pd.DataFrame:
@@ -46,11 +46,9 @@ def validation_scores(run, cohort: Cohort, experiment: str, task: str) -> pd.Dat
     """
     folders = trained_folds(run, experiment, task, notebook="04")
     prepared = read_prepared(cohort, warehouse_set(cohort, task))
-    parts = []
-    for fold, folder in enumerate(folders):
-        validation = prepared[prepared["fold"] == read_model(folder)["fold"]]
-        parts.append(predict(folder, validation).assign(fold=fold))
-    return pd.concat(parts, ignore_index=True)
+    validated = [prepared[prepared["fold"] == read_model(folder)["fold"]] for folder in folders]
+    scored = predict_all(zip(folders, validated, strict=True), engine=cohort.engine)
+    return pd.concat([rows.assign(fold=k) for k, rows in enumerate(scored)], ignore_index=True)
 
 
 def compare_calibrators(

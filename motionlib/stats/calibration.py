@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import minimize, minimize_scalar
+from scipy.special import expit
 
 from motionlib.predictions import check_labels
 
@@ -42,7 +43,7 @@ class Calibrator:
             return score
         if self.kind == "isotonic":
             return np.interp(score, self.knots, self.values)
-        return _sigmoid(self.slope * logit(score) + self.bias)
+        return expit(self.slope * logit(score) + self.bias)
 
 
 def fit_calibrator(kind: str, y_true, score) -> Calibrator:
@@ -95,7 +96,7 @@ def _platt(y: np.ndarray, s: np.ndarray, counts: tuple[int, int]) -> tuple[float
 
     def loss(both):
         scaled = both[0] * z + both[1]
-        gap = _sigmoid(scaled) - target
+        gap = expit(scaled) - target
         value = np.mean(np.logaddexp(0, scaled) - target * scaled)
         return value, np.array([np.mean(gap * z), np.mean(gap)])
 
@@ -122,18 +123,13 @@ def temperature(y_true, score) -> float:
 
 def tempered(score, t: float) -> np.ndarray:
     """Scores at temperature ``t``; order and the decision at 0.5 are kept."""
-    return _sigmoid(logit(score) / t)
+    return expit(logit(score) / t)
 
 
 def logit(score) -> np.ndarray:
     """Log-odds of probabilities, kept finite."""
     score = np.clip(np.asarray(score, dtype=float), 1e-6, 1 - 1e-6)
     return np.log(score / (1 - score))
-
-
-def _sigmoid(z) -> np.ndarray:
-    """Probabilities of log-odds."""
-    return 1 / (1 + np.exp(-z))
 
 
 def calibration_error(y_true, score) -> float:
