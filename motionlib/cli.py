@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import re
 import shlex
@@ -176,7 +177,9 @@ def sentence(error: BaseException) -> str:
     if isinstance(error, ModuleNotFoundError):
         return f"the package {error.name} is not installed; motionlib doctor lists what is missing"
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+        what = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+        full = error.strerror == os.strerror(errno.ENOSPC)
+        return what + full * "; what is finished is kept, so free some space and repeat"
     from motionlib.compute.engines import in_words  # not above: a package may be missing
 
     where = "" if isinstance(error, WRONG_CALL_ERRORS) else " (MOTIONLIB_DEBUG=1 shows where)"

@@ -180,7 +180,8 @@ class TestStatus:
             (PermissionError(13, "Permission denied", "out"), 2,
              "motionlib iqms: Permission denied: out\n"),
             (OSError(28, "No space left on device"), 1,
-             "motionlib iqms: No space left on device\n"),
+             "motionlib iqms: No space left on device; what is finished is kept, so free some "
+             "space and repeat\n"),
             (RuntimeError("no memory"), 1,
              "motionlib iqms: no memory (MOTIONLIB_DEBUG=1 shows where)\n"),
             (IndexError("list index out of range"), 1,
