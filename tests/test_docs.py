@@ -97,7 +97,6 @@ class TestReadme:
         ]
         assert any("Severe motion" in line for line in first)
 
-
     def test_it_tells_how_long_the_published_study_took(self):
         assert "about half an hour on two cores" in (ROOT / "README.md").read_text()
         record = json.loads((ROOT / "results" / "demo" / "provenance.json").read_text())
