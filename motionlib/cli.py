@@ -40,6 +40,9 @@ EXAMPLES = {
     "doctor": "",
 }
 OK, FAILED, WRONG_CALL = 0, 1, 2
+PLACE = re.compile(  # an absolute path, but for its last name: it may tell a user or a patient
+    r"(?<![\w.:/~…])(?:/|[A-Za-z]:\\)(?:(?:[^/\\\s'\":]| (?![-/]))+[/\\])+"
+)
 WRONG_CALL_ERRORS = (
     *(ValueError, FileNotFoundError, NotADirectoryError, IsADirectoryError),
     *(PermissionError, FileExistsError),
@@ -106,7 +109,7 @@ class Logged:
         time = datetime.now().astimezone().isoformat(timespec="seconds")
         self.waiting += lines
         with suppress(OSError), open(self.path, "a", encoding="utf-8") as file:
-            file.writelines(f"{time} {line}\n" for line in self.waiting)
+            file.writelines(f"{time} {PLACE.sub('…/', line)}\n" for line in self.waiting)
             self.waiting.clear()
 
     def __getattr__(self, name: str):

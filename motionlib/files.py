@@ -14,6 +14,7 @@ import stat
 import time
 import uuid
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,6 +24,8 @@ PACKAGE = Path(__file__).resolve().parent
 ASIDE = re.compile(r"\.(?P<host>[0-9a-f]{4})-(?P<pid>[0-9a-f]+)-[0-9a-f]{8}\.(?P<name>.+)")
 DAY_S = 86400
 END_BYTES = 2**20
+MOST_COLUMNS = 10_000  # of a table; a line of commas alone would keep pandas busy for hours
+FORMULA = r"^(?=\s*[=+@-].)(?!\s*[+-]?\d*\.?\d+(?:[eE][+-]?\d+)?$)"  # and no number
 
 
 def sha256_file(path: str | os.PathLike) -> str:
@@ -158,8 +161,12 @@ def write_json(path: str | os.PathLike, value: Any) -> Path:
 
 
 def read_json(path: str | os.PathLike) -> Any:
-    """Read a JSON file."""
-    return json.loads(Path(path).read_text(encoding="utf-8"))
+    """Read a JSON file; one that is none is a ValueError that names it."""
+    path = Path(path)
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path.name} is no JSON: {error}.") from error
 
 
 def read_table(
@@ -181,11 +188,14 @@ def read_table(
     path = Path(path)
     try:
         text = path.read_bytes().decode("utf-8-sig")
-        header = text.lstrip().partition("\n")[0]
+        header = re.match(r"[^\r\n]*", text.lstrip())[0]
         has_tabs = "\t" in header
+        separator = "\t" if has_tabs else max(",;", key=header.count)
+        if header.count(separator) >= MOST_COLUMNS:
+            raise ValueError(f"{path.name} has more than {MOST_COLUMNS} columns; expected a table.")
         cells = pd.read_csv(
             io.StringIO(text),
-            sep="\t" if has_tabs else max(",;", key=header.count),
+            sep=separator,
             quoting=csv.QUOTE_NONE if has_tabs else csv.QUOTE_MINIMAL,
             header=None,  # a row with more cells than the header is a fault, not an index
             dtype="string",
@@ -208,7 +218,7 @@ def read_table(
     names = [name.lower() if lower else name for name in cells.iloc[0].fillna("")]
     table = cells.iloc[1:].reset_index(drop=True).set_axis(names, axis=1)
     table = table.mask(table.isin(list(missing))).dropna(how="all").reset_index(drop=True)
-    twice = sorted({name for name in names if names.count(name) > 1})
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice:
         raise ValueError(f"{path.name} has the column {twice[0]} twice; expected it once.")
     if absent := [name for name in required if name not in table]:
@@ -218,12 +228,18 @@ def read_table(
     return table
 
 
+def as_cell(text: str) -> str:
+    """Put a text on one line, and an apostrophe before what a spreadsheet takes for a formula."""
+    return re.sub(FORMULA, "'", re.sub(r"[\t\r\n]+", " ", text))
+
+
 def write_table(table, path: str | os.PathLike) -> Path:
     """Write a DataFrame atomically, as CSV or (suffix ``.tsv``) tab-separated without quoting.
 
-    Its index is left out; missing values become empty cells.
+    Its index is left out; missing values become empty cells, formulas text (`as_cell`).
     """
-    options = {"sep": ","}
+    options, kinds = {"sep": ","}, dict.fromkeys(table.select_dtypes("category"), object)
+    table = table.astype(kinds).replace(FORMULA, "'", regex=True)
     if str(path).endswith(".tsv"):  # has no quoting: a cell may hold neither tab nor line break
         table = table.replace(r"[\t\r\n]+", " ", regex=True)
         options = {"sep": "\t", "quoting": csv.QUOTE_NONE}

@@ -261,7 +261,7 @@ def _typed(table: pd.DataFrame, faults: _Faults) -> pd.DataFrame:
         number = pd.to_numeric(column, errors="coerce").astype("float64")
         bad = number.isna() & column.notna()
         if kind == INTEGER:
-            bad |= number.notna() & (number % 1 != 0)
+            bad |= number.notna() & ((number % 1 != 0) | (number.abs() > 2**53))
             number = number.mask(bad).astype("Int64")
         typed[name] = number
         faults.add(typed, bad, name, column.astype("string") + f" is no {kind}")

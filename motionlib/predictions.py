@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
 
 PREDICTION_COLUMNS = (
     *("experiment", "task", "model", "fold", "scan_id", "participant_id"),
@@ -30,6 +31,9 @@ def check_predictions(predictions: pd.DataFrame) -> pd.DataFrame:
             f"predictions lack {', '.join(missing)}; expected {', '.join(PREDICTION_COLUMNS)}"
         )
     rows = predictions.loc[:, list(PREDICTION_COLUMNS)]
+    words = [n for n in rows if n not in TEXT_COLUMNS and not is_numeric_dtype(rows[n])]
+    if words and len(rows):
+        raise ValueError(f"predictions have words in {', '.join(words)}; expected numbers")
     outside = rows.loc[~rows["score"].between(0, 1)]
     if len(outside):
         row = outside.iloc[0]

@@ -29,7 +29,7 @@ from motionlib.tasks import TASK_WORDS
 
 FRACTIONS = {  # measures that are shown in percent
     *("balanced_accuracy", "specificity", "sensitivity", "accuracy", "sex_f"),
-    *("balanced_accuracy_cv", "real_motion_accuracy", "real_motion_specificity"),
+    *("balanced_accuracy_cv", "real_motion_accuracy", "real_motion_specificity", "called_motion"),
     *("resampled_called_motion", "emulated_motion_accuracy", "emulated_motion_specificity"),
 }
 LABELS = TASK_WORDS | yaml.safe_load((PACKAGE / "templates" / "words.yml").read_text("utf-8"))
@@ -262,6 +262,8 @@ def parse(name: str, names: list[str]) -> tuple[str, str | None, str]:
     if statistic and source is None:
         if "_".join(filter(None, [measure, "ours"])) in names:
             source = "ours"
+        elif name in ("low", "high") and "low" in names[1:]:  # limits of the column before them
+            measure = names[names.index("low") - 1]
         elif not measure or (measure not in names and f"{measure}_mean" not in names):
             return name, None, ""
     return measure, source, statistic

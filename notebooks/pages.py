@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import os
 import re
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from html import escape
@@ -23,16 +24,22 @@ import torch
 from motionlib import files
 from motionlib.figures.cohort import PLANES, draw_plane, to_ras
 from motionlib.figures.theme import COLOURS, new_figure, styled
+from motionlib.manifest import read_manifest
 from motionlib.motion import Acquisition, Trajectory, acquire
+from motionlib.predictions import load_predictions, select
 from motionlib.preprocess.images import read_array
 from motionlib.stats.agreement import kappa_of
 from motionlib.study.notebooks import notebooks_folder, read_study, text
 from motionlib.study.runner import duration, plan
 
+TUNED = "warehouse/fine_tuned_recommended"  # the experiment whose threshold is moved
 MOST_CHANGED = 6  # scans shown of those that change sides
 ORDERS = ("linear", "centric", "segmented")
 WHOLE = {"description_width": "initial"}  # no name of a control is cut
 GRADES = ("0: no motion", "1: some motion", "2: severe motion")
+TAKE_BACK = "take back the last grade"
+PAUSE_S = 1.0  # nobody has looked at a scan in less; the second half of a double click comes sooner
+TOO_SOON = " A click that came within a second after it was not counted."
 CLICKS = ["time", "rater", "scan_id", "grade"]
 RATERS = ["rater_1", "rater_2"]
 
@@ -51,6 +58,32 @@ def overview(profile: str) -> pd.DataFrame:
         "state": [step.reason or "has run" for step in steps],
     }
     return pd.DataFrame(columns, index=[step.notebook.number for step in steps])
+
+
+def graded_scores(profile: str) -> pd.DataFrame:
+    """Scores of notebook 4's fine-tuned network on graded scans, a row a scan.
+
+    Of the run of a profile, with the ``path`` of each scan; as long as notebook 4 has not run
+    there, the published ones of the demo, without pictures, and a sentence says so.
+    """
+    run = files.runs_root() / profile
+    rows = _tuned_scores(run) if (run / "predictions.csv").is_file() else pd.DataFrame()
+    if rows.empty:
+        print(
+            f"Notebook 4 makes these scores and has not run in the profile {profile}: "
+            "shown are the published ones of the demo, without pictures."
+        )
+        return _tuned_scores(files.repository() / "results" / "demo")
+    scans = run / "cohort" / "manifest.tsv"
+    listed = read_manifest(scans)
+    listed["path"] = [str(scans.parent / path) for path in listed["path"]]
+    return rows.merge(listed[["scan_id", "path"]], on="scan_id")
+
+
+def _tuned_scores(folder: Path) -> pd.DataFrame:
+    """Out-of-fold scores of the fine-tuned network in a run folder; no row before notebook 4."""
+    rows = load_predictions(folder)
+    return select(rows[rows["fold"] == -1], TUNED, task="mov01vs2")
 
 
 @styled
@@ -177,9 +210,11 @@ def plot_planes(volume, affine, at_mm=None):
 def rate(scans: pd.DataFrame, folder: str | os.PathLike, *, raters, seed: int = 0):
     """Grade scans by clicks, as the paper's two raters did: in random order and without names.
 
-    `scans` have ``scan_id participant_id path``, and a ``verdict`` to be shown after the click.
-    Every click is at once a row of ``clicks.tsv`` in `folder`, of several on one scan the last
-    counts, and ``grades.tsv`` is what ``motionlib finetune`` reads. Opened again, it goes on.
+    `scans` have ``scan_id participant_id path``, and a ``verdict`` to be shown after the click; a
+    scan is shown as by `browse`. Every click is at once a row of ``clicks.tsv`` in `folder`, of
+    several on one scan the last counts, and ``grades.tsv`` is what ``motionlib finetune`` reads. A
+    grade that is taken back is a row too, without a grade, and the scan is shown again. A click
+    within `PAUSE_S` of another is not counted. Opened again, the page goes on.
     """
     folder, scans = Path(folder), scans.set_index("scan_id", drop=False)
     if len(set(raters)) != len(RATERS) or not all(raters):
@@ -189,11 +224,14 @@ def rate(scans: pd.DataFrame, folder: str | os.PathLike, *, raters, seed: int = 
             "grades.tsv lies there already and was not made by clicks; give another folder"
         )
     rater = widgets.ToggleButtons(options=raters, description="rater")
-    state, picture, verdict = widgets.HTML(), widgets.HTML(), widgets.HTML()
+    state, shown, verdict = widgets.HTML(), widgets.VBox(), widgets.HTML()
+
+    def mine() -> pd.DataFrame:
+        rows = last_clicks(folder)
+        return rows[rows["rater"].eq(rater.value) & rows["scan_id"].isin(scans.index)]
 
     def waiting() -> list[str]:
-        rows = read_clicks(folder)
-        graded = set(rows.loc[rows["rater"] == rater.value, "scan_id"])
+        graded = set(mine()["scan_id"])
         rng = np.random.default_rng(files.seed_from(seed, rater.value))
         return [scan for scan in rng.permutation(sorted(scans.index)) if scan not in graded]
 
@@ -206,27 +244,52 @@ def rate(scans: pd.DataFrame, folder: str | os.PathLike, *, raters, seed: int = 
             f"{escape(rater.value)} has graded {len(scans) - len(left)} of {len(scans)} scans; "
             f"weighted kappa of the two raters: {kappa}"
         )
-        drawn = plot_planes(*read_array(scans.loc[left[0], "path"])) if left else None
-        picture.value = _image(drawn, "Three planes of the scan to be graded.") if left else ""
+        back.disabled = len(left) == len(scans)
+        former = shown.children
+        shown.children = [browse(*read_array(scans.loc[scan, "path"])) for scan in left[:1]]
+        for panel in former:
+            _close(panel)
+
+    def keep(scan: str, grade: int | None) -> None:
+        append_click(folder, rater.value, scan, grade)
+        files.write_table(collect_grades(folder, scans, raters), folder / "grades.tsv")
+
+    def grade(button) -> None:
+        for scan in waiting()[:1]:
+            keep(scan, GRADES.index(button.description))
+            verdict.value = f"You said {button.description}. {escape(scans.loc[scan, 'verdict'])}"
+
+    def take_back(_) -> None:
+        for scan in mine()["scan_id"].tail(1):
+            keep(scan, None)
+            verdict.value = "Your last grade is taken back; this is its scan again."
+
+    free_from = [0.0]  # on the clock; a click that came earlier was meant for the scan before
 
     def click(button) -> None:
-        for scan in waiting()[:1]:
-            append_click(folder, rater.value, scan, GRADES.index(button.description))
-            files.write_table(collect_grades(folder, scans, raters), folder / "grades.tsv")
-            verdict.value = f"You said {button.description}. {escape(scans.loc[scan, 'verdict'])}"
+        if time.monotonic() < free_from[0]:
+            verdict.value = verdict.value.removesuffix(TOO_SOON) + TOO_SOON
+            return
+        (take_back if button is back else grade)(button)
         show()
+        free_from[0] = time.monotonic() + PAUSE_S
 
     buttons = [widgets.Button(description=words) for words in GRADES]
-    for button in buttons:
+    back = widgets.Button(description=TAKE_BACK, layout=widgets.Layout(width="auto"))
+    for button in (*buttons, back):
         button.on_click(click)
     rater.observe(show, "value")
     show()
-    return widgets.VBox([rater, state, picture, widgets.HBox(buttons), verdict])
+    return widgets.VBox([rater, state, shown, widgets.HBox([*buttons, back]), verdict])
 
 
-def append_click(folder: Path, rater: str, scan_id: str, grade: int) -> None:
-    """Add a row to ``clicks.tsv``, in one write that is on the disk when this returns."""
-    row = [datetime.now(UTC).isoformat(timespec="seconds"), rater, scan_id, str(grade)]
+def append_click(folder: Path, rater: str, scan_id: str, grade: int | None) -> None:
+    """Add a row to ``clicks.tsv``, in one write that is on the disk when this returns.
+
+    No grade takes back what the rater said of the scan.
+    """
+    said = "" if grade is None else str(grade)
+    row = [datetime.now(UTC).isoformat(timespec="seconds"), rater, scan_id, said]
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "clicks.tsv", "a", encoding="utf-8") as stream:
         rows = [row] if stream.tell() else [CLICKS, row]
@@ -236,19 +299,26 @@ def append_click(folder: Path, rater: str, scan_id: str, grade: int) -> None:
 
 
 def read_clicks(folder: Path) -> pd.DataFrame:
-    """All clicks so far, in their order."""
+    """Read all clicks so far, in their order; where a grade was taken back there is none."""
     path = folder / "clicks.tsv"
     if not path.is_file():
         return pd.DataFrame(columns=CLICKS)
     # a rater may be called NA
-    return pd.read_csv(path, sep="\t", dtype={"rater": str, "scan_id": str}, keep_default_na=False)
+    rows = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
+    grades = pd.to_numeric(rows["grade"].mask(rows["grade"] == ""))
+    return rows.assign(grade=grades.astype("Int64"))
+
+
+def last_clicks(folder: Path) -> pd.DataFrame:
+    """Keep of each rater and scan the last click, if it is a grade; the newest stands last."""
+    last = read_clicks(folder).drop_duplicates(["rater", "scan_id"], keep="last")
+    return last.dropna(subset="grade")
 
 
 def collect_grades(folder: Path, scans: pd.DataFrame, raters) -> pd.DataFrame:
     """Collect the last grade of each rater for each scan that has one, as ``finetune`` reads it."""
-    last = read_clicks(folder).drop_duplicates(["rater", "scan_id"], keep="last")
-    wide = last.pivot(index="scan_id", columns="rater", values="grade").reindex(columns=raters)
-    wide = wide.astype("Int64").set_axis(RATERS, axis=1).dropna(how="all")
+    wide = last_clicks(folder).pivot(index="scan_id", columns="rater", values="grade")
+    wide = wide.reindex(columns=raters).astype("Int64").set_axis(RATERS, axis=1).dropna(how="all")
     names = ["scan_id", "participant_id", "path"]
     return scans.reset_index(drop=True)[names].merge(wide, on="scan_id")
 
@@ -283,6 +353,13 @@ def _panel(controls: dict, draw: Callable, alt: str) -> widgets.Widget:
     redraw()
     row = widgets.HBox(list(controls.values()), layout=widgets.Layout(flex_flow="row wrap"))
     return widgets.VBox([row, picture])
+
+
+def _close(widget: widgets.Widget) -> None:
+    """Let go of a widget and all in it, whose pictures a browser would keep."""
+    for child in getattr(widget, "children", ()):
+        _close(child)
+    widget.close()
 
 
 def _image(figure, alt: str) -> str:

@@ -33,6 +33,12 @@ LONGEST_CELL = 20
 MOST_PARAMETERS = 8
 EVERYWHERE = ("profile", "seed", "engine")
 FREE = {"exercise", "solution"}  # tags of cells in which a reader may define things
+MOST_OFF = 2.0  # between computers; what a head tells may be as many times too long or too short
+SPOKEN_S = {"a quarter of a minute": 15, "half a minute": 30, "one minute": 60}
+SPOKEN_S |= {f"{word} minutes": 60 * n for n, word in {
+    2: "two", 3: "three", 4: "four", 5: "five", 6: "six", 7: "seven", 8: "eight", 9: "nine",
+    10: "ten", 12: "twelve", 15: "fifteen", 20: "twenty", 30: "thirty", 40: "forty",
+}.items()}  # fmt: skip
 FORBIDDEN = (
     (r"^\s*[!%]", "a shell or magic line"),
     (r"\bsys\.path\b", "an edit of sys.path"),
@@ -195,6 +201,18 @@ class TestPlace:
     def test_the_run_is_opened_under_the_notebook_s_own_name(self, path):
         code = "\n".join(text(cell) for cell in cells(path, "code"))
         assert re.findall(r"\bRun\(\s*[\"'](\w+)[\"']", code) == [path.stem]
+
+
+@each
+class TestTime:
+    def test_the_head_tells_what_the_published_runs_took(self, path):
+        (told,) = re.findall(r"^\*Time\* about (.+)\.$", text(cells(path)[0]), re.MULTILINE)
+        told = [re.fullmatch(r"(.+) \((\w+)\)", part).groups() for part in told.split(", ")]
+        assert "demo" in [profile for _, profile in told]
+        for words, profile in told:
+            record = NOTEBOOKS.parent / "results" / profile / "provenance.json"
+            took = json.loads(record.read_text())["durations_s"][path.stem]
+            assert took / MOST_OFF <= SPOKEN_S[words] <= took * MOST_OFF, (profile, took)
 
 
 @each

@@ -2,9 +2,11 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import nbformat
 import pandas as pd
@@ -32,6 +34,7 @@ METHODS += ("forest_research", "forest_clinical")
 
 
 COMMAND = [sys.executable, "-m", "motionlib.cli", "study", "--profile", "smoke"]
+CUT = Path(__file__).parent / "cut_network"  # the study asks no other computer
 HOW = {
     "stdout": subprocess.PIPE,
     "stderr": subprocess.PIPE,
@@ -43,7 +46,10 @@ HOW = {
 
 def study(runs, *more) -> subprocess.CompletedProcess:
     """Call the command line in a process of its own."""
-    return subprocess.run([*COMMAND, "--runs", str(runs), *more], check=False, **HOW)
+    paths = filter(None, [str(CUT), os.environ.get("PYTHONPATH")])
+    cut = {"PYTHONPATH": os.pathsep.join(paths), "NETWORK_ASKED": str(runs / "asked")}
+    how = HOW | {"env": HOW["env"] | cut}
+    return subprocess.run([*COMMAND, "--runs", str(runs), *more], check=False, **how)
 
 
 @pytest.fixture(scope="session")
@@ -164,14 +170,30 @@ class TestRun:
         assert unseen == []
         assert seen >= len(FIGURES)
 
-    def test_executed_notebooks_name_no_folder_of_this_computer(self, folder):
-        named = []
-        for path in sorted((folder / "notebooks").glob("*.ipynb")):
-            for cell in json.loads(path.read_text())["cells"]:
-                shown = json.dumps([cell["source"], cell.get("outputs", [])])
-                if str(folder.parent) in shown or str(repository()) in shown:
-                    named.append((path.stem, cell["id"]))
+    def test_it_asks_no_other_computer(self, first):
+        assert not (first[0] / "asked").exists()
+
+    def test_no_text_of_the_run_names_a_folder_or_a_user_of_this_computer(self, folder):
+        packed = (".npy", ".gz", ".png", ".safetensors")
+        named, seen = [], 0
+        for path in sorted(folder.rglob("*")):
+            # Jupyter's own files for the run, which name the interpreter, are no result
+            if path.is_file() and path.suffix not in packed and ".jupyter" not in path.parts:
+                text, seen = path.read_text("utf-8", "replace"), seen + 1
+                places = (str(folder.parent), str(repository()), f"{Path.home()}{os.sep}")
+                named += [path.relative_to(folder) for place in places if place in text]
         assert named == []
+        assert seen > 300
+
+    def test_only_provenance_and_the_log_of_a_notebook_hold_a_date(self, folder):
+        day = re.compile(r"(?<![\d-])(?:19|20)\d\d-[01]\d-[0-3]\d(?!\d)")
+        kinds = (".csv", ".tsv", ".json", ".html", ".txt", ".tex", ".svg")
+        dated = {
+            path.relative_to(folder).parts[0]
+            for path in folder.rglob("*")
+            if path.suffix in kinds and day.search(path.read_text())
+        }
+        assert dated == {"provenance"}
 
     def test_the_same_call_again_runs_nothing(self, first):
         again = study(first[0])

@@ -5,12 +5,16 @@ from __future__ import annotations
 import importlib
 import re
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from motionlib.files import repository
+from motionlib.manifest import write_manifest
 from motionlib.metrics import classification_metrics
+from motionlib.predictions import load_predictions
 from motionlib.preprocess import save_volume
 from motionlib.preprocess.images import phantom
 from motionlib.scoring.own_scans import read_graded
@@ -32,7 +36,7 @@ def scans(head, tmp_path):
     rows = []
     for number in range(8):
         path = tmp_path / f"sub-{number:02d}_T1w.nii.gz"
-        save_volume(head + 0.01 * number, AFFINE, path)
+        save_volume(np.roll(head, number, axis=1), AFFINE, path)
         rows.append(
             (f"sub-{number:02d}_ses-01", f"sub-{number:02d}", str(path), f"verdict {number}")
         )
@@ -48,7 +52,23 @@ def picture(panel) -> str:
 
 def buttons(page) -> list:
     """The three grades of a rating page."""
-    return list(page.children[3].children)
+    return list(page.children[3].children)[:3]
+
+
+def scan_shown(page) -> str:
+    """The picture of the scan that is to be graded."""
+    return picture(page.children[2].children[0])
+
+
+def take_back(page) -> None:
+    """Click the button that undoes a grade."""
+    page.children[3].children[3].click()
+
+
+@pytest.fixture
+def at_leisure(monkeypatch):
+    """A rater who looks at each scan: no click comes too soon."""
+    monkeypatch.setattr(pages, "PAUSE_S", 0)
 
 
 class TestExploreMove:
@@ -70,6 +90,47 @@ class TestExploreMove:
         assert np.abs(moved - head).max() > 0.02 * head.max()
         assert 1 <= later.sum() <= 4
         assert later.shape == (26,)
+
+
+class TestGradedScores:
+    """Notebook 0 shows a curve, whichever notebooks have run."""
+
+    @pytest.fixture
+    def runs(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("MOTIONLIB_RUNS", str(tmp_path))
+        (tmp_path / "own" / "cohort").mkdir(parents=True)
+        return tmp_path
+
+    @pytest.fixture
+    def published(self):
+        return load_predictions(repository() / "results" / "demo")
+
+    def test_before_any_notebook_the_published_ones_are_shown(self, runs, capsys):
+        rows = pages.graded_scores("own")
+        assert len(rows) > 100
+        assert set(rows["y_true"]) == {0, 1}
+        assert "Notebook 4 makes these scores" in capsys.readouterr().out
+
+    def test_so_they_are_where_only_notebook_2_has_run(self, runs, published, capsys):
+        early = published[published["experiment"].str.startswith(("pretrain/", "control/"))]
+        assert len(early) > 0
+        early.to_csv(runs / "own" / "predictions.csv", index=False)
+        assert len(pages.graded_scores("own")) == len(pages.graded_scores("none"))
+        assert capsys.readouterr().out.count("has not run in the profile own") == 1
+
+    def test_after_notebook_4_they_are_the_run_s_with_their_scans(self, runs, published, capsys):
+        own = published[published["experiment"] == pages.TUNED].copy()
+        own["score"] = 0.25
+        own.to_csv(runs / "own" / "predictions.csv", index=False)
+        scans = pd.DataFrame({"scan_id": own["scan_id"].unique()})
+        scans = scans.assign(participant_id="a", cohort="virtual-warehouse")
+        scans["path"] = "b/" + scans["scan_id"] + ".nii.gz"
+        write_manifest(scans, runs / "own" / "cohort" / "manifest.tsv")
+        rows = pages.graded_scores("own")
+        assert set(rows["score"]) == {0.25}
+        assert rows["scan_id"].is_unique
+        assert rows["path"].iloc[0].endswith(f"b/{rows['scan_id'].iloc[0]}.nii.gz")
+        assert capsys.readouterr().out == ""
 
 
 class TestExploreThreshold:
@@ -127,6 +188,7 @@ class TestBrowse:
         assert len(set(seen)) == 4
 
 
+@pytest.mark.usefixtures("at_leisure")
 class TestRate:
     def test_every_click_is_on_disk_at_once_and_the_table_goes_into_finetune(self, scans, tmp_path):
         page = pages.rate(scans, tmp_path / "ratings", raters=["Ann", "Ben"])
@@ -155,9 +217,20 @@ class TestRate:
         assert len(resumed) == 8
         assert resumed.equals(pages.read_clicks(tmp_path / "whole")[columns])
 
+    def test_the_whole_scan_can_be_looked_through_and_none_is_left_open(self, scans, tmp_path):
+        page = pages.rate(scans, tmp_path, raters=["Ann", "Ben"])
+        former = page.children[2].children[0]
+        middle = scan_shown(page)
+        former.children[0].children[2].value += 16
+        assert scan_shown(page) != middle
+        for _ in scans.index:
+            buttons(page)[0].click()
+        assert page.children[2].children == ()
+        assert former.comm is None
+
     def test_raters_have_orders_of_their_own_and_see_no_name(self, scans, tmp_path):
         page = pages.rate(scans, tmp_path, raters=["Ann", "Ben"])
-        shown = "".join(child.value for child in page.children[1:3])
+        shown = page.children[1].value + scan_shown(page)
         assert not any(name in shown for name in (*scans.scan_id, *scans.participant_id))
         assert "verdict" not in shown + page.children[4].value
         for rater in ("Ann", "Ben"):
@@ -188,6 +261,108 @@ class TestRate:
         (row,) = pages.collect_grades(tmp_path, scans, ["Ann", "Ben"]).itertuples()
         assert (row.scan_id, row.rater_1, pd.isna(row.rater_2)) == ("sub-03_ses-01", 2, True)
         assert len(pages.read_clicks(tmp_path)) == 2
+
+
+@pytest.mark.usefixtures("at_leisure")
+class TestTakeBack:
+    @pytest.fixture
+    def page(self, scans, tmp_path):
+        return pages.rate(scans, tmp_path, raters=["Ann", "Ben"])
+
+    def test_the_scan_comes_back_and_every_click_is_kept(self, page, tmp_path):
+        first = scan_shown(page)
+        buttons(page)[2].click()
+        assert scan_shown(page) != first
+        take_back(page)
+        assert scan_shown(page) == first
+        assert "graded 0 of 8" in page.children[1].value
+        assert "verdict" not in page.children[4].value
+        buttons(page)[1].click()
+        rows = pages.read_clicks(tmp_path)
+        assert rows["scan_id"].nunique() == 1
+        assert [None if pd.isna(grade) else int(grade) for grade in rows["grade"]] == [2, None, 1]
+        grades = pd.read_csv(tmp_path / "grades.tsv", sep="\t")
+        assert list(grades["rater_1"]) == [1]
+
+    def test_before_the_first_grade_there_is_nothing_to_take_back(self, page, scans, tmp_path):
+        assert page.children[3].children[3].disabled
+        take_back(page)
+        assert not list(tmp_path.glob("*.tsv"))
+
+    def test_a_grade_taken_back_is_no_grade_for_finetune(self, page, tmp_path):
+        buttons(page)[2].click()
+        take_back(page)
+        assert len(pd.read_csv(tmp_path / "grades.tsv", sep="\t")) == 0
+
+    def test_it_goes_back_step_by_step_also_after_a_pause_and_no_further(
+        self, page, scans, tmp_path
+    ):
+        seen = [scan_shown(page)]
+        for number in range(3):
+            buttons(page)[number].click()
+            seen.append(scan_shown(page))
+        page = pages.rate(scans, tmp_path, raters=["Ann", "Ben"])
+        for before in (seen[2], seen[1], seen[0]):
+            assert not page.children[3].children[3].disabled
+            take_back(page)
+            assert scan_shown(page) == before
+        assert page.children[3].children[3].disabled
+        take_back(page)
+        assert len(pages.read_clicks(tmp_path)) == 6
+
+    def test_only_a_rater_s_own_grade_is_taken_back(self, page, tmp_path):
+        buttons(page)[0].click()
+        page.children[0].value = "Ben"
+        assert page.children[3].children[3].disabled
+        buttons(page)[1].click()
+        page.children[0].value = "Ann"
+        take_back(page)
+        grades = pd.read_csv(tmp_path / "grades.tsv", sep="\t")
+        assert grades["rater_1"].isna().all()
+        assert list(grades["rater_2"]) == [1]
+
+    def test_kappa_forgets_it(self, page, scans, tmp_path):
+        rng = np.random.default_rng(1)
+        for rater in ("Ann", "Ben"):
+            page.children[0].value = rater
+            for _ in scans.index:
+                buttons(page)[rng.integers(3)].click()
+        whole = page.children[1].value
+        assert "(8 scans)" in whole
+        take_back(page)
+        grades = pages.collect_grades(tmp_path, scans, ["Ann", "Ben"]).dropna()
+        kappa = weighted_kappa(grades.rater_1, grades.rater_2, n_boot=100).estimate
+        assert f"{kappa:.2f} (7 scans)" in page.children[1].value
+        said = pages.read_clicks(tmp_path)["grade"].dropna().iloc[-1]
+        buttons(page)[said].click()
+        assert page.children[1].value == whole
+
+
+class TestDoubleClick:
+    def test_it_grades_one_scan_and_says_so(self, scans, tmp_path, monkeypatch):
+        clock = iter([10.0, 10.4, 10.6, 11.5, 12.0])
+        monkeypatch.setattr(pages, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+        page = pages.rate(scans, tmp_path, raters=["Ann", "Ben"])
+        buttons(page)[1].click()  # asks the clock twice: when it came, when the next scan was there
+        shown = scan_shown(page)
+        buttons(page)[1].click()
+        assert scan_shown(page) == shown
+        assert len(pages.read_clicks(tmp_path)) == 1
+        assert page.children[4].value.startswith("You said 1: some motion. verdict")
+        assert page.children[4].value.count("was not counted") == 1
+        buttons(page)[2].click()
+        assert list(pages.read_clicks(tmp_path)["grade"]) == [1, 2]
+        assert "not counted" not in page.children[4].value
+
+    def test_one_on_the_way_back_takes_back_one_grade(self, scans, tmp_path, monkeypatch):
+        with monkeypatch.context() as leisurely:
+            leisurely.setattr(pages, "PAUSE_S", 0)
+            page = pages.rate(scans, tmp_path, raters=["Ann", "Ben"])
+            for _ in range(2):
+                buttons(page)[0].click()
+        for _ in range(2):
+            take_back(page)
+        assert len(pages.last_clicks(tmp_path)) == 1
 
 
 class TestRatingPage:

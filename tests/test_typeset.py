@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from motionlib.files import repository
 from motionlib.typeset import (
     LONGEST,
     MISSING,
@@ -19,6 +20,8 @@ from motionlib.typeset import (
     to_latex,
     to_notebook,
 )
+
+PUBLISHED = sorted((repository() / "results").glob("*/tables/*.csv"))
 
 
 def compared() -> pd.DataFrame:
@@ -173,6 +176,19 @@ class TestOnAPage:
         )
         html = table_html(table, "A table.")
         assert all(f">{text}<" in html for text in ("640", "90.0", "sensitivity (%)"))
+
+    def test_limits_without_a_name_are_those_of_the_column_before_them(self):
+        table = pd.DataFrame({"m": ["x"], "called_motion": [0.25], "low": [0.1], "high": [0.5]})
+        html = table_html(table.assign(n=32), "A table.")
+        assert "25.0 [10.0, 50.0]" in html
+        assert "called motion (%)" in html
+        assert ">high<" not in html
+        assert [c.measure for c in gather(["low", "high", "n"])] == ["low", "high", "n"]
+
+    @pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: f"{path.parts[-3]} {path.stem}")
+    def test_no_published_table_has_limits_in_columns_of_their_own(self, path):
+        columns = gather(list(pd.read_csv(path, nrows=0)))
+        assert [c.heading for c in columns if c.heading.split()[-1] in ("low", "high")] == []
 
     def test_a_mean_carries_its_interval(self):
         table = pd.DataFrame({"m": ["x"], "auc_ours_mean": [0.9], "auc_ours_low": [0.8],

@@ -89,10 +89,12 @@ def _sidecars(root: Path, path: str, listings: dict) -> Iterator[Path]:
 def _read_sidecar(path: Path, faults: list[str]) -> dict:
     """Read what one sidecar tells; a fault of it is added to the list."""
     try:
+        if not path.is_file():  # a pipe would never answer
+            raise ValueError("it is no regular file")
         content = json.loads(path.read_text(encoding="utf-8-sig"))
         if not isinstance(content, dict):
             raise ValueError("it holds no names and values")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         faults.append(f"{path.name} is no JSON sidecar ({error})")
         return {}
     facts = {}

@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Measure every scan; 0 if all have measures, 1 if some have none (the reasons are told)."""
-    from motionlib.files import write_table, write_text
+    from motionlib.files import as_cell, write_table, write_text
 
     if len(args.input) == 1 and _is_mriqc(Path(args.input[0])):
         from motionlib.cohorts.ratings import read_mriqc
@@ -63,7 +63,7 @@ def main(args: argparse.Namespace) -> int:
     lines = ["\t".join(["scan_id", *COLUMNS])]
     for row in rows:
         cells = ["" if row[name] != row[name] else str(row[name]) for name in COLUMNS]
-        lines.append("\t".join([row["scan_id"], *cells]))
+        lines.append("\t".join(map(as_cell, [row["scan_id"], *cells])))
     write_text(args.out, "\n".join(lines) + "\n")
     measured = [row["slices"] > 0 for row in rows]
     if args.per_slice or args.overlay:
@@ -101,7 +101,8 @@ def _write_details(scans: list, args: argparse.Namespace) -> None:
         if args.overlay:
             from motionlib.figures.iqms import show_foreground
 
-            with atomic(Path(args.overlay) / f"{scan_id}_foreground.png") as aside:
+            name = re.sub(r"[/\\\0]", "_", scan_id)  # an id from a manifest leads nowhere else
+            with atomic(Path(args.overlay) / f"{name}_foreground.png") as aside:
                 show_foreground(quality).savefig(aside, dpi=100)
     if args.per_slice and parts:
         table = pd.concat(parts, ignore_index=True)

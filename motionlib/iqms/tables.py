@@ -69,6 +69,9 @@ def measure_files(
     """
     scans = [(scan_id, str(path)) for scan_id, path in scans]
     known = read_json(cache) if cache is not None and Path(cache).is_file() else {}
+    kept = known.values() if isinstance(known, dict) else [None]
+    if not all(isinstance(row, dict) and set(COLUMNS) <= set(row) for row in kept):
+        raise ValueError(f"{Path(cache).name} is no cache of measures; name another file")
     keys, rows, todo = [], {}, {}
     for (_, path), fault in zip(scans, faults_of(scans), strict=True):
         if fault:

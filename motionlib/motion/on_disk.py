@@ -39,7 +39,7 @@ from motionlib.motion.trajectory import Trajectory, displacement
 from motionlib.preprocess.images import need_orientation, read_image, scaled
 
 VERSION = 1  # raise it when the same scan would come out differently
-UNSAFE = set("/\\\0")  # in a scan's id, which becomes the name of a file
+TEXTS = ("descrip", "aux_file", "db_name", "intent_name")  # of a header; may name a patient
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,8 @@ def corrupt_file(
 ) -> None:
     """Move a NIfTI image and write it, and what was done (with more `facts`) as JSON beside it.
 
-    Header, type and scaling are kept. Raises `FileNotFoundError` or `ValueError` if the scan cannot
-    be used, or names or ranges are wrong.
+    Header (but for its texts), type and scaling are kept. Raises `FileNotFoundError` or
+    `ValueError` if the scan cannot be used, or names or ranges are wrong.
     """
     source, target = Path(source), Path(target)
     _check_names(source, target)
@@ -161,8 +161,6 @@ def corrupt_one(item: dict) -> dict:
     scan, source = item["scan_id"], Path(item["source"])
     target = Path(item["out"]) / f"{item['copy_id']}.nii.gz"
     try:
-        if UNSAFE & set(scan):
-            raise ValueError("has an id that cannot name a file; leave out slashes.")
         replayed = item["motion"]["trajectory"]
         made_of = [identity(path) for path in (source, replayed) if path]
         key = content_key(VERSION, item["motion"], made_of)
@@ -206,7 +204,7 @@ def _read(source: Path, orientation: str | None):
 
 
 def _like(image: Any, values: np.ndarray) -> Any:
-    """Return an image with the header, affine, type on disk and scaling of `image`."""
+    """Return an image with the header, but for texts, affine, type and scaling of `image`."""
     header = image.header.copy()
     dtype = header.get_data_dtype()
     slope, inter = (image.dataobj.slope, image.dataobj.inter)
@@ -215,6 +213,9 @@ def _like(image: Any, values: np.ndarray) -> Any:
         raw = np.clip(np.rint((values.astype(np.float64) - inter) / slope), limits.min, limits.max)
     else:
         raw = (values - inter) / slope
+    for name in TEXTS:
+        header[name] = b""
+    header.extensions.clear()
     moved = type(image)(raw.astype(dtype).reshape(image.shape), image.affine, header)
     moved.header.set_slope_inter(slope, inter)
     return moved

@@ -137,10 +137,13 @@ class Trajectory:
     def from_dict(cls, values: Mapping[str, Any]) -> Trajectory:
         """Rebuild a trajectory from :meth:`to_dict`; other keys are ignored."""
         names = ("times", "translation_mm", "rotation_deg")
-        if missing := [name for name in names if name not in values]:
-            raise ValueError(f"The trajectory lacks {', '.join(missing)}; write it with to_dict.")
-        options = {k: values[k] for k in ("interpolation", "frame") if k in values}
-        return cls(*(values[name] for name in names), **options)
+        try:
+            if missing := [name for name in names if name not in values]:
+                raise ValueError(f"The trajectory lacks {', '.join(missing)}; write it by to_dict.")
+            options = {k: values[k] for k in ("interpolation", "frame") if k in values}
+            return cls(*(values[name] for name in names), **options)
+        except TypeError as error:
+            raise ValueError(f"The trajectory is none ({error}); write it with to_dict.") from error
 
     def with_centre_kept(self) -> Trajectory:
         """Exchange the first pose with the one held at half time, as TorchIO's ``sort_spectra``."""

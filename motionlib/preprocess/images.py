@@ -5,7 +5,7 @@ A file passes these steps before its voxels are believed:
 1. it is a regular, readable file (a pipe would block, a folder is no image);
 2. its header has three axes (further ones of length one are dropped), a plausible number and size
    of voxels, and real intensities; micrometres and metres become millimetres, and a quaternion
-   longer than one by rounding is shortened;
+   longer than one by rounding is shortened; no more is unpacked than it declares;
 3. it states how the axes lie in the body, or the caller does: nothing is guessed;
 4. the whole file is there, undamaged, its values finite and not all the same.
 """
@@ -25,6 +25,8 @@ from motionlib.files import atomic, check_file, gzipped
 
 FEWEST_VOXELS = 8  # along an axis
 MAX_VOXELS = 2**28  # 1 GiB as float32; the largest published 7 T T1w has 1.7e8 voxels
+MOST_BESIDE = 2**20  # bytes before the voxels (header and extensions), and behind them
+MOST_PACKED = 1032  # bytes that one byte of a gzip file can stand for
 SIDE_MM = (0.05, 20)  # of a voxel
 LEAST_DETERMINANT = 0.1  # of the axes' directions; below it two of them nearly coincide
 UNITS_MM = {1: 1000.0, 3: 0.001}  # NIfTI's codes of metre and micrometre; others are millimetres
@@ -100,6 +102,8 @@ def read_image(
     try:
         is_nifti = path.name.endswith((".nii", ".nii.gz"))
         image = (_open_nifti if is_nifti else _open_other)(path, header_only)
+        if not is_nifti and math.prod(map(int, image.shape)) > MOST_PACKED * path.stat().st_size:
+            raise ValueError("it is too short for its voxels")
     except Exception as error:  # whatever the libraries raise at a damaged file
         raise ValueError(f"{path.name} cannot be read as an image: {_reason(error)}.") from error
     _check_header(path.name, image)
@@ -176,15 +180,22 @@ def _open_other(path: Path, header_only: bool):
 
 
 def _open_nifti(path: Path, header_only: bool):
-    """Open NIfTI, mending its header before nibabel judges it; isal unpacks the rest at once."""
+    """Open NIfTI, mending its header before nibabel judges it; what it declares bounds memory."""
     import nibabel as nib
     from isal import igzip
 
     is_packed = path.name.endswith(".gz")
     with (igzip.open if is_packed else open)(path, "rb") as stream:
-        kind = _nifti_kind(stream.read(4))
-        stream.seek(0)
-        header = kind.header_class.from_fileobj(stream)
+        start = stream.read(4)
+        kind = _nifti_kind(start)
+        start += stream.read(kind.header_class.sizeof_hdr)  # and the four bytes behind it
+        offset = kind.header_class(start[:-4], check=False)["vox_offset"]
+        if not len(start) <= offset <= MOST_BESIDE:
+            raise ValueError(
+                f"its voxels begin at byte {offset:g}, expected {len(start)} to {MOST_BESIDE}"
+            )
+        start += stream.read(int(offset) - len(start))
+    header = kind.header_class.from_fileobj(io.BytesIO(start))
     _check_shape(header.get_data_shape())  # before a hundred GiB may be unpacked
     _to_millimetres(header)
     _mend_orientation(header)
@@ -192,7 +203,15 @@ def _open_nifti(path: Path, header_only: bool):
     if header_only:
         voxels = np.broadcast_to(np.int8(0), header.get_data_shape())
         return kind(voxels, affine, header, dtype=header.get_data_dtype())
-    place = io.BytesIO(igzip.decompress(path.read_bytes())) if is_packed else str(path)
+    place = str(path)
+    if is_packed:
+        n_bytes = math.prod(header.get_data_shape()) * header.get_data_dtype().itemsize
+        with igzip.open(path) as stream:
+            content = stream.read(int(offset) + n_bytes)
+            rest = len(stream.read(MOST_BESIDE))  # at the end the checksum is looked at
+        if len(content) < offset + n_bytes or rest == MOST_BESIDE:
+            raise ValueError(f"it holds {'more' if rest else 'fewer'} voxels than its header says")
+        place = io.BytesIO(content)
     return kind(nib.arrayproxy.ArrayProxy(place, header), affine, header)
 
 
@@ -254,7 +273,7 @@ def _check_shape(shape: tuple[int, ...]) -> None:
     sizes = "x".join(map(str, shape))
     if len(shape) < 3 or min(shape, default=0) < 1 or any(size != 1 for size in shape[3:]):
         raise ValueError(f"its shape is {sizes}, expected three dimensions")
-    if math.prod(shape) > MAX_VOXELS:
+    if math.prod(map(int, shape)) > MAX_VOXELS:  # MGH's are 32-bit integers, which overflow
         raise ValueError(f"its shape is {sizes}, more than {MAX_VOXELS} voxels")
 
 

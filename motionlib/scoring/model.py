@@ -103,10 +103,7 @@ def read_rule(folder: str | os.PathLike) -> DecisionRule:
                 f"{folder} has no {name}; expected a model folder with model.json and "
                 "weights.safetensors (pickles are not read)"
             )
-    try:
-        facts = read_json(folder / "model.json")
-    except ValueError as error:
-        raise ValueError(f"model.json of {folder.name} is no JSON: {error}") from error
+    facts = read_json(folder / "model.json")
     weights = sha256_file(folder / "weights.safetensors")
     key = content_key(weights, facts, __version__, code_key(*SOURCES))
     return decision_rule(facts, folder.name, key)
@@ -114,6 +111,14 @@ def read_rule(folder: str | os.PathLike) -> DecisionRule:
 
 def decision_rule(facts: dict[str, Any], folder: str, key: str = "") -> DecisionRule:
     """Check the description of a model, of which `folder` is the name, and make its rule."""
+    try:
+        return _decision_rule(facts, folder, key)
+    except (TypeError, AttributeError, OverflowError) as error:
+        raise ValueError(f"model.json of {folder} has a value of a wrong kind: {error}.") from error
+
+
+def _decision_rule(facts: dict[str, Any], folder: str, key: str) -> DecisionRule:
+    """Make the rule, or raise whatever a value of a wrong kind raises."""
     needed = ("network", "shape", "n_classes", "dropout", "options", "threshold", "voxel_mm")
     missing = [name for name in needed if not isinstance(facts, dict) or name not in facts]
     if missing:

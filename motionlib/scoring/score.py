@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Callable
 from contextlib import suppress
 from functools import lru_cache
@@ -21,7 +20,7 @@ import numpy as np
 
 from motionlib import compute
 from motionlib.compute.engines import Meter, in_words
-from motionlib.files import check_file, content_key, identity, write_text
+from motionlib.files import as_cell, check_file, content_key, identity, write_text
 from motionlib.iqms.air import air_spread
 from motionlib.preprocess.finder import faults_of
 from motionlib.preprocess.head import air_at_zero, has_noise_for_air
@@ -275,7 +274,7 @@ def _cell(name: str, value: Any) -> str:
     if name == "p_motion":
         return f"{value:.6f}"
     text = f"{value:.6g}" if isinstance(value, float) else str(value)
-    return re.sub(r"[\t\r\n]+", " ", text).encode("utf-8", "replace").decode()
+    return as_cell(text).encode("utf-8", "replace").decode()
 
 
 def _device(device: str) -> str:
@@ -350,11 +349,12 @@ class Journal:
                 self._take(line)
 
     def _take(self, line: bytes) -> None:
-        """Keep a line if it is whole."""
+        """Keep a line if it is whole and its checksum right."""
         try:
             entry = json.loads(line)
-            self.entries[entry["key"]] = entry["value"]
-        except (ValueError, KeyError, TypeError):
+            if entry["sum"] == content_key(entry["key"], entry["value"]):  # as it was written
+                self.entries[entry["key"]] = entry["value"]
+        except (ValueError, KeyError, TypeError, RecursionError):
             return
 
     def add(self, entries: dict[str, dict[str, Any]]) -> None:
@@ -362,7 +362,8 @@ class Journal:
         if not entries:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        lines = [json.dumps({"key": key, "value": value}) for key, value in entries.items()]
+        rows = [{"key": k, "value": v, "sum": content_key(k, v)} for k, v in entries.items()]
+        lines = [json.dumps(row) for row in rows]
         with open(self.path, "a", encoding="utf-8") as stream:
             stream.write("\n" * self._torn + "\n".join(lines) + "\n")
             stream.flush()

@@ -21,7 +21,6 @@ GOOD, ABSENT, BAD = "ok", "absent", "missing"
 EXTRAS_FOR = {
     "test": "the tests",
     "hpc": "engine slurm and the dashboard",
-    "viewer": "the slice viewer",
     "ants": "preprocess --backend ants",
     "docs": "make docs",
     "browser": "make browser",

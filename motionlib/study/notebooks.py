@@ -26,6 +26,7 @@ from motionlib.compute import engines
 
 TYPES = {"str": str, "int": int, "float": float, "bool": bool}
 RESERVED = ("description", "needs", "all")
+MOST_BRACKETS = 200  # of a profile; nested, they take PyYAML ever longer
 PASSING = ("profile", "engine")  # parameters that do not change what a notebook computes
 ASIDE = ("00", "08")  # the start and the rating page are for people: no table comes from them
 
@@ -301,10 +302,15 @@ def profile_descriptions() -> dict[str, str]:
 def read_profile(path: Path, stems: list[str]) -> dict[str, Any]:
     """Read a profile: ``description``, ``needs``, ``all`` and one block per notebook."""
     try:
-        whole = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
+        text = path.read_text(encoding="utf-8")
+        if len(re.findall(r"[\[{]", text)) > MOST_BRACKETS:
+            raise ValueError("more brackets than a profile has")
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
+            raise ValueError("an alias, which could stand for gigabytes")
+        whole = yaml.safe_load(text) or {}
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as error:
         line = getattr(error, "problem_mark", None)
-        at = f" near line {line.line + 1}" if line else ""
+        at = f" near line {line.line + 1}" if line else f" ({str(error).splitlines()[0]})"
         raise ValueError(f"{path.name} is not valid YAML{at}") from None
     if not isinstance(whole, dict):
         raise ValueError(f"{path.name} holds a {type(whole).__name__}; expected blocks by notebook")
@@ -312,10 +318,13 @@ def read_profile(path: Path, stems: list[str]) -> dict[str, Any]:
         if name not in RESERVED and name not in stems:
             hint = unknown(str(name), [*stems, *RESERVED])
             raise ValueError(f"{path.name} has a block {name}, which is no notebook; {hint}")
-        if name not in RESERVED[:2] and not isinstance(block or {}, dict):
+        names = block or {} if isinstance(block or {}, dict) else [None]
+        if name not in RESERVED[:2] and not all(isinstance(one, str) for one in names):
             raise ValueError(f"{path.name}: block {name} is {block!r}; expected NAME: VALUE lines")
     of = {name: block or {} for name, block in whole.items() if name in stems}
-    return {"needs": whole.get("needs") or [], "all": whole.get("all") or {}, "of": of}
+    if not isinstance(needs := whole.get("needs") or [], list):
+        raise ValueError(f"{path.name} needs {needs!r}; expected a list of variables")
+    return {"needs": needs, "all": whole.get("all") or {}, "of": of}
 
 
 def data_needed(profile: str, needs: list[str]) -> dict[str, Path]:

@@ -86,9 +86,8 @@ def _figures(folder: Path) -> list[dict[str, str]]:
     The paper's come first.
     """
     figures = []
-    for path in sorted(
-        folder.glob("*.png"), key=lambda path: (label(path.stem)[:4] != "Fig.", path)
-    ):
+    paths = sorted(folder.glob("*.png"), key=lambda path: (label(path.stem)[:4] != "Fig.", path))
+    for path in paths:
         text = path.with_suffix(".txt")
         words = label(path.stem)
         number = words if words.startswith("Fig.") else ""
@@ -164,9 +163,8 @@ def _typeset(tables: dict[str, pd.DataFrame]) -> list[tuple[str, list[dict]]]:
             first, whole = to_compare(tables[name])
             caption = captions[name]
             if isinstance(caption, dict):
-                caption, columns = caption["caption"], caption["first"].split()
                 whole = tables[name]
-                first = whole[[column for column in columns if column in whole]]
+                first, caption = whole.filter(caption["first"].split()), caption["caption"]
             number = label(name) if label(name).startswith("Table") else ""
             table = table_html(first, caption, number=number)
             more = "" if whole is None else table_html(whole, caption, number=number)

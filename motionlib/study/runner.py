@@ -227,6 +227,7 @@ def _execute(
     The kernel works in the notebook's folder; what it prints is printed here too.  Until it is
     finished, the executed notebook is called ``NAME.partial.ipynb``.
     """
+    import nbformat
     import papermill  # which takes longer to open than a study that has nothing to run
 
     for name in ("papermill", "traitlets", "blib2to3"):
@@ -257,7 +258,10 @@ def _execute(
             raise NotebookFailed(f"{where(notebook, partial)}: {cause}") from None
     if any(cell.metadata.get("papermill", {}).get("exception") for cell in executed.cells):
         raise NotebookFailed(f"{where(notebook, partial)}: the cell left by sys.exit")
-    os.replace(partial, output)
+    for name in ("input_path", "output_path"):  # whoever gets the notebook learns no folder
+        executed.metadata["papermill"][name] = Path(executed.metadata["papermill"][name]).name
+    files.write_text(output, nbformat.writes(executed))
+    partial.unlink()
     return executed.metadata["papermill"]["duration"]
 
 

@@ -67,17 +67,21 @@ def load_model(source: str | os.PathLike | Model, *, device: str = "cpu") -> Mod
         return source
     folder, facts = Path(source), read_model(source)
     weights = read_weights(folder / "weights.safetensors")
-    with torch.random.fork_rng(devices=[]):
-        network = build_network(
-            facts["network"],
-            facts["shape"],
-            n_classes=facts["n_classes"],
-            dropout=facts["dropout"],
-            **facts["options"],
-        )
+    with torch.device("meta"):  # takes no memory before the weights are seen to fit
+        network = _described(facts, folder.name)
     fill(network, weights, f"{facts['network']} at {tuple(facts['shape'])}", folder.name)
     network = network.to(device, memory_format=torch.channels_last_3d)
     return Model(folder, facts, network.eval())
+
+
+def _described(facts: dict[str, Any], name: str) -> nn.Sequential:
+    """Build the network of a ``model.json``, or say that it describes none."""
+    try:
+        options = {"n_classes": facts["n_classes"], "dropout": facts["dropout"]} | facts["options"]
+        return build_network(facts["network"], facts["shape"], **options)
+    except (TypeError, KeyError, RuntimeError, OverflowError) as error:
+        said = str(error).partition("\n")[0]
+        raise ValueError(f"model.json of {name} describes no network: {said}.") from error
 
 
 def read_model(source: str | os.PathLike | Model) -> dict[str, Any]:
@@ -119,6 +123,8 @@ def fill(network, weights: dict[str, torch.Tensor], wanted: str, source: str) ->
             f"The weights of {source} are not those of {wanted}: {len(wrong)} tensors differ in "
             f"name or shape, such as {min(wrong)}; use a run of the same network and grid."
         )
+    if next(network.parameters()).is_meta:
+        network.to_empty(device="cpu")
     network.load_state_dict(weights)
 
 

@@ -67,7 +67,15 @@ def place(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def lab(place):
+def environment() -> dict[str, str]:
+    """Variables of a process that works in `place`: no data, no runs of somebody's own."""
+    known = {k: v for k, v in os.environ.items() if not k.startswith("MOTIONLIB_")}
+    folders = [str(repository()), os.environ.get("PYTHONPATH")]
+    return known | {"PYTHONPATH": os.pathsep.join(filter(None, folders))}
+
+
+@pytest.fixture(scope="session")
+def lab(place, environment):
     """Address of a notebook in a running JupyterLab, as a function of its name."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -76,13 +84,9 @@ def lab(place):
         path = place / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(values))
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("MOTIONLIB_")}
-    environment |= {"JUPYTERLAB_SETTINGS_DIR": str(place / "settings")}
+    environment = environment | {"JUPYTERLAB_SETTINGS_DIR": str(place / "settings")}
     environment |= {f"JUPYTER_{part}_DIR": str(place / part.lower())
                     for part in ("CONFIG", "RUNTIME", "DATA")}  # fmt: skip
-    environment["PYTHONPATH"] = os.pathsep.join(
-        filter(None, [str(repository()), os.environ.get("PYTHONPATH")])
-    )
     command = [sys.executable, "-m", "jupyter", "lab", "--no-browser", "--ip=127.0.0.1"]
     command += [f"--port={port}", "--ServerApp.port_retries=0", f"--ServerApp.root_dir={place}"]
     command += [f"--IdentityProvider.token={token}", "--allow-root"]

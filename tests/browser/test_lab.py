@@ -1,17 +1,26 @@
-"""A reader in JupyterLab: runs the start, moves a slider, rates two scans."""
+"""A reader in JupyterLab: runs the start, moves a slider, trains networks, rates two scans."""
 
 from __future__ import annotations
 
+import json
 import re
+import subprocess
+import sys
 import time
 
 import pytest
 
+from motionlib.study.notebooks import read_study
+
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
 PATIENCE_MS = 300_000  # a busy computer needs minutes for what takes seconds else
-SCAN = 'img[alt^="Three planes of the scan"]'
-CHANGED = "([path, src]) => document.querySelector(path).src !== src"
+SCAN = 'img[alt^="Three planes of a scan"]'
+CHANGED = "([path, src]) => ![undefined, src].includes(document.querySelector(path)?.src)"
 MOVE = 'img[alt^="A move of a head"]'
+ALL_RUN = """() => {
+  const prompts = [...document.querySelectorAll('.jp-CodeCell .jp-InputArea-prompt')];
+  return prompts.length && prompts.every(prompt => /\\[[0-9]+\\]/.test(prompt.textContent));
+}"""
 FAULTS = ", ".join(
     f'.jp-OutputArea-output[data-mime-type$="{kind}"]' for kind in ("error", "stderr")
 )
@@ -47,7 +56,7 @@ def faults(page) -> list[str]:
 class TestStart:
     @pytest.fixture
     def page(self, open_notebook):
-        page = open_notebook("00_start", 'img[alt^="Three planes of a scan"]')
+        page = open_notebook("00_start", SCAN)
         assert faults(page) == []
         return page
 
@@ -78,15 +87,74 @@ class TestStart:
         assert all(len(image.get_attribute("alt").split()) > 5 for image in controls)
 
 
+class TestNotebook2:
+    """A notebook of the study, run by hand at the smallest scale after notebook 1."""
+
+    @pytest.fixture
+    def page(self, place, environment, open_notebook):
+        command = [sys.executable, "-m", "motionlib.cli", "study", "--profile", "smoke"]
+        subprocess.run([*command, "--only", "01"], cwd=place, env=environment, check=True)
+        path = place / "notebooks" / "02_simulation_comparison.ipynb"
+        study = read_study("smoke", notebooks=path.parent, runs=place / "runs")
+        values = study.parameters[path.stem]
+        lines = [f"{name}: {type(value).__name__} = {value!r}" for name, value in values.items()]
+        whole = json.loads(path.read_text())
+        (cell,) = [c for c in whole["cells"] if c["metadata"].get("tags") == ["parameters"]]
+        cell["source"] = "\n".join(lines)
+        path.write_text(json.dumps(whole))
+        page = open_notebook(path.stem, ".jp-OutputArea-output img")
+        page.wait_for_function(ALL_RUN)
+        return page
+
+    def test_it_runs_to_its_end_and_shows_what_it_has_made(self, page, place):
+        assert faults(page) == []
+        shown = page.locator(".jp-NotebookPanel").inner_text()
+        assert "NETWORKS THAT HAVE LEARNT NOTHING" in shown
+        assert "balanced accuracy (%)" in shown  # Table II
+        assert "share of voxels that are exactly zero" in shown  # the last exercise's check
+        assert len(page.query_selector_all(".jp-OutputArea-output img")) >= 3
+        made = {path.stem for path in (place / "runs" / "smoke" / "tables").glob("*.csv")}
+        assert {"table_2", "timing", "controls"} <= made
+
+
 class TestRating:
-    def test_two_clicks_are_two_rows_and_the_next_scan_is_shown(self, open_notebook, place):
-        page = open_notebook("08_rate_scans", SCAN)
-        clicks = place / "runs" / "ratings" / "virtual" / "clicks.tsv"
-        for count, words in enumerate(("0: no motion", "2: severe motion"), start=1):
+    @pytest.fixture
+    def page(self, open_notebook, place):
+        (place / "runs" / "ratings" / "virtual" / "clicks.tsv").unlink(missing_ok=True)
+        return open_notebook("08_rate_scans", SCAN)
+
+    @pytest.fixture
+    def click(self, page):
+        """Click a button, twice at once if asked to, and wait until another scan is shown."""
+
+        def clicked(words: str, *, graded: int, twice: bool = False) -> None:
+            page.wait_for_timeout(1500)  # as if somebody looked
             before = page.get_attribute(SCAN, "src")
-            page.get_by_role("button", name=words).click()
-            page.get_by_text(re.compile(rf"has graded {count} of \d+ scans")).wait_for()
+            button = page.get_by_role("button", name=words)
+            button.dblclick() if twice else button.click()
+            page.get_by_text(re.compile(rf"has graded {graded} of \d+ scans")).wait_for()
             page.wait_for_function(CHANGED, arg=[SCAN, before])
-            assert len(clicks.read_text().splitlines()) == 1 + count
+
+        return clicked
+
+    @pytest.fixture
+    def rows(self, place):
+        """The clicks on disk so far."""
+        clicks = place / "runs" / "ratings" / "virtual" / "clicks.tsv"
+        return lambda: [line.split("\t") for line in clicks.read_text().splitlines()[1:]]
+
+    def test_two_clicks_are_two_rows_and_the_next_scan_is_shown(self, page, click, rows):
+        for count, words in enumerate(("0: no motion", "2: severe motion"), start=1):
+            click(words, graded=count)
+            assert len(rows()) == count
         page.get_by_text("You said 2: severe motion. Emulated raters said").wait_for()
+        assert faults(page) == []
+
+    def test_a_double_click_grades_one_scan_and_can_be_taken_back(self, page, click, rows):
+        first = page.get_attribute(SCAN, "src")
+        click("1: some motion", graded=1, twice=True)
+        page.get_by_text("was not counted").wait_for()
+        click("take back the last grade", graded=0)
+        assert page.get_attribute(SCAN, "src") == first
+        assert [row[3] for row in rows()] == ["1", ""]
         assert faults(page) == []

@@ -11,6 +11,7 @@ import threading
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from prepared_set import counted_fit, prepared_set
 
@@ -165,6 +166,19 @@ class TestSubmit:
         assert submit(when_there, items, engine="local:2") == [None] * 9
         watcher.join()
         assert held[-1] == 1
+
+    def test_its_processes_listen_on_this_computer_only(self):
+        submit(operator.neg, [1], engine="local:2")
+        here = psutil.Process()
+        every = [here, *here.children(recursive=True)]
+        listening = [
+            one.laddr.ip
+            for process in every
+            for one in process.net_connections(kind="inet")
+            if one.status == psutil.CONN_LISTEN
+        ]
+        assert len(listening) >= 3  # scheduler and two workers
+        assert set(listening) == {"127.0.0.1"}
 
     def test_progress_ends_with_the_count_and_the_failures(self):
         lines = []

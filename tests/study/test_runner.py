@@ -132,6 +132,8 @@ class TestRunAndSkip:
             "01_first.ipynb",
             "02_second.ipynb",
         ]
+        notebooks = [path.read_text() for path in (folder / "notebooks").iterdir()]
+        assert not any(str(place) in text for text in notebooks)  # not in the metadata either
         made = (folder / "tables" / "table_2.csv").stat().st_mtime_ns
 
         for path in (place / "notebooks").glob("*.ipynb"):
