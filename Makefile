@@ -32,7 +32,7 @@ TESTED = $(VENV)/.tested-$(INSTALLED)-$(shell { find $(SOURCES) -type f ! -path 
     echo "$(MOTIONLIB_DATA)|$(MOTIONLIB_REFERENCE)"; } | cksum | tr ' ' '-')
 
 .DEFAULT_GOAL := help
-.PHONY: help setup study smoke nb test lab browser bench lint text notebook student model results doctor docs clean
+.PHONY: help setup study smoke nb test lab browser bench chaos licences lint text notebook student model results doctor docs clean
 
 help:  ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1|/' \
@@ -87,6 +87,16 @@ bench: $(STAMP)  ## run the benchmarks, side by side, into benchmarks/results/
 	@for file in benchmarks/bench_*.py; do \
 	    echo "== $$file"; $(BIN)/python "$$file" $(ARGS) || exit 1; \
 	done
+
+chaos: $(STAMP)  ## kill every command at random moments, and damage every kind of file
+	@for file in fuzz_readers kill_commands; do \
+	    echo "== benchmarks/$$file.py"; $(BIN)/python benchmarks/$$file.py $(ARGS) || exit 1; \
+	done
+	@$(BIN)/python benchmarks/chaos_tables.py
+
+licences: $(STAMP)  ## check the environment, and list the licence of every package in it
+	$(BIN)/python -m pip check
+	@$(BIN)/python .ci/licences.py
 
 lint: $(STAMP)  ## check style and that no notebook carries output
 	$(BIN)/ruff check .

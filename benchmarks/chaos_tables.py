@@ -1,0 +1,52 @@
+"""Write what ``make chaos`` measured into ``docs/reliability.md``, between its marks.
+
+A test compares the page with the tables in ``benchmarks/results/``: no figure in it is typed.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pandas as pd
+
+from motionlib.files import repository, write_text
+
+RESULTS = ("kills", "fuzz")
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """Write a table for a page."""
+    heads = [name.replace("_", " ") for name in table]
+    rows = [[f"{value:.3g}" if isinstance(value, float) else str(value) for value in row]
+            for row in table.astype(object).to_numpy()]  # fmt: skip
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def table_of(name: str, results: Path) -> pd.DataFrame:
+    """Read a result, with its sums and largest fractions in a last row."""
+    table = pd.read_csv(results / f"{name}.csv")
+    sums = {column: table[column].sum() for column in table.select_dtypes("integer")}
+    most = {column: table[column].max() for column in table.select_dtypes("float")}
+    return pd.concat([table, pd.DataFrame([{table.columns[0]: "all", **sums, **most}])])
+
+
+def filled(page: str, results: Path) -> str:
+    """Put the tables between the marks of a page."""
+    for name in (name for name in RESULTS if (results / f"{name}.csv").is_file()):
+        start, end = f"<!-- {name}:start -->", f"<!-- {name}:end -->"
+        block = f"{start}\n{markdown(table_of(name, results))}\n{end}"
+        page = re.sub(f"{start}.*?{end}", lambda _, text=block: text, page, flags=re.DOTALL)
+    return page
+
+
+def main() -> None:
+    """Fill the page."""
+    page = repository() / "docs" / "reliability.md"
+    results = repository() / "benchmarks" / "results"
+    write_text(page, filled(page.read_text("utf-8"), results))
+
+
+if __name__ == "__main__":
+    main()
