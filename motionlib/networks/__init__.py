@@ -15,6 +15,7 @@ __getattr__, _, _ = lazy_loader.attach(__name__, submod_attrs={"costs": ["cost_t
 
 NETWORKS = ("Conv5FC3", "ResNet3D", "SECNN", "ViT3D")  # of the paper
 ALL_NETWORKS = (*NETWORKS, "Slices")
+LARGEST = 4096  # number in an option: a description must not ask for days of building
 PAPER_SHAPE = (169, 208, 179)  # networks are pinned at this grid; paper §III-B
 
 
@@ -66,7 +67,12 @@ def build_network(
         if not 0 <= dropout < 1:
             raise ValueError(f"Dropout {dropout} is not a probability in [0, 1).")
         options["dropout"] = dropout
+    for option, value in options.items():
+        sizes = value if isinstance(value, list | tuple) else [value]
+        if any(isinstance(n, int) and n > LARGEST for n in sizes):
+            raise ValueError(f"{option} of {name} holds a number above {LARGEST}.")
     try:
         return known[name](shape, n_classes=n_classes, **options)
     except TypeError as error:
-        raise ValueError(f"{name} does not take these options: {error}.") from error
+        said = str(error).partition("\n")[0]
+        raise ValueError(f"{name} does not take these options: {said}.") from error

@@ -40,6 +40,9 @@ def to_itk(array: np.ndarray, affine: np.ndarray):
     """Wrap an array (I, J, K) with a RAS affine as a SimpleITK image (LPS)."""
     import SimpleITK as sitk  # noqa: N813
 
+    # one thread in whatever follows: several scans go side by side, and several threads add in
+    # another order every time
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
     image = sitk.GetImageFromArray(np.ascontiguousarray(array.T))
     lps = LPS @ affine
     spacing = np.linalg.norm(lps[:3, :3], axis=0)
@@ -166,7 +169,7 @@ def _method(fixed_region, start, share: float):
     import SimpleITK as sitk  # noqa: N813
 
     method = sitk.ImageRegistrationMethod()
-    method.SetNumberOfThreads(1)  # several scans side by side; the same bits every time
+    method.SetNumberOfThreads(1)
     method.SetMetricAsMattesMutualInformation(numberOfHistogramBins=32)
     method.SetMetricFixedMask(fixed_region)
     method.SetMetricSamplingStrategy(method.REGULAR)

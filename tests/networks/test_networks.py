@@ -59,6 +59,11 @@ class TestPublishedNetworks:
         blocks = [m for n, m in on_paper(name).named_children() if n.startswith("block")]
         assert sum(count(block) for block in blocks) == size
 
+    @pytest.mark.parametrize("options", [{"members": 10**30}, {"channels": [4, 10**30]}])
+    def test_a_description_cannot_ask_for_endless_building(self, options):
+        with pytest.raises(ValueError, match=r"of Slices holds a number above 4096\.$"):
+            build_network("Slices", (24, 24, 24), **options)
+
     def test_published_dropouts_are_the_defaults(self):
         dropouts = {
             name: max(m.p for m in on_paper(name).modules() if isinstance(m, torch.nn.Dropout))

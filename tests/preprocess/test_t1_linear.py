@@ -68,6 +68,12 @@ def displacement_mm(one, other):
 
 
 class TestTransforms:
+    def test_itk_adds_in_one_order_whatever_was_set_before(self):
+        sitk = pytest.importorskip("SimpleITK")
+        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(4)
+        to_itk(np.zeros((2, 2, 2), np.float32), np.eye(4))
+        assert sitk.ProcessObject.GetGlobalDefaultNumberOfThreads() == 1
+
     def test_a_matrix_survives_the_way_to_itk_and_back(self):
         np.testing.assert_allclose(ras_matrix(itk_affine(turned())), turned(), atol=1e-12)
 
