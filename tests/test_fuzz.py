@@ -232,7 +232,8 @@ class TestModels:
         ("name", "value", "said"),
         [
             ("n_classes", 2_000_000_000, "not those of"),  # ten terabytes
-            ("options", {"hidden": [2_000_000_000, 50]}, "not those of"),
+            ("options", {"hidden": [2_000_000_000, 50]}, "above 4096"),
+            ("options", {"hidden": [4_000, 50]}, "not those of"),
             ("n_classes", -1, "describes no network"),
             ("n_classes", None, "does not take these options"),
             ("options", [1], "describes no network"),
