@@ -53,8 +53,10 @@ def check_predictions(predictions: pd.DataFrame) -> pd.DataFrame:
 
 
 def load_predictions(folder: str | os.PathLike) -> pd.DataFrame:
-    """Read ``predictions.csv`` of a run folder; FileNotFoundError if it is not there yet."""
+    """Read a run's ``predictions.csv``, packed where it was published; else FileNotFoundError."""
     path = Path(folder) / "predictions.csv"
+    if not path.is_file():
+        path = path.with_suffix(".csv.gz")
     if not path.is_file():
         raise FileNotFoundError(f"no predictions.csv in {Path(folder).name}; run the study first")
     return pd.read_csv(path, dtype=dict.fromkeys(TEXT_COLUMNS, str), keep_default_na=False)

@@ -7,6 +7,7 @@ are.  The headline table of one profile is put into the README.
 from __future__ import annotations
 
 import argparse
+import gzip
 import shutil
 import sys
 from pathlib import Path
@@ -17,11 +18,12 @@ from motionlib import files
 from motionlib.files import repository, runs_root
 from motionlib.paper import tables
 from motionlib.paper.claims import claims
+from motionlib.study.notebooks import find_notebooks, notebooks_folder
 from motionlib.study.run import check_layout
 from motionlib.tasks import TASK_GRADES
 from motionlib.typeset import label
 
-KEPT = ("predictions.csv", "splits.csv", "provenance.json", "durations.csv")
+KEPT = ("splits.csv", "provenance.json", "durations.csv")
 HEADLINE = "hospital"  # the profile whose claims and table open the README
 REAL = "real"  # the one that has been tried on scans that people graded
 ALSO = {"demo": "On a laptop (`demo`)", REAL: f"Real heads, emulated motion (`{REAL}`)"}
@@ -37,30 +39,33 @@ START, END = "<!-- headline:start -->", "<!-- headline:end -->"
 def publish(run: Path, results: Path, *, predictions: bool = True) -> list[str]:
     """Copy what may be committed from a finished run, and return the names of the files.
 
-    The former tables and figures in `results` go.  `predictions.csv` names scans: leave it out
-    where a licence says so.  A run of a profile that is never published, of another version of
-    motionlib or not finished is a ValueError.
+    The former tables and figures in `results` go.  The predictions, which are packed, name scans:
+    leave them out where a licence says so.  A run of a profile that is never published, of another
+    version of motionlib or in which a notebook has not finished is a ValueError.
     """
     if run.name in NEVER:
         raise ValueError(f"results of the profile {run.name} mean nothing; publish another one")
     check_layout(run)
-    stamps = [files.read_json(path) for path in sorted((run / "stamps").glob("[0-9]*.json"))]
-    unfinished = [stamp["notebook"] for stamp in stamps if not stamp.get("key")]
-    if not stamps or unfinished:
-        what = f"{', '.join(unfinished)} not finished" if unfinished else "nothing has run"
+    stamps = [files.read_json(path) for path in (run / "stamps").glob("[0-9]*.json")]
+    finished = {stamp["notebook"] for stamp in stamps if stamp.get("key")}
+    missing = [n.stem for n in find_notebooks(notebooks_folder()) if n.stem not in finished]
+    if missing:
         raise ValueError(
-            f"profile {run.name} is not finished ({what}); run: make study PROFILE={run.name}"
+            f"profile {run.name} is not finished (not {', '.join(missing)}); run: make study "
+            f"PROFILE={run.name}"
         )
     parts = ("tables", "figures")
     copied = [f"{part}/{path.name}" for part in parts for path in sorted((run / part).iterdir())]
     copied += [name for name in KEPT if (run / name).is_file()]
-    if not predictions:
-        copied.remove("predictions.csv")
     for part in parts:
         shutil.rmtree(results / part, ignore_errors=True)
     for name in copied:
         (results / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(run / name, results / name)
+    if predictions:
+        packed = gzip.compress((run / "predictions.csv").read_bytes(), mtime=0)
+        (results / "predictions.csv.gz").write_bytes(packed)
+        copied.append("predictions.csv.gz")
     return copied
 
 
@@ -139,7 +144,7 @@ def _also_lines(headline: Path) -> list[str]:
         folder = headline.with_name(profile)
         if folder != headline and (folder / "tables" / "table_4.csv").is_file():
             tuned = [s for s in _claims(folder) if s.startswith("Fine-tuned")]
-            lines += [f"- {words}. {sentence}" for sentence in tuned]
+            lines.append(f"- {words}. {' '.join(tuned)}")
     return lines
 
 

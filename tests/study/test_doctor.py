@@ -1,6 +1,7 @@
 """The doctor tells what is there, not whose computer it is; only finished runs are published."""
 
 import getpass
+import gzip
 import json
 import platform
 import tomllib
@@ -12,6 +13,7 @@ from motionlib import files
 from motionlib.cli import main
 from motionlib.files import repository
 from motionlib.study import doctor
+from motionlib.study.notebooks import find_notebooks, notebooks_folder
 from motionlib.study.publish import publish
 from motionlib.study.run import check_layout
 
@@ -97,7 +99,9 @@ class TestPublish:
             files.write_text(run / name, "a\n")
         files.write_text(run / "cohort" / "scan.npy", "never to be copied")
         files.write_json(run / "provenance.json", {})
-        files.write_json(run / "stamps" / "01.json", {"notebook": "01_data", "key": "abc"})
+        for notebook in find_notebooks(notebooks_folder()):
+            stamp = {"notebook": notebook.stem, "key": "abc"}
+            files.write_json(run / "stamps" / f"{notebook.stem[:2]}.json", stamp)
         return run
 
     def test_tables_figures_and_provenance_are_copied_and_no_scan(self, run, tmp_path):
@@ -106,15 +110,19 @@ class TestPublish:
         names = {p.relative_to(tmp_path / "results").as_posix()
                  for p in (tmp_path / "results").rglob("*") if p.is_file()}  # fmt: skip
         assert names == {
-            *("tables/table_2.csv", "figures/fig_1.png", "predictions.csv", "provenance.json"),
+            *("tables/table_2.csv", "figures/fig_1.png", "predictions.csv.gz", "provenance.json"),
         }
+        packed = gzip.decompress((tmp_path / "results" / "predictions.csv.gz").read_bytes())
+        assert packed == (run / "predictions.csv").read_bytes()
 
     def test_predictions_can_stay_at_home(self, run, tmp_path):
-        assert "predictions.csv" not in publish(run, tmp_path / "results", predictions=False)
+        assert "predictions.csv.gz" not in publish(run, tmp_path / "results", predictions=False)
 
     def test_an_unfinished_run_is_refused(self, run, tmp_path):
-        files.write_json(run / "stamps" / "02.json", {"notebook": "02_compare", "key": None})
-        with pytest.raises(ValueError, match="02_compare not finished"):
+        stamp = {"notebook": "02_simulation_comparison", "key": None}
+        files.write_json(run / "stamps" / "02.json", stamp)
+        (run / "stamps" / "05.json").unlink()
+        with pytest.raises(ValueError, match=r"not 02_simulation_comparison, 05_mrqy_rf_baseline"):
             publish(run, tmp_path / "results")
 
     def test_a_run_of_another_version_is_refused(self, run, tmp_path):
