@@ -95,12 +95,12 @@ class Cohort:
     @property
     def planes(self) -> slice:
         """Planes of a whole head, along its first axis, that networks see."""
-        return middle_planes(self.network_shape[0], self.grid)
+        return middle_planes(self.network_grid.shape[0], self.grid)
 
     @property
-    def network_shape(self) -> tuple[int, int, int]:
-        """Voxels that networks see."""
-        return slab_grid(self.spacing_mm, self.slab_mm).shape
+    def network_grid(self) -> Grid:
+        """The part of the study grid that networks see."""
+        return slab_grid(self.spacing_mm, self.slab_mm)
 
     @property
     def n_outer(self) -> int:

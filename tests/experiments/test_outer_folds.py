@@ -56,8 +56,10 @@ class TestCohort:
             for w in (True, False)
         )
         volume, planes = (np.load(table["path"].iloc[0]) for table in (whole, slab))
-        assert planes.shape == study.cohort.network_shape == (5, *volume.shape[1:])
+        assert planes.shape == study.cohort.network_grid.shape == (5, *volume.shape[1:])
         np.testing.assert_array_equal(planes, volume[study.cohort.planes])
+        first = study.cohort.grid.matrix @ [study.cohort.planes.start, 0, 0, 1]
+        np.testing.assert_allclose(study.cohort.network_grid.matrix[:, 3], first)
 
     def test_motion_is_made_on_the_whole_head_then_cut(self, study):
         names = (study.cohort, "image", "2-4", "paper")
