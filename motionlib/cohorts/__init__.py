@@ -28,8 +28,7 @@ def read_cohort(name: str, root: str | os.PathLike, **options):
         A key of `COHORTS` (another is a `ValueError`), and the cohort's folder; for ``virtual`` the
         folder to generate it in.
     **options
-        Passed to the reader (see its ``read``; for ``virtual``, ``make_cohort``). All others open
-        every header, unless `check_files` is False.
+        Passed to the reader (see its ``read``; for ``virtual``, ``make_cohort``).
 
     Returns
     -------

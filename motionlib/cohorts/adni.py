@@ -25,9 +25,7 @@ KEPT = (
 )
 
 
-def read(
-    root: str | os.PathLike, *, field_strength: float | None = 1.5, check_files: bool = True
-) -> Selection:
+def read(root: str | os.PathLike, *, field_strength: float | None = 1.5) -> Selection:
     """Select motion-free scans and a test set with real motion, as in Fig. A.1.
 
     `root` holds ``MRIQUALITY.csv``, ``MAYOADIRL_MRI_IMAGEQC*.csv``, Clinica's
@@ -53,7 +51,7 @@ def read(
         tesla = pd.to_numeric(scans.table["field_strength"], errors="coerce")
         other = (tesla - field_strength).abs().fillna(9) > 0.1
         scans.drop(f"{field_strength:g} T", other, "has another field strength")
-    sources.drop_unusable(scans, root, check_files=check_files)
+    sources.drop_unusable(scans, root)
     _join_scores(scans, root)
     _join_comments(scans, root)
     _choose(scans)
@@ -131,8 +129,7 @@ def _join_scores(scans: ScanFilter, root: Path) -> None:
     scores = sources.read_table(path, ("loniuid", "pass", "ipmotion"))
     key = _bare_id(scores["loniuid"], "S")
     scores = scores[["pass", "ipmotion"]].apply(sources.codes, meanings=SCORES)
-    scores = scores.assign(series_key=key).dropna(subset="series_key")
-    scores = scores.drop_duplicates()
+    scores = scores.assign(series_key=key).dropna(subset="series_key").drop_duplicates()
     torn = set(scores.loc[scores["series_key"].duplicated(), "series_key"])
     scans.table["series_key"] = _bare_id(scans.table["series_id"], "S")
     bad = scans.table["series_key"].isin(torn)

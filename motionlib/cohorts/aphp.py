@@ -19,9 +19,7 @@ ALIASES = {
 }
 
 
-def read(
-    root: str | os.PathLike, *, table: str | None = None, check_files: bool = True
-) -> Selection:
+def read(root: str | os.PathLike, *, table: str | None = None) -> Selection:
     """Read a clinical data warehouse graded by two raters, or by one consensus.
 
     `root` holds the images and one CSV (`table` names it where there are several) with the columns
@@ -40,7 +38,7 @@ def read(
     scans.drop("one row an image", torn, "stands in rows that contradict each other")
     outside = scans.table["path"].str.contains(r"^[/\\]|(?:^|[/\\])\.\.(?:[/\\]|$)")
     scans.drop("inside the folder", outside, "has a path that leaves the folder")
-    sources.drop_unusable(scans, root, check_files=check_files)
+    sources.drop_unusable(scans, root)
     grades = scans.table[["rater_1", "rater_2", "consensus"]]
     rejected = scans.table["straight_reject"] == 1
     both = rejected & grades.notna().any(axis=1)

@@ -20,11 +20,7 @@ KNOWN = ("ds000011", "ds002748")
 
 
 def read(
-    root: str | os.PathLike,
-    *,
-    cohort: str | None = None,
-    check_files: bool = True,
-    parts: Sequence[str] = ("",),
+    root: str | os.PathLike, *, cohort: str | None = None, parts: Sequence[str] = ("",)
 ) -> Selection:
     """Read any BIDS folder.
 
@@ -46,7 +42,7 @@ def read(
     scans = ScanFilter(table, "T1w images in the folder", "sub-*/[ses-*/]anat/*_T1w.nii[.gz]")
     if aside:
         scans.note("not of the data set", f"left aside: {told(aside)}")
-    sources.drop_unusable(scans, root, check_files=check_files)
+    sources.drop_unusable(scans, root)
     sources.add_people(scans, root, parts)
     add_sidecar_facts(scans, root)
     scans.table = scans.table.assign(cohort=cohort or _cohort_name(root))

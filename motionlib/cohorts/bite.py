@@ -14,7 +14,7 @@ SESSIONS = {"preop": "preop_mri", "postop": "postop_mri"}
 SUFFIXES = (".mnc", ".nii.gz", ".nii")
 
 
-def read(root: str | os.PathLike, *, check_files: bool = True) -> Selection:
+def read(root: str | os.PathLike) -> Selection:
     """Read MNI BITE, group 3: two scans a patient, 13 patients and 26 images when complete.
 
     `root` holds ``group3/NN/NN_{preop,postop}_mri.mnc`` or NIfTI of that name, or is ``group3``.
@@ -39,7 +39,7 @@ def read(root: str | os.PathLike, *, check_files: bool = True) -> Selection:
     scans = ScanFilter(
         pd.DataFrame(rows), "images of group 3", "13 patients, before and after surgery"
     )
-    sources.drop_unusable(scans, root, check_files=check_files)
+    sources.drop_unusable(scans, root)
     sources.add_people(scans, root)
     scans.table = scans.table.assign(
         cohort="bite", contrast_agent=1, manufacturer="GE", field_strength=1.5

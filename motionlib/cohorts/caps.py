@@ -11,9 +11,7 @@ from motionlib.cohorts.selection import ScanFilter, Selection
 from motionlib.preprocess.finder import caps_images
 
 
-def read(
-    root: str | os.PathLike, *, cohort: str | None = None, check_files: bool = True
-) -> Selection:
+def read(root: str | os.PathLike, *, cohort: str | None = None) -> Selection:
     """Read the t1-linear images of a CAPS folder, as Clinica or ``motionlib preprocess`` writes it.
 
     `root` holds ``subjects/sub-*/ses-*/t1_linear/``, and perhaps ``participants.tsv``; `cohort` is
@@ -31,7 +29,7 @@ def read(
     has_crop = scans.table.groupby("scan_id")["is_crop"].transform("any").astype(bool)
     spare = has_crop & ~scans.table["is_crop"].astype(bool)
     scans.drop("cropped image first", spare, "is the uncropped copy of a cropped image")
-    sources.drop_unusable(scans, root, check_files=check_files)
+    sources.drop_unusable(scans, root)
     sources.add_people(scans, root)
     scans.table = scans.table.drop(columns=["is_crop", "is_caps"]).assign(cohort=cohort or "caps")
     return scans.select(root)

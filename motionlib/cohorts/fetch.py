@@ -15,7 +15,7 @@ import re
 import shutil
 import tarfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -134,7 +134,8 @@ def _fetch_ixi(source: _Source, subset: str | None) -> None:
         return
     try:
         with tarfile.open(archive) as tar:
-            members = dict(_images(tar))
+            files = {member.name.rsplit("/", 1)[-1]: member for member in tar if member.isfile()}
+            members = {name: member for name, member in files.items() if IMAGE.fullmatch(name)}
             wanted = _choose(sorted({name[:6] for name in members}), subset)
             for name, member in sorted(members.items()):
                 path = source.dest / "IXI-T1" / name
@@ -147,14 +148,6 @@ def _fetch_ixi(source: _Source, subset: str | None) -> None:
         archive.unlink()
         reason = f"is no whole tar archive ({error}); it was removed, fetch it again"
         source.rows["IXI-T1.tar"] = _row("IXI-T1.tar", "failed", reason=reason)
-
-
-def _images(tar: tarfile.TarFile) -> Iterator[tuple[str, tarfile.TarInfo]]:
-    """Images in the archive, by their bare names; anything else is left in it."""
-    for member in tar:
-        name = member.name.rsplit("/", 1)[-1]
-        if member.isfile() and IMAGE.fullmatch(name):
-            yield name, member
 
 
 def _choose(subjects: list[str], subset: str | None) -> set[str]:

@@ -18,7 +18,7 @@ IMAGE = re.compile(r"IXI(?P<number>\d{3})-(?P<site>Guys|HH|IOP)-(?P<scan>\d{4})-
 SITES = {"Guys": ("Philips", 1.5), "HH": ("Philips", 3.0), "IOP": ("GE", 1.5)}
 
 
-def read(root: str | os.PathLike, *, check_files: bool = True) -> Selection:
+def read(root: str | os.PathLike) -> Selection:
     """Read IXI as downloaded (``IXI002-Guys-0828-T1.nii.gz``, ``IXI.xls``) or in BIDS form.
 
     Images lie up to two folders below `root`, the table as ``IXI.csv`` or ``IXI.xls``; no images
@@ -41,9 +41,9 @@ def read(root: str | os.PathLike, *, check_files: bool = True) -> Selection:
         if match
     ]
     if rows:
-        selection = _read_download(root, pd.DataFrame(rows, dtype="string"), check_files)
+        selection = _read_download(root, pd.DataFrame(rows, dtype="string"))
     elif any(path.name.startswith("sub-") for path in files):
-        selection = _read_bids(root, check_files)
+        selection = _read_bids(root)
     else:
         raise FileNotFoundError(f"{root} holds no IXI*-T1.nii.gz; `motionlib fetch ixi` gets them.")
     folder = root.parent / "ixi-ratings"
@@ -54,16 +54,16 @@ def read(root: str | os.PathLike, *, check_files: bool = True) -> Selection:
     return replace(selection, manifest=validate(complete(rated)))
 
 
-def _read_bids(root: Path, check_files: bool) -> Selection:
+def _read_bids(root: Path) -> Selection:
     """Read a BIDS folder, with the suspect scans beside it."""
     suspect = root.with_name(f"{root.name}-suspect")
     if not suspect.is_dir():
-        return bids.read(root, cohort="ixi", check_files=check_files)
+        return bids.read(root, cohort="ixi")
     parts = (f"{root.name}/", f"{suspect.name}/")
-    return bids.read(root.parent, cohort="ixi", check_files=check_files, parts=parts)
+    return bids.read(root.parent, cohort="ixi", parts=parts)
 
 
-def _read_download(root: Path, table: pd.DataFrame, check_files: bool) -> Selection:
+def _read_download(root: Path, table: pd.DataFrame) -> Selection:
     """Read the images as downloaded, with the table of participants."""
     people = _people(root)
     listed = pd.DataFrame({"participant_id": people.index.astype("string")})
@@ -72,7 +72,7 @@ def _read_download(root: Path, table: pd.DataFrame, check_files: bool) -> Select
     table = pd.concat([table, unseen], ignore_index=True)
     scans = ScanFilter(table, "images and rows of the table", "IXI*-T1.nii.gz and IXI.xls")
     scans.drop("image on disk", scans.table["path"].isna(), "is in the table and not on disk")
-    sources.drop_unusable(scans, root, check_files=check_files)
+    sources.drop_unusable(scans, root)
     table = scans.table.join(people, on="participant_id")
     n_unknown = int(table["age"].isna().sum())
     scans.table = table.assign(cohort="ixi", contrast_agent=0)

@@ -13,9 +13,7 @@ from motionlib.preprocess.finder import bids_images, stem
 GRADES = {"1": 0, "2": 1, "3": 2}  # score 1 / 2 / 3 is the paper's mov0 / mov1 / mov2
 
 
-def read(
-    root: str | os.PathLike, *, require_images: bool = True, check_files: bool = True
-) -> Selection:
+def read(root: str | os.PathLike, *, require_images: bool = True) -> Selection:
     """Read MR-ART with the neuroradiologists' scores: one scanner, deliberate motion.
 
     `root` holds ``derivatives/scores.tsv``, ``participants.tsv`` and ``sub-*/anat``. Scans without
@@ -44,14 +42,14 @@ def read(
     scans.drop("scored", scans.table["score"].isna(), "is on disk and has no score")
     odd = scans.table["motion_grade"].isna()
     scans.drop("score 1, 2 or 3", odd, "has a score that is none of 1, 2, 3")
-    named = scans.table["scan_id"].str.extract(r"^(sub-[A-Za-z0-9]+)_")[0]
-    scans.drop("named after its participant", named.isna(), "has a name without sub-")
+    scans.table["participant_id"] = scans.table["scan_id"].str.extract(r"^(sub-[A-Za-z0-9]+)_")[0]
+    unnamed = scans.table["participant_id"].isna()
+    scans.drop("named after its participant", unnamed, "has a name without sub-")
     table = scans.table
-    table["participant_id"] = table["scan_id"].str.extract(r"^(sub-[A-Za-z0-9]+)_")[0]
     expected = table["participant_id"] + "/anat/" + table["scan_id"] + ".nii.gz"
     table["path"] = table["path"].fillna(expected)
     if require_images:
-        sources.drop_unusable(scans, root, check_files=check_files)
+        sources.drop_unusable(scans, root)
     else:
         scans.note("images", "not asked for: the tables alone are used")
     sources.add_people(scans, root)

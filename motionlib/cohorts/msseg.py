@@ -14,7 +14,7 @@ from motionlib.cohorts.selection import ScanFilter, Selection
 IMAGE_NAMES = ("3DT1GADO.nii.gz", "3DT1GADO.nii")
 
 
-def read(root: str | os.PathLike, *, check_files: bool = True) -> Selection:
+def read(root: str | os.PathLike) -> Selection:
     """Read the raw 3DT1GADO of every patient, one contrast-enhanced scan each.
 
     `root` holds ``[Training|Testing/]Center_XX/Patient_XX/Raw_Data/3DT1GADO.nii.gz``, or the older
@@ -33,7 +33,7 @@ def read(root: str | os.PathLike, *, check_files: bool = True) -> Selection:
     scans.drop("raw images", stripped, "has only Preprocessed_Data, which is skull-stripped")
     none = scans.table["path"].isna()
     scans.drop("3D T1w with gadolinium", none, "has no Raw_Data/3DT1GADO.nii.gz")
-    sources.drop_unusable(scans, root, check_files=check_files)
+    sources.drop_unusable(scans, root)
     sources.add_people(scans, root)
     scans.table = scans.table.drop(columns="preprocessed").assign(cohort="msseg", contrast_agent=1)
     return scans.select(root)

@@ -172,7 +172,7 @@ def read_ixi_mriqc(folder: str | os.PathLike) -> pd.DataFrame:
     table = read_table(_ixi_table(folder, IXI_MEASURES), ("defaced", FIRST_MEASURE))
     if "participant_id" not in table:
         table = table.assign(participant_id="sub-IXI" + table["sub"].str.zfill(3))
-    cells = table[list(table.columns[table.columns.get_loc(FIRST_MEASURE) :])]
+    cells = table.loc[:, FIRST_MEASURE:]
     measures = cells.drop(columns="participant_id", errors="ignore").apply(pd.to_numeric)
     return table[["participant_id"]].assign(defaced=table["defaced"].astype(int)).join(measures)
 
@@ -195,9 +195,9 @@ def read_mriqc(path) -> pd.DataFrame:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no file {path.name}: expected MRIQC's group_T1w.tsv")
-    table = read_table(path, missing=("", "n/a", "nan", "NaN", "NA"))
-    _expect(table, ["bids_name", FIRST_MEASURE, "efc", "fber"], path.name)
-    cells = table[list(table.columns[table.columns.get_loc(FIRST_MEASURE) :])]
+    needed = ("bids_name", FIRST_MEASURE, "efc", "fber")
+    table = read_table(path, needed, missing=("", "n/a", "nan", "NaN", "NA"))
+    cells = table.loc[:, FIRST_MEASURE:]
     measures = cells.apply(lambda column: pd.to_numeric(_objects(column), errors="coerce"))
     text = [name for name in cells if (measures[name].isna() & cells[name].notna()).any()]
     if text:
@@ -209,15 +209,12 @@ def read_mriqc(path) -> pd.DataFrame:
     return pd.concat([table["bids_name"].astype(object).rename("scan_id"), measures], axis=1)
 
 
-def measure_names(table: pd.DataFrame, *, acquisition: bool = False) -> list[str]:
-    """Names of a reader's measures that vary.
-
-    With `acquisition`, also image size and voxel size, which tell the scanner rather than motion.
-    """
-    names = list(table.columns[table.columns.get_loc(FIRST_MEASURE) :])
-    names = [name for name in names if name not in ("y_true", "motion_grade")]
-    if not acquisition:
-        names = [name for name in names if not name.startswith(("size_", "spacing_"))]
+def measure_names(table: pd.DataFrame) -> list[str]:
+    """Names of a reader's measures that vary and do not tell the scanner, as image size does."""
+    measures = table.loc[:, FIRST_MEASURE:].drop(
+        columns=["y_true", "motion_grade"], errors="ignore"
+    )
+    names = [name for name in measures if not name.startswith(("size_", "spacing_"))]
     return [name for name in names if table[name].nunique() > 1]
 
 
@@ -233,7 +230,11 @@ def _shipped(name: str, columns: list[str]) -> pd.DataFrame:
             "install mriqc-learn 0.0.3 or later"
         )
     table = pd.read_csv(path, sep="\t")
-    _expect(table, [*columns, FIRST_MEASURE], name)
+    if missing := [column for column in [*columns, FIRST_MEASURE] if column not in table]:
+        raise ValueError(
+            f"{name} has no column {', '.join(missing)}: expected a table of rated scans, check "
+            "the file"
+        )
     return table
 
 
@@ -249,19 +250,9 @@ def _rated(table: pd.DataFrame, dataset: str, reference: str, labels: list[str])
         }
     )
     lead = lead.join(table[labels]).assign(y_true=(table[reference] == -1).astype(int))
-    measures = table[list(table.columns[table.columns.get_loc(FIRST_MEASURE) :])]
-    return pd.concat([lead, measures], axis=1)
+    return pd.concat([lead, table.loc[:, FIRST_MEASURE:]], axis=1)
 
 
 def _objects(column: pd.Series) -> pd.Series:
     """Cells as plain objects, so that whole numbers become plain integers."""
     return pd.Series(column.to_numpy(dtype=object, na_value=float("nan")), column.index)
-
-
-def _expect(table: pd.DataFrame, columns: list[str], name: str) -> None:
-    missing = [column for column in columns if column not in table]
-    if missing:
-        raise ValueError(
-            f"{name} has no column {', '.join(missing)}: expected a table of rated scans or of "
-            "MRIQC's measures, check the file"
-        )

@@ -142,10 +142,10 @@ def _by_plain_name(names: set[str]) -> dict[str, str]:
     return {short: name for name, short in plain.items() if counts[short] == 1}
 
 
-def drop_unusable(scans: ScanFilter, root: Path, *, check_files: bool = True) -> None:
+def drop_unusable(scans: ScanFilter, root: Path) -> None:
     """Let scans leave that are not on disk, that cannot be read, or that share an id.
 
-    Their paths start from `root`; `check_files` opens every header (about a millisecond a scan).
+    Their paths start from `root`; every header is opened (about a millisecond a scan).
     """
     absent = [not os.path.lexists(root / path) for path in scans.table["path"]]
     absent = pd.Series(absent, scans.table.index, dtype="boolean")
@@ -154,10 +154,9 @@ def drop_unusable(scans: ScanFilter, root: Path, *, check_files: bool = True) ->
     scans.drop("plain name", odd, "has a name with other than ASCII letters and digits")
     twice = scans.table["scan_id"].duplicated()
     scans.drop("unique name", twice, "shares its name with another scan")
-    if check_files:
-        said = pd.Series([_fault(root / path) for path in scans.table["path"]], dtype="string")
-        said.index = scans.table.index
-        scans.drop("readable header", said.notna(), "unreadable: " + said)
+    said = pd.Series([_fault(root / path) for path in scans.table["path"]], dtype="string")
+    said.index = scans.table.index
+    scans.drop("readable header", said.notna(), "unreadable: " + said)
 
 
 def _fault(path: Path) -> str | None:

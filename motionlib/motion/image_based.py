@@ -106,19 +106,14 @@ def image_motion(
 
 
 def resample_once(
-    volume: torch.Tensor,
-    translation_mm: Any,
-    rotation_deg: Any,
-    *,
-    affine: Any,
-    center: Literal["image", "world"] = "image",
+    volume: torch.Tensor, translation_mm: Any, rotation_deg: Any, *, affine: Any
 ) -> torch.Tensor:
     """Move a volume (I, J, K) rigidly by one pose (3,): blurred like motion, but still.
 
     Departs from the paper: this is the matched negative that its training lacks.
     """
     trajectory = Trajectory.constant(translation_mm, rotation_deg)
-    return image_motion(volume, trajectory, affine=affine, axis=0, center=center, output="real")
+    return image_motion(volume, trajectory, affine=affine, axis=0, output="real")
 
 
 def combine_poses(
@@ -145,7 +140,9 @@ def combine_poses(
     #    work of the products does not depend on the number of poses, and neither does the memory.
     n = grid.shape[axis]
     lines = [np.flatnonzero(owner == pose) - n // 2 for pose in others]
-    spectrum = grid.new_empty(_spectral_shape(grid.shape, axis, 2 * sum(map(len, lines))))
+    n_rows, (i, j, k) = 2 * sum(map(len, lines)), grid.shape
+    shapes = (n_rows, j, k), (i, n_rows, k), (n_rows, i, j)  # for the last axis, too, rows lead
+    spectrum = grid.new_empty(shapes[axis])
     starts = np.cumsum([0, *(2 * len(block) for block in lines)])
     jobs = list(zip(others, lines, starts[:-1].tolist(), strict=True))
 
@@ -177,12 +174,6 @@ def combine_poses(
     turned = [torch.cat([-wave[len(wave) // 2 :], wave[: len(wave) // 2]]) for wave in back]
     imaginary = _along_axis(torch.cat(turned).T.to(grid) / n, spectrum, axis, back=True)
     return finish(real, imaginary, output)
-
-
-def _spectral_shape(shape: torch.Size, axis: int, rows: int) -> list[int]:
-    """Shape of `rows` spectral lines along `axis`; rows come first for the last axis."""
-    i, j, k = shape
-    return {0: [rows, j, k], 1: [i, rows, k], 2: [rows, i, j]}[axis]
 
 
 def waves(bins: np.ndarray, n: int) -> torch.Tensor:

@@ -35,6 +35,7 @@ Pad = int | Sequence[int] | Literal["auto"]
 FFTW_ESTIMATE = 64  # planning by measurement costs more than a thousand transforms
 NARROW_ABOVE = {True: 1e-8, False: 1e-4}  # below, upsampling by 1.25 needs too wide a kernel
 DOUBLE_BELOW = 1e-5  # float32 transforms cannot be more accurate
+CHUNK = 4_000_000  # points
 
 
 @one_thread_if_small
@@ -50,7 +51,6 @@ def kspace_motion(
     center: Literal["image", "world"] = "image",
     direction: Literal["push", "pull"] = "push",
     half_sample_grid: bool = False,
-    mask_corners: bool = False,
 ) -> torch.Tensor:
     """Corrupt a volume by moving it while its k-space is acquired, one pose per plane.
 
@@ -68,9 +68,6 @@ def kspace_motion(
         FFT likes.
     half_sample_grid : bool, default=False
         The fork's k-space grid, half a sample off on odd sizes. For equivalence tests only.
-    mask_corners : bool, default=False
-        Set k-space to zero where a turn asks for frequencies beyond the measured box, instead of
-        folding them periodically as the fork does.
 
     Returns
     -------
@@ -111,7 +108,7 @@ def kspace_motion(
     padded = tuple(int(n) for n in shape + before + after)
     spectrum = moving_spectrum(
         grid, maps_of(padded[axis]), padded, axis, eps=eps,
-        half_sample_grid=half_sample_grid, mask_corners=mask_corners, origin=before,
+        half_sample_grid=half_sample_grid, origin=before,
     )  # fmt: skip
     moved = _image_of(spectrum, grid.shape, before)
     if output == "complex":
@@ -138,7 +135,6 @@ def moving_spectrum(
     *,
     eps: float,
     half_sample_grid: bool = False,
-    mask_corners: bool = False,
     origin: Sequence[int] = (0, 0, 0),
 ) -> torch.Tensor:
     """K-space of a head (I, J, K), real or complex, in another pose at every plane along `axis`.
@@ -182,9 +178,6 @@ def moving_spectrum(
     view = samples.movedim(axis, 0)
     for phase, place in ((left, 2), (right, 1)):
         view.mul_(torch.as_tensor(np.exp(-1j * phase)).to(samples).unsqueeze(place))
-    if mask_corners:
-        for point in points:
-            samples[point.abs().reshape(padded) > math.pi * (1 + 1e-6)] = 0
     return samples
 
 
@@ -223,13 +216,11 @@ def _type_2(modes: torch.Tensor, points: list[torch.Tensor], eps: float) -> torc
     )
 
 
-def type_2_torch(
-    modes: torch.Tensor, points: list[torch.Tensor], eps: float, *, chunk: int = 4_000_000
-) -> torch.Tensor:
+def type_2_torch(modes: torch.Tensor, points: list[torch.Tensor], eps: float) -> torch.Tensor:
     """Evaluate the Fourier sums of `_type_2` with torch alone, on any device.
 
     `modes` (I, J, K) is complex, with coordinate 0 at N // 2; three `points` (M,) are frequencies
-    in radians per voxel, of which `chunk` are treated at a time, which bounds the memory.
+    in radians per voxel, of which `CHUNK` are treated at a time, which bounds the memory.
 
     1. Divide the image by the Fourier transform of the kernel that step 3 will smooth with.
     2. Transform it on a grid twice as fine.
@@ -251,9 +242,9 @@ def type_2_torch(
     full = full.roll([-(n // 2) for n in modes.shape], dims=(0, 1, 2))
     table = torch.fft.fftn(full).reshape(-1)
     result = torch.empty(points[0].numel(), dtype=modes.dtype, device=modes.device)
-    for start in range(0, result.numel(), chunk):
-        part = [p[start : start + chunk] for p in points]
-        result[start : start + chunk] = _gather(table, part, sizes, width, beta)
+    for start in range(0, result.numel(), CHUNK):
+        part = [p[start : start + CHUNK] for p in points]
+        result[start : start + CHUNK] = _gather(table, part, sizes, width, beta)
     return result
 
 

@@ -11,6 +11,7 @@ motion; the ladder (`LADDER`) is motion of rising severity.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -77,21 +78,12 @@ def _paper_image(volume, affine, limits, rng):
     )
 
 
-def _paper_kspace(volume, affine, limits, rng):
-    """Read the range as the authors' code does: the largest distance between two positions."""
-    return _kspace(volume, affine, limits, rng, "pairwise")
+def _kspace(volume, affine, limits, rng, *, reading):
+    """Move by the fork's time course along the second axis, magnitude.
 
-
-def _drift_kspace(volume, affine, limits, rng):
-    """Read the range as the drift's peak-to-peak, with swallows and steps on top, unscaled.
-
-    The course is three times as large as by the authors' reading: up to 9 mm apart for 2-4 mm.
+    The authors' code reads the range as the largest distance between two positions, ``pairwise``;
+    by the other reading courses are three times as large: up to 9 mm apart for 2-4 mm.
     """
-    return _kspace(volume, affine, limits, rng, "peak_to_peak")
-
-
-def _kspace(volume, affine, limits, rng, reading):
-    """Move by the fork's time course along the second axis, magnitude."""
     trajectory = sampling.sample_time_course(
         TIMES, translation_mm=limits, rotation_deg=limits, reading=reading, rng=rng
     )
@@ -106,18 +98,13 @@ def _signed_image(volume, affine, limits, rng):
     return image_motion(volume, trajectory, affine=affine, axis=1)
 
 
-def _realistic(affine, limits, rng):
-    """Draw realistic motion until it is large enough to leave a trace on this grid."""
+def _acquired(volume, affine, limits, rng):
+    """Scan a head that moves as patients do, enough to leave a trace on this grid."""
     least = LEAST_MOTION_VOX * float(np.linalg.norm(np.asarray(affine)[:3, 0]))
     while True:
         trajectory = sampling.sample_realistic(translation_mm=limits, rotation_deg=limits, rng=rng)
         if displacement(trajectory, n_frames=40)["from_centre_mm"] >= least:
-            return trajectory
-
-
-def _acquired(volume, affine, limits, rng):
-    """Scan a head that moves as patients do."""
-    return _scan(volume, affine, _realistic(affine, limits, rng), rng)
+            return _scan(volume, affine, trajectory, rng)
 
 
 def _acquired_still(volume, affine, rng):
@@ -205,7 +192,7 @@ _CONTROL = {
 }
 MOTION = {  # simulator and recipe
     ("image", "paper"): _paper_image,
-    ("kspace", "paper"): _paper_kspace,
-    ("drift", "paper"): _drift_kspace,
+    ("kspace", "paper"): partial(_kspace, reading="pairwise"),
+    ("drift", "paper"): partial(_kspace, reading="peak_to_peak"),
     ("acquired", "recommended"): _acquired,
 }

@@ -68,13 +68,7 @@ def sample_segments(
     angles, shifts = (_components(rng, n_positions, bounds, signed) for bounds in ranges[::-1])
     offsets = rng.uniform(-jitter, jitter, n_positions)
     times = (np.arange(1, n_positions + 1) + offsets) / (n_positions + 1)
-    still = np.zeros((1, 3))
-    return Trajectory(
-        np.concatenate([[0.0], times]),
-        np.concatenate([still, shifts]),
-        np.concatenate([still, angles]),
-        interpolation="hold",
-    )
+    return Trajectory(*(np.insert(a, 0, 0, axis=0) for a in (times, shifts, angles)), "hold")
 
 
 def sample_time_course(

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+POSE_NAMES = ("times", "translation_mm", "rotation_deg")
 HEAD_RADIUS_MM = 64.0  # of the ball that stands for a head
 JENKINSON_RADIUS_MM = 80.0  # FSL's
 POWER_RADIUS_MM = 50.0  # Power 2012's
@@ -56,7 +57,7 @@ class Trajectory:
         poses = [np.array(a, dtype=np.float64) for a in (self.translation_mm, self.rotation_deg)]
         if times.ndim != 1 or times.size == 0:
             raise ValueError(f"times has shape {times.shape}; give a non-empty vector (T,).")
-        for name, pose in zip(("translation_mm", "rotation_deg"), poses, strict=True):
+        for name, pose in zip(POSE_NAMES[1:], poses, strict=True):
             if pose.shape != (times.size, 3):
                 raise ValueError(f"{name} has shape {pose.shape}; expected ({times.size}, 3).")
         if not (np.isfinite(times).all() and all(np.isfinite(p).all() for p in poses)):
@@ -69,9 +70,7 @@ class Trajectory:
             raise ValueError(f"interpolation is {self.interpolation!r}; use auto, hold or linear.")
         if self.frame not in ("ras", "voxel"):
             raise ValueError(f"frame is {self.frame!r}; use ras or voxel.")
-        for name, value in zip(
-            ("times", "translation_mm", "rotation_deg"), (times, *poses), strict=True
-        ):
+        for name, value in zip(POSE_NAMES, (times, *poses), strict=True):
             value.flags.writeable = False
             object.__setattr__(self, name, value)
 
@@ -101,13 +100,7 @@ class Trajectory:
         times = np.atleast_1d(np.asarray(times, dtype=np.float64))
         shifts = np.atleast_2d(np.asarray(translation, dtype=np.float64)) * to_ras
         angles = np.atleast_2d(np.asarray(degrees, dtype=np.float64)) * to_ras
-        still = np.zeros((1, 3))
-        return cls(
-            np.concatenate([[0.0], times]),
-            np.concatenate([still, shifts]),
-            np.concatenate([still, angles]),
-            interpolation="hold",
-        )
+        return cls(*(np.insert(a, 0, 0, axis=0) for a in (times, shifts, angles)), "hold")
 
     @classmethod
     def from_fork(cls, params: Any) -> Trajectory:
@@ -125,23 +118,17 @@ class Trajectory:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain lists, for JSON."""
-        return {
-            "times": self.times.tolist(),
-            "translation_mm": self.translation_mm.tolist(),
-            "rotation_deg": self.rotation_deg.tolist(),
-            "interpolation": self.interpolation,
-            "frame": self.frame,
-        }
+        poses = {name: getattr(self, name).tolist() for name in POSE_NAMES}
+        return poses | {"interpolation": self.interpolation, "frame": self.frame}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Trajectory:
         """Rebuild a trajectory from :meth:`to_dict`; other keys are ignored."""
-        names = ("times", "translation_mm", "rotation_deg")
         try:
-            if missing := [name for name in names if name not in values]:
+            if missing := [name for name in POSE_NAMES if name not in values]:
                 raise ValueError(f"The trajectory lacks {', '.join(missing)}; write it by to_dict.")
             options = {k: values[k] for k in ("interpolation", "frame") if k in values}
-            return cls(*(values[name] for name in names), **options)
+            return cls(*(values[name] for name in POSE_NAMES), **options)
         except TypeError as error:
             raise ValueError(f"The trajectory is none ({error}); write it with to_dict.") from error
 
@@ -183,18 +170,15 @@ class Trajectory:
 def displacement(
     trajectory: Trajectory,
     *,
-    radius_mm: float = HEAD_RADIUS_MM,
     centre_time: float = 0.5,
     n_frames: int = 200,
 ) -> dict[str, float]:
-    """Measure how severe a motion is.
+    """Measure how severe a motion is, for a head that is a ball of 64 mm radius.
 
     Parameters
     ----------
     trajectory : Trajectory
         In the RAS frame.
-    radius_mm : float, default=64
-        Radius of the ball that stands for the head.
     centre_time : float, default=0.5
         Moment at which the centre of k-space is acquired (0 in centric order).
     n_frames : int, default=200
@@ -225,12 +209,8 @@ def displacement(
     shifts, angles = _frames(trajectory, moments)
     energy = 1 / (1 + ((moments - centre_time) / ENERGY_WIDTH) ** 2)
     weights = energy / energy.sum()
-    apart = pose_distance_mm(
-        shifts[:, None], angles[:, None], shifts[None], angles[None], radius_mm=radius_mm
-    )
-    off_mean = pose_distance_mm(
-        shifts, angles, (weights @ shifts)[None], (weights @ angles)[None], radius_mm=radius_mm
-    )
+    apart = pose_distance_mm(shifts[:, None], angles[:, None], shifts, angles)
+    off_mean = pose_distance_mm(shifts, angles, weights @ shifts, weights @ angles)
     centre = int(np.clip(np.floor(centre_time * n_frames), 0, n_frames - 1))
     step_mm, step_rad = np.abs(np.diff(shifts, axis=0)), np.deg2rad(np.abs(np.diff(angles, axis=0)))
     jenkinson = pose_distance_mm(
@@ -263,12 +243,12 @@ def _frames(trajectory: Trajectory, moments: np.ndarray) -> tuple[np.ndarray, np
 
 
 def rotation_matrices(rotation_deg: Any) -> np.ndarray:
-    """Rotation matrices ``Rz(c) Rx(a) Ry(b)`` of angles ``(a, b, c)`` in degrees, (T, 3, 3).
+    """Rotation matrices ``Rz(c) Rx(a) Ry(b)``, (..., 3, 3), of ``(a, b, c)`` in degrees, (..., 3).
 
     Source: ITK's ``Euler3DTransform``, used by TorchIO and by the fork.
     """
     angles = np.deg2rad(np.asarray(rotation_deg, dtype=np.float64))
-    (ca, cb, cc), (sa, sb, sc) = np.cos(angles).T, np.sin(angles).T
+    (ca, cb, cc), (sa, sb, sc) = (np.moveaxis(f(angles), -1, 0) for f in (np.cos, np.sin))
     rows = [
         [cc * cb - sc * sa * sb, -sc * ca, cc * sb + sc * sa * cb],
         [sc * cb + cc * sa * sb, cc * ca, sc * sb - cc * sa * cb],
@@ -290,9 +270,5 @@ def pose_distance_mm(
     Source: Jenkinson 1999, ``sqrt(|dt|^2 + r^2/5 ||dR||^2)``, exact for a ball at the centre.
     """
     shift = np.asarray(translation_mm) - np.asarray(other_translation_mm)
-    turns = []
-    for angles in (rotation_deg, other_rotation_deg):
-        angles = np.asarray(angles, dtype=np.float64)
-        turns.append(rotation_matrices(angles.reshape(-1, 3)).reshape(*angles.shape, 3))
-    turn = turns[0] - turns[1]
+    turn = rotation_matrices(rotation_deg) - rotation_matrices(other_rotation_deg)
     return np.sqrt((shift**2).sum(-1) + radius_mm**2 / 5 * (turn**2).sum((-1, -2)))

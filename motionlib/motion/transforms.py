@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torchio import Subject
 from torchio.transforms.augmentation import RandomTransform
@@ -21,10 +20,9 @@ from torchio.transforms.intensity_transform import IntensityTransform
 
 from motionlib.motion.image_based import image_motion
 from motionlib.motion.kspace_based import kspace_motion
-from motionlib.motion.sampling import sample_realistic, sample_segments, sample_time_course
-from motionlib.motion.trajectory import Trajectory
+from motionlib.motion.sampling import sample_segments, sample_time_course
+from motionlib.motion.trajectory import POSE_NAMES, Trajectory
 
-POSE_NAMES = ("times", "translation_mm", "rotation_deg")
 Poses = list | Mapping[str, list]
 Range = tuple[float, float]
 PLACE = {"center": "image", "direction": "push", "output": "magnitude"}
@@ -78,6 +76,10 @@ class _Draw(RandomTransform, IntensityTransform):
 
     def draw(self) -> Trajectory:
         """Draw one trajectory with torch's global generator."""
+        return self.sample(self._get_random_seed())
+
+    def sample(self, seed: int) -> Trajectory:
+        """Draw one trajectory from a seed; ValueError if the ranges are none."""
         raise NotImplementedError
 
     def apply_transform(self, subject: Subject) -> Subject:
@@ -147,7 +149,7 @@ class RandomImageMotion(_Draw):
         self.torchio_order = torchio_order
         if torchio_order and signed:
             raise ValueError("TorchIO draws no signs; torchio_order=True needs signed=False.")
-        self._sample(0)  # says at once what is wrong with the ranges
+        self.sample(0)  # says at once what is wrong with the ranges
 
     @classmethod
     def paper(
@@ -167,7 +169,7 @@ class RandomImageMotion(_Draw):
     def draw(self) -> Trajectory:
         """Draw one trajectory with torch's global generator."""
         if not self.torchio_order:
-            return self._sample(self._get_random_seed())
+            return super().draw()
         n, step = self.num_positions, 1 / (self.num_positions + 1)
         degrees = torch.empty(n, 3).uniform_(*self.range_deg).numpy()
         translation = torch.empty(n, 3).uniform_(*self.range_mm).numpy()
@@ -175,8 +177,8 @@ class RandomImageMotion(_Draw):
         times = times + torch.empty(n).uniform_(-step * self.jitter, step * self.jitter)
         return Trajectory.from_torchio(times.numpy(), translation, degrees)
 
-    def _sample(self, seed: int) -> Trajectory:
-        """Positions from a seed."""
+    def sample(self, seed: int) -> Trajectory:
+        """Draw resting positions from a seed."""
         return sample_segments(
             self.num_positions, translation_mm=self.range_mm, rotation_deg=self.range_deg,
             signed=self.signed, jitter=self.jitter, rng=seed,
@@ -207,8 +209,6 @@ class RandomKSpaceMotion(_Draw):
     ----------
     range_mm, range_deg, n_times : (float, float), (float, float), int
         The severity, mm and degrees, and points of the course.
-    course, course_options : {"paper", "realistic"}, dict or None
-        ``sample_time_course`` or ``sample_realistic``, and further arguments of that function.
     **kwargs
         As in `KSpaceMotion`.
 
@@ -220,15 +220,11 @@ class RandomKSpaceMotion(_Draw):
     replay = KSpaceMotion
 
     def __init__(
-        self, range_mm: Range = (2, 4), range_deg: Range = (2, 4), n_times: int = 200, *,
-        course: str = "paper", course_options: dict[str, Any] | None = None, **kwargs: Any,
-    ) -> None:  # fmt: skip
+        self, range_mm: Range = (2, 4), range_deg: Range = (2, 4), n_times: int = 200, **kwargs: Any
+    ) -> None:
         super().__init__(kwargs)
-        if course not in ("paper", "realistic"):
-            raise ValueError(f"course is {course!r}; use 'paper' or 'realistic'.")
         self.range_mm, self.range_deg, self.n_times = tuple(range_mm), tuple(range_deg), n_times
-        self.course, self.course_options = course, dict(course_options or {})
-        self._sample(np.random.default_rng(0))  # says at once what is wrong with the ranges
+        self.sample(0)  # says at once what is wrong with the ranges
 
     @classmethod
     def paper(
@@ -242,20 +238,8 @@ class RandomKSpaceMotion(_Draw):
         """
         return cls(range_mm, range_deg, 200, axis=1, **kwargs)
 
-    @classmethod
-    def realistic(
-        cls, range_mm: Range = (0.2, 3), range_deg: Range = (0.2, 3), **kwargs: Any
-    ) -> RandomKSpaceMotion:
-        """Return motion as patients make it, from sub-millimetre up."""
-        return cls(range_mm, range_deg, course="realistic", **kwargs)
-
-    def draw(self) -> Trajectory:
-        """Draw one trajectory with torch's global generator."""
-        return self._sample(np.random.default_rng(self._get_random_seed()))
-
-    def _sample(self, rng: np.random.Generator) -> Trajectory:
-        """One course from a numpy generator."""
-        common = {"translation_mm": self.range_mm, "rotation_deg": self.range_deg, "rng": rng}
-        if self.course == "realistic":
-            return sample_realistic(n_times=self.n_times, **common, **self.course_options)
-        return sample_time_course(self.n_times, **common, **self.course_options)
+    def sample(self, seed: int) -> Trajectory:
+        """Draw a time course from a seed."""
+        return sample_time_course(
+            self.n_times, translation_mm=self.range_mm, rotation_deg=self.range_deg, rng=seed
+        )

@@ -98,13 +98,7 @@ def fine_tune_own(
     own_scans.split_scans(graded, **split)
     # 2. Prepare the scans as `score` does, and split those that can be used.
     usable, left_out = own_scans.prepare_scans(
-        graded,
-        work / "prepared",
-        spacing_mm=rule.spacing_mm,
-        slab_mm=rule.slab_mm,
-        field_mm=rule.field_mm,
-        engine=engine,
-        progress=progress,
+        graded, work / "prepared", rule, engine=engine, progress=progress
     )
     try:
         table, fold = own_scans.split_scans(usable, **split)

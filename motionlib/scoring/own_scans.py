@@ -14,6 +14,7 @@ from motionlib.experiments.copies import PREPARED
 from motionlib.files import atomic, content_key
 from motionlib.manifest import complete, locate, read_text, validate
 from motionlib.scoring.check import Check
+from motionlib.scoring.model import DecisionRule
 from motionlib.scoring.score import anonymous, file_key, prepare
 from motionlib.splits import assign_splits, check_no_leakage
 from motionlib.tasks import grades_of, select_task
@@ -143,26 +144,23 @@ def _validation_fold(table: pd.DataFrame) -> int | None:
 def prepare_scans(
     table: pd.DataFrame,
     folder: Path,
+    rule: DecisionRule,
     *,
-    spacing_mm: float,
-    slab_mm: float | None = None,
-    field_mm=None,
     engine: str = "inline",
     progress: Callable[[str], None] | None = None,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Check the scans as `score` does and keep their arrays on the model's grid.
+    """Check the scans as `score` does and keep their arrays on the grid of the model's rule.
 
     The first table is the prepared manifest of the scans that can be used, and whether each is
     ``stripped`` and ``registered``; the second has ``scan_id`` and ``reason`` of the others.
     """
-    items, grid = [], {"spacing_mm": spacing_mm, "slab_mm": slab_mm, "field_mm": field_mm}
+    items = []
     for scan, path in zip(table["scan_id"], table["path"], strict=True):
-        key = file_key(path, *grid.values()) or "unreadable"
-        name = content_key(scan, key)
-        items.append({"path": path, "out": str(folder / f"{name}.npy")} | grid)
+        key = file_key(path, rule.spacing_mm, rule.slab_mm, rule.field_mm) or "unreadable"
+        items.append((path, folder / f"{content_key(scan, key)}.npy", rule))
     done = compute.submit(_prepare_one, items, engine=engine, label="prepare", progress=progress)
     checks = [
-        Check(anonymous(check.error, check.item["path"]))
+        Check(anonymous(check.error, check.item[0]))
         if isinstance(check, compute.Failure)
         else check
         for check in done
@@ -171,15 +169,14 @@ def prepare_scans(
     bad = reasons != ""
     left_out = table.loc[bad, ["scan_id"]].assign(reason=reasons[bad])
     seen = {name: [getattr(check, name) for check in checks] for name in ("stripped", "registered")}
-    kept = table.assign(path=[item["out"] for item in items], **seen)[~bad]
+    kept = table.assign(path=[str(out) for _, out, _ in items], **seen)[~bad]
     return kept.reset_index(drop=True), left_out.reset_index(drop=True)
 
 
-def _prepare_one(item: dict) -> Check:
+def _prepare_one(item: tuple[str, Path, DecisionRule]) -> Check:
     """Check one scan and write its array, unless that was done before (a task)."""
-    out = Path(item["out"])
-    grid = {name: item[name] for name in ("spacing_mm", "slab_mm", "field_mm")}
-    array, check, _ = prepare(item["path"], **grid, knows_stripped=False)
+    path, out, rule = item
+    array, check, _ = prepare(path, rule)
     if array is not None and not out.exists():
         with atomic(out) as aside:
             np.save(aside, array)

@@ -171,14 +171,7 @@ def examine(item: tuple[str, str, str, str]) -> dict[str, Any]:
     """
     path, model, key, device = item
     rule = _rule(model, key)
-    array, check, air = prepare(
-        path,
-        spacing_mm=rule.spacing_mm,
-        slab_mm=rule.slab_mm,
-        field_mm=rule.field_mm,
-        knows_stripped=rule.knows_stripped,
-        planes=rule.facts["network"] == "Slices",
-    )
+    array, check, air = prepare(path, rule, planes=rule.facts["network"] == "Slices")
     result = {"fault": check.fault, "note": check.note, "air": air, "logit": None}
     if check.registered and not rule.facts.get("registered_seen"):
         result["fault"] = REGISTERED
@@ -193,19 +186,14 @@ def examine(item: tuple[str, str, str, str]) -> dict[str, Any]:
 
 
 def prepare(
-    path: str,
-    *,
-    spacing_mm: float,
-    slab_mm: float | None,
-    field_mm=None,
-    knows_stripped: bool,
-    planes: bool = False,
+    path: str, rule: DecisionRule, *, planes: bool = False
 ) -> tuple[np.ndarray | None, Check, float | None]:
     """Read and check a scan and make the network's input of it; without one, `Check` says why.
 
-    With `planes` slabs and 2-D protocols are taken too (`check_planes`). The last is `air_spread`,
-    None where the scan is refused or holds no air.
+    `rule` tells the model's grid. With `planes` slabs and 2-D protocols are taken too
+    (`check_planes`). The last is `air_spread`, None where the scan is refused or holds no air.
     """
+    spacing_mm, field_mm = rule.spacing_mm, rule.field_mm
     try:
         check_file(Path(path))
         volume, affine = read_array(path, planes=planes)
@@ -215,10 +203,12 @@ def prepare(
         if has_noise_for_air(volume):
             return None, Check(MP2RAGE), None
         volume = air_at_zero(volume)
-        check = check_scan(volume, affine, spacing_mm=spacing_mm, knows_stripped=knows_stripped)
+        check = check_scan(
+            volume, affine, spacing_mm=spacing_mm, knows_stripped=rule.knows_stripped
+        )
         if check.fault:
             return None, check, None
-        array = model_input(volume, affine, spacing_mm, slab_mm, field_mm)
+        array = model_input(volume, affine, spacing_mm, rule.slab_mm, field_mm)
         zscore(array.astype(np.float32))  # which refuses one that is constant
     except (ValueError, FileNotFoundError, MemoryError) as error:
         return None, Check(anonymous(in_words(error), path)), None

@@ -37,7 +37,6 @@ class TestShippedTables:
         assert (len(table), table.y_true.sum(), table.site.nunique()) == (1101, 156, 17)
         assert table[["rater_1", "rater_2"]].notna().sum().tolist() == [600, 600]
         assert len(ratings.measure_names(table)) == 62
-        assert len(ratings.measure_names(table, acquisition=True)) == 68
 
     def test_ds030_has_its_265_scans_and_75_exclusions(self):
         table = ratings.read_ds030()
@@ -105,7 +104,7 @@ class TestMRIQC:
 
     def test_constant_measures_are_left_out(self, mr_art):
         table = ratings.read_mr_art(mr_art)
-        assert ratings.measure_names(table, acquisition=True) == ["cjv", "efc", "fber"]
+        assert ratings.measure_names(table) == ["cjv", "efc", "fber"]
 
 
 class TestMriqcTables:

@@ -35,7 +35,7 @@ def subject(phantom):
 
 
 class TestReplay:
-    @pytest.mark.parametrize("make", [*RANDOM, RandomKSpaceMotion.realistic])
+    @pytest.mark.parametrize("make", RANDOM)
     def test_history_gives_the_same_bits(self, make, subject):
         torch.manual_seed(3)
         moved = make()(subject)

@@ -8,12 +8,14 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
+from scoring_set import write_model
 
 from motionlib.manifest import read_manifest, usable_rows
 from motionlib.motion.on_disk import Motion, corrupt_file
 from motionlib.preprocess.finder import find_scans
 from motionlib.preprocess.images import read_array
 from motionlib.scoring.check import Check
+from motionlib.scoring.model import read_rule
 from motionlib.scoring.own_scans import read_graded
 from motionlib.scoring.score import prepare
 
@@ -47,13 +49,13 @@ def test_headers(kind, is_packed, tmp_path, capfd):
     whole = kind(array, np.diag([4.0, 4, 4, 1])).to_bytes()
     path = tmp_path / ("x.nii.gz" if is_packed else "x.nii")
     draw = random.Random(7)
-    grid = {"spacing_mm": 8.0, "slab_mm": None, "knows_stripped": False}
+    rule = read_rule(write_model(tmp_path / "model", spacing_mm=8.0))
     for _ in range(60):
         content = change(whole, HEADER_BYTES[kind], draw, [0, 1, 0x7F, 0x80, 0xFF])
         path.write_bytes(gzip.compress(content, 1) if is_packed else content)
         for function in (
             lambda: read_array(path),
-            lambda: prepare(str(path), **grid),
+            lambda: prepare(str(path), rule),
             lambda: corrupt_file(path, tmp_path / "out.nii", Motion()),
         ):
             assert not CLASS_OF_ERROR.search(said(function))

@@ -353,11 +353,11 @@ class TestInput:
     )
     def test_shifted_intensities_are_put_to_rights(self, tmp_path, shift):
         array, affine = head(3)
-        options = {"spacing_mm": HEAD_MM, "slab_mm": None, "knows_stripped": True}
+        rule = read_rule(write_model(tmp_path / "model", spacing_mm=HEAD_MM))
         inputs = []
         for name, values in (("as-it-is", array), ("shifted", shift(array))):
             path = save_volume(values, affine, tmp_path / f"{name}.nii.gz")
-            volume, check, air = score.prepare(str(path), **options)
+            volume, check, air = score.prepare(str(path), rule)
             assert check.fault == ""
             assert air > 0
             inputs.append(volume.astype(np.float32))
@@ -368,8 +368,8 @@ class TestInput:
         rng = np.random.default_rng(0)
         uniform = np.where(array > 100, array / array.max(), rng.random(array.shape)) - 0.5
         path = save_volume(uniform, affine, tmp_path / "uniform.nii.gz")
-        options = {"spacing_mm": HEAD_MM, "slab_mm": None, "knows_stripped": True}
-        assert "MP2RAGE" in score.prepare(str(path), **options)[1].fault
+        rule = read_rule(write_model(tmp_path / "model", spacing_mm=HEAD_MM))
+        assert "MP2RAGE" in score.prepare(str(path), rule)[1].fault
 
 
 class TestDecisions:
