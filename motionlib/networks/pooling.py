@@ -44,8 +44,11 @@ class NormPool(nn.BatchNorm3d):
                     self.num_batches_tracked += 1
                 return _NormPool.apply(x, self.weight, self.bias, mean, variance, self.eps)
         elif plain and not self.training and not asked:
-            statistics = self.running_mean, self.running_var
-            return _pooled(x, self.weight, self.bias, *statistics, self.eps)[0]
+            line = _line(self.weight, self.bias, self.running_mean, self.running_var, self.eps)
+            source = _last(x)
+            out = source.new_empty(_halved(source.shape))
+            _pool_only(source.numpy(), *line, out.numpy())
+            return out.permute(0, 4, 1, 2, 3)
         elif x.is_cuda and x.dtype == torch.bfloat16 and kernels_at_hand():
             from motionlib.networks.fused_gpu import NormPoolGpu, serves  # needs Triton
 
@@ -123,17 +126,26 @@ def _last(x: torch.Tensor) -> torch.Tensor:
     return x.detach().permute(0, 2, 3, 4, 1).contiguous()
 
 
+def _line(weight, bias, mean, variance, eps) -> tuple[np.ndarray, np.ndarray]:
+    """Scale and shift of each channel that normalise it."""
+    scale = weight.detach() / torch.sqrt(variance + eps)
+    return scale.numpy(), (bias.detach() - mean * scale).numpy()
+
+
+def _halved(shape: torch.Size) -> tuple[int, ...]:
+    """Shape (B, i, j, k, C) of what is pooled from (B, I, J, K, C)."""
+    batch, *sizes, channels = shape
+    return batch, *(-(-n // 2) for n in sizes), channels
+
+
 def _pooled(x, weight, bias, mean, variance, eps):
     """Normalise and pool; output, place of each maximum, and the input there."""
     source = _last(x)
-    scale = weight.detach() / torch.sqrt(variance + eps)
-    shift = bias.detach() - mean * scale
-    batch, *sizes, channels = source.shape
-    shape = (batch, *(-(-n // 2) for n in sizes), channels)
+    shape = _halved(source.shape)
     out, picked = source.new_empty(shape), source.new_empty(shape)
     where = torch.empty(shape, dtype=torch.uint8)
-    outputs = (out.numpy(), where.numpy(), picked.numpy())
-    _pool(source.numpy(), scale.numpy(), shift.numpy(), *outputs)
+    line = _line(weight, bias, mean, variance, eps)
+    _pool(source.numpy(), *line, out.numpy(), where.numpy(), picked.numpy())
     return out.permute(0, 4, 1, 2, 3), where, picked
 
 
@@ -183,6 +195,35 @@ def _pool(x, scale, shift, out, where, picked):
                                 best[c] = value
                                 place[c] = p
                                 raw[c] = here[c]
+
+
+@compiled()
+def _pool_only(x, scale, shift, out):
+    """Fill `out` as `_pool` does, by whole lines, since no place need be known."""
+    _, ni, nj, nk, channels = x.shape
+    di, dj, dk = ni % 2, nj % 2, nk % 2
+    shape = (out.shape[3], 2, channels)  # both voxels of every cell along a line of x
+    scales, shifts = np.empty(shape, np.float32), np.empty(shape, np.float32)
+    scales[:], shifts[:] = scale, shift
+    values, skip = np.empty(shape, np.float32), dk * channels  # the padding
+    a, b = scales.reshape(-1)[skip:], shifts.reshape(-1)[skip:]
+    best = values.reshape(-1)[skip:]
+    for n in range(out.shape[0]):
+        for i in range(out.shape[1]):
+            for j in range(out.shape[2]):
+                values[:] = 0
+                for p in range(4):
+                    u, v = 2 * i - di + p // 2, 2 * j - dj + p % 2
+                    if u < 0 or v < 0:
+                        continue
+                    line = x[n, u, v].reshape(-1)
+                    for t in range(line.shape[0]):
+                        value = line[t] * a[t] + b[t]
+                        best[t] = value if value > best[t] else best[t]
+                for k in range(shape[0]):
+                    for c in range(channels):
+                        left, right = values[k, 0, c], values[k, 1, c]
+                        out[n, i, j, k, c] = right if right > left else left
 
 
 @compiled()
