@@ -43,8 +43,10 @@ def prepared_set(folder: Path, n_patients: int = 12, shape=SHAPE, seed: int = 0)
 
 
 def counted_fit(spec, *, runs: str) -> str:
-    """Train, and leave a line in ``runs/log`` for the start and for every epoch."""
-    from motionlib.training.fitting import fit
+    """Train, saving every epoch, and leave a line in ``runs/log`` for the start and every epoch."""
+    from motionlib.training import fitting
+
+    fitting.SAVE_EVERY_S = 0.0
 
     def note(line: str) -> None:
         with open(Path(runs) / "log", "a") as log:
@@ -53,4 +55,4 @@ def counted_fit(spec, *, runs: str) -> str:
 
     pause_s = float(os.environ.get("PAUSE_S", "0"))
     note(f"started by {os.getpid()}")
-    return fit(spec, runs, progress=note).name
+    return fitting.fit(spec, runs, progress=note).name

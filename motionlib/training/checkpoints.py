@@ -1,8 +1,8 @@
 """The folder of a training: checkpoints while it runs, a model when it has ended.
 
-It holds ``spec.json``, ``metrics.csv`` and, while it trains, ``last/`` with files of every epoch;
+It holds ``spec.json``, ``metrics.csv`` and, while it trains, ``last/`` with files of an epoch;
 ``state.json`` there names the epoch to continue from and is replaced only once that epoch's files
-are on the disk, so that an interruption at any moment loses at most one epoch. At the end
+are on the disk, so that an interruption at any moment loses what came after it at most. At the end
 ``weights.safetensors`` and ``model.json`` are written, then ``DONE``, and ``last/`` goes.
 """
 
@@ -28,6 +28,7 @@ from motionlib.files import atomic, read_json, write_json, write_table, write_te
 from motionlib.networks import build_network
 
 THRESHOLD = 0.5  # of the softmax probability: the larger logit, §III-C.2
+Weights = dict[str, torch.Tensor]
 CLASSES = ["no motion", "motion"]  # positive = motion = the last logit
 
 
@@ -133,30 +134,35 @@ def is_done(folder: Path) -> bool:
     return (folder / "DONE").is_file() and (folder / "weights.safetensors").is_file()
 
 
-def save_epoch(folder: Path, network, optimizer, state: dict[str, Any]) -> None:
-    """Write one epoch's checkpoint, then drop those that neither continue nor win.
+def save_epoch(folder: Path, network, optimizer, state: dict[str, Any], best: Weights) -> None:
+    """Write a checkpoint of the latest epoch and the best weights, then drop what was before.
 
     The state holds plain values: `epoch` (epochs done), `best_epoch`, `history` (rows of
     ``metrics.csv``) and `micro_batch`. Schedule and random numbers need none: both are functions
     of (seed, epoch, step).
     """
     last, epoch = folder / "last", state["epoch"]
+    best_file = last / f"epoch_{state['best_epoch']}.safetensors"
     with disk_faults(folder, f"writing epoch {epoch}"):
         with atomic(last / f"epoch_{epoch}.safetensors") as aside:
-            save_file(_tensors(network), aside)
+            save_file(weights_of(network), aside)
+        if not best_file.is_file():
+            with atomic(best_file) as aside:
+                save_file(best, aside)
         with atomic(last / f"epoch_{epoch}.pt") as aside:
             torch.save(optimizer.state_dict(), aside)
         write_table(pd.DataFrame(state["history"]), folder / "metrics.csv")
         write_json(last / "state.json", state)
-    keep = {f"epoch_{epoch}.safetensors", f"epoch_{epoch}.pt", "state.json"}
-    keep.add(f"epoch_{state['best_epoch']}.safetensors")
+    keep = {f"epoch_{epoch}.safetensors", f"epoch_{epoch}.pt", "state.json", best_file.name}
     for path in last.iterdir():
         if path.name not in keep:
             path.unlink(missing_ok=True)
 
 
-def load_epoch(folder: Path, network, optimizer, device: str) -> dict[str, Any] | None:
-    """Put network and optimiser back to the last finished epoch; return its state, if any."""
+def load_epoch(
+    folder: Path, network, optimizer, device: str
+) -> tuple[dict[str, Any], Weights] | None:
+    """Put network and optimiser back to the last saved epoch; return its state and best weights."""
     last = folder / "last"
     if not (last / "state.json").is_file():
         return None
@@ -170,7 +176,7 @@ def load_epoch(folder: Path, network, optimizer, device: str) -> dict[str, Any] 
             f"{saved.name} of run {folder.name} is damaged or not ours; remove the folder last/ "
             "to train from the start."
         ) from error
-    return state
+    return state, read_weights(last / f"epoch_{state['best_epoch']}.safetensors")
 
 
 def model_facts(spec, shape, state: dict, device: str, class_weights) -> dict[str, Any]:
@@ -204,16 +210,15 @@ def model_facts(spec, shape, state: dict, device: str, class_weights) -> dict[st
     }
 
 
-def finish(folder: Path, state: dict[str, Any], facts: dict[str, Any]) -> Path:
-    """Publish the best epoch as the model, with its facts in ``model.json``, and mark it done."""
+def finish(folder: Path, state: dict[str, Any], facts: dict[str, Any], best: Weights) -> Path:
+    """Publish the best weights as the model, with its facts in ``model.json``, and mark it done."""
     with disk_faults(folder, "writing the model"):
-        best = folder / "last" / f"epoch_{state['best_epoch']}.safetensors"
         with atomic(folder / "weights.safetensors") as aside:
-            shutil.copyfile(best, aside)
+            save_file(best, aside)
         write_table(pd.DataFrame(state["history"]), folder / "metrics.csv")
         write_json(folder / "model.json", facts)
         write_text(folder / "DONE", "")
-    shutil.rmtree(folder / "last")
+    shutil.rmtree(folder / "last", ignore_errors=True)
     return folder
 
 
@@ -232,9 +237,9 @@ def disk_faults(folder: Path, doing: str):
         ) from error
 
 
-def _tensors(network) -> dict[str, torch.Tensor]:
+def weights_of(network) -> Weights:
     """Copy parameters and buffers to contiguous CPU tensors."""
     return {
-        name: tensor.detach().to("cpu", memory_format=torch.contiguous_format).contiguous()
+        name: tensor.detach().to("cpu", memory_format=torch.contiguous_format, copy=True)
         for name, tensor in network.state_dict().items()
     }

@@ -2,8 +2,9 @@
 
 1. The specification's hash names the folder, so that nothing is trained twice.
 2. All scans of a fold are read once into memory, then batches are gathered from them.
-3. After every epoch the validation loss is taken and the whole state is written down. All
-   randomness is drawn from (seed, epoch, scan), so that a killed run continues to the same bits.
+3. After every epoch the validation loss is taken; every few seconds the whole state is written
+   down. All randomness is drawn from (seed, epoch, scan), so that a killed run continues to the
+   same bits.
 4. The epoch of lowest validation loss becomes the model.
 """
 
@@ -33,10 +34,12 @@ from motionlib.training.checkpoints import (
     load_epoch,
     model_facts,
     save_epoch,
+    weights_of,
 )
 from motionlib.training.data import VolumeStore, load_prepared, split_rows
 from motionlib.training.spec import TrainSpec
 
+SAVE_EVERY_S = 10.0  # after the first epoch to end later: what a kill can lose
 WARM_UP = 0.1  # of all steps, where the schedule is "cosine"
 
 
@@ -170,21 +173,22 @@ class Loop:
         with disk_faults(self.folder, "starting"):
             plain = asdict(spec) | {"manifest": Path(spec.manifest).name}
             write_json(self.folder / "spec.json", plain)
-        state = load_epoch(self.folder, self.network, self.optimizer, self.device) or {
-            "epoch": 0,
-            "best_epoch": 0,
-            "history": [],
-            "micro_batch": self.micro_batch,
-        }
+        fresh = {"epoch": 0, "best_epoch": 0, "history": [], "micro_batch": self.micro_batch}
+        saved = load_epoch(self.folder, self.network, self.optimizer, self.device)
+        (state, best), saved_at = saved or (fresh, {}), time.monotonic()
         self.micro_batch = state["micro_batch"]
         while state["epoch"] < spec.epochs:
             state = self.epoch(state)
-            save_epoch(self.folder, self.network, self.optimizer, state)
+            if state["best_epoch"] == state["epoch"]:
+                best = weights_of(self.network)
+            if time.monotonic() - saved_at >= SAVE_EVERY_S and state["epoch"] < spec.epochs:
+                save_epoch(self.folder, self.network, self.optimizer, state, best)
+                saved_at = time.monotonic()
             if progress is not None:
                 progress(_progress_line(spec, state))
         shape = self.train.store.shape
         facts = model_facts(spec, shape, state, self.device, self.class_weights)
-        return finish(self.folder, state, facts)
+        return finish(self.folder, state, facts, best)
 
     def epoch(self, state: dict[str, Any]) -> dict[str, Any]:
         """Train one epoch, validate, and return the next state.

@@ -39,6 +39,12 @@ def spec(manifest):
     )
 
 
+@pytest.fixture
+def every_epoch(monkeypatch):
+    """Save after every epoch but the last, however soon it ends."""
+    monkeypatch.setattr(fitting, "SAVE_EVERY_S", 0.0)
+
+
 def same_weights(one, two) -> bool:
     """Tell whether two run folders hold the same tensors to the bit."""
     a, b = (read_weights(run / "weights.safetensors") for run in (one, two))
@@ -154,6 +160,7 @@ class TestFit:
         assert half["train_loss"].iloc[0] == pytest.approx(full["train_loss"].iloc[0], abs=0.05)
 
 
+@pytest.mark.usefixtures("every_epoch")
 class TestResume:
     @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
     def test_killed_at_ten_random_moments_it_ends_in_the_same_bits(self, spec, tmp_path, rng):
@@ -195,22 +202,45 @@ class TestResume:
         monkeypatch.undo()
         assert same_weights(fit(spec, tmp_path / "cut"), expected)
 
+    def test_best_weights_of_an_epoch_that_was_not_saved_outlive_a_stop(
+        self, spec, tmp_path, monkeypatch
+    ):
+        first = fit(replace(spec, epochs=1), tmp_path / "first")
+        epoch = fitting.Loop.epoch
+
+        def stop_in_the_third(self, state):
+            monkeypatch.setattr(fitting, "SAVE_EVERY_S", 0.0 if state["epoch"] == 1 else 1e9)
+            if state["epoch"] == 2:
+                raise KeyboardInterrupt
+            return epoch(self, state) | {"best_epoch": 1}
+
+        monkeypatch.setattr(fitting.Loop, "epoch", stop_in_the_third)
+        with pytest.raises(KeyboardInterrupt):
+            fit(spec, tmp_path / "cut")
+        last = spec.folder(tmp_path / "cut") / "last"
+        assert json.loads((last / "state.json").read_text())["epoch"] == 2
+        monkeypatch.setattr(
+            fitting.Loop, "epoch", lambda self, state: epoch(self, state) | {"best_epoch": 1}
+        )
+        assert same_weights(fit(spec, tmp_path / "cut"), first)
+
     def test_optimiser_state_that_could_execute_code_is_refused(self, spec, tmp_path, monkeypatch):
-        monkeypatch.setattr("motionlib.training.fitting.finish", lambda folder, *_: folder)
+        monkeypatch.setattr(fitting, "finish", lambda folder, *_: folder)
         run = fit(spec, tmp_path)
-        torch.save({"state": print}, run / "last" / "epoch_3.pt")
-        with pytest.raises(ValueError, match=r"epoch_3\.pt .* is damaged or not ours"):
+        torch.save({"state": print}, run / "last" / "epoch_2.pt")
+        with pytest.raises(ValueError, match=r"epoch_2\.pt .* is damaged or not ours"):
             fit(spec, tmp_path)
 
     def test_only_the_last_and_the_best_epoch_stay_on_disk(self, spec, tmp_path, monkeypatch):
-        monkeypatch.setattr("motionlib.training.fitting.finish", lambda folder, *_: folder)
+        monkeypatch.setattr(fitting, "finish", lambda folder, *_: folder)
         run = fit(spec, tmp_path)
         best = json.loads((run / "last" / "state.json").read_text())["best_epoch"]
-        expected = {f"epoch_{n}.safetensors" for n in {3, best}} | {"epoch_3.pt", "state.json"}
+        expected = {f"epoch_{n}.safetensors" for n in {2, best}} | {"epoch_2.pt", "state.json"}
         assert {path.name for path in (run / "last").iterdir()} == expected
 
 
 class TestFaults:
+    @pytest.mark.usefixtures("every_epoch")
     def test_loss_that_is_not_finite_keeps_the_scans_and_the_last_epoch(
         self, spec, tmp_path, monkeypatch
     ):
@@ -231,6 +261,7 @@ class TestFaults:
         assert json.loads((run / "last" / "state.json").read_text())["epoch"] == 1
         assert not (run / "DONE").exists()
 
+    @pytest.mark.usefixtures("every_epoch")
     def test_full_disk_keeps_the_last_epoch_and_resumes(self, spec, tmp_path, monkeypatch):
         expected, saved = fit(spec, tmp_path / "whole"), torch.save
 
