@@ -130,6 +130,7 @@ def write_study(folder, seed: int = 0):
         for model in ("Conv5FC3", "ResNet3D", "SECNN", "ViT3D")
         for fold in (0, 1)
     ]
+    rows += [(f"train/Conv5FC3/pretrain/image/2-4/paper/fold{k}", 60.0, 30 + k) for k in (0, 1)]
     durations = pd.DataFrame(rows, columns=["step", "seconds", "n"]).assign(device="cpu")
     durations.to_csv(folder / "durations.csv", index=False)
     return folder

@@ -173,6 +173,12 @@ class TestBuild:
         assert timing.loc["simulate/image/4", "ratio"] == pytest.approx(3.12 / 2)
         assert (made["table_3"]["training_minutes_ours"] == 2.0).all()
 
+    def test_steps_are_those_of_the_longest_fold(self, made):
+        steps = made["table_2"].set_index(["simulator", "severity"])["steps"]
+        assert steps["image", "2-4"] == 31
+        assert np.isnan(steps["kspace", "2-4"])  # none was recorded
+        assert (made["table_3"]["steps"] == 40).all()
+
     def test_a_training_that_two_notebooks_recorded_counts_once(self, tmp_path, made):
         folder = write_study(tmp_path)
         once = pd.read_csv(folder / "durations.csv")
