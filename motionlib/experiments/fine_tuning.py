@@ -164,7 +164,8 @@ def fewer_patients(
             continue
         some = _some_of_each_fold(graded, share, cohort.seed)
         path = write_table(some, prepared.with_name(f"{prepared.stem}_{n}_patients.tsv"))
-        budget = replace(scratch, epochs=round(scratch.epochs * len(graded) / len(some)))
+        epochs = round(scratch.epochs * len(graded) / len(some))
+        budget = replace(scratch, epochs=epochs, patience=None)
         starts = {"fine_tuned_recommended": {"sources": sources}, "from_scratch": {}}
         for name, start in starts.items():
             start["outer"] = cohort.n_outer > 0

@@ -35,12 +35,15 @@ class Budget:
         Passes over the training scans, and folds trained.
     learning_rate, batch_size : float, int
         Adam's step and the scans of a batch; the paper has 1e-4 and 16.
+    patience : int or None
+        Epochs without a lower validation loss after which a training stops.
     """
 
     epochs: int
     n_folds: int
     learning_rate: float = 1e-4  # §III-C.2
     batch_size: int = 16  # §III-C.2
+    patience: int | None = None
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,7 @@ def plan_trainings(
         "manifest": str(prepared),
         "manifest_sha256": sha256_file(prepared),
         "epochs": budget.epochs,
+        "patience": budget.patience,
         "batch_size": budget.batch_size,
         "learning_rate": budget.learning_rate,
         "precision": "bf16" if default_device().startswith("cuda") else "float32",

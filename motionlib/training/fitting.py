@@ -177,11 +177,11 @@ class Loop:
         saved = load_epoch(self.folder, self.network, self.optimizer, self.device)
         (state, best), saved_at = saved or (fresh, {}), time.monotonic()
         self.micro_batch = state["micro_batch"]
-        while state["epoch"] < spec.epochs:
+        while not self._ends(state):
             state = self.epoch(state)
             if state["best_epoch"] == state["epoch"]:
                 best = weights_of(self.network)
-            if time.monotonic() - saved_at >= SAVE_EVERY_S and state["epoch"] < spec.epochs:
+            if time.monotonic() - saved_at >= SAVE_EVERY_S and not self._ends(state):
                 save_epoch(self.folder, self.network, self.optimizer, state, best)
                 saved_at = time.monotonic()
             if progress is not None:
@@ -189,6 +189,12 @@ class Loop:
         shape = self.train.store.shape
         facts = model_facts(spec, shape, state, self.device, self.class_weights)
         return finish(self.folder, state, facts, best)
+
+    def _ends(self, state: dict[str, Any]) -> bool:
+        """Whether all epochs are done, or the last few have not lowered the validation loss."""
+        waited = state["epoch"] - state["best_epoch"]
+        stalled = self.spec.patience is not None and waited >= self.spec.patience
+        return state["epoch"] >= self.spec.epochs or stalled
 
     def epoch(self, state: dict[str, Any]) -> dict[str, Any]:
         """Train one epoch, validate, and return the next state.

@@ -38,6 +38,8 @@ class TrainSpec:
         ``synthetic``, ``mov01vs2`` or ``mov0vs1``; a label only.
     epochs : int, default=20
         Not stated in the paper; 20 is the published tool's default.
+    patience : int or None, default=None
+        Epochs without a lower validation loss after which a training stops; None trains them all.
     batch_size, learning_rate : int, default=16; float, default=1e-4
         Of Adam; §III-C.2.
     weight_decay : float, default=0.0
@@ -75,6 +77,7 @@ class TrainSpec:
     test_fold: int | None = None
     task: str = "synthetic"
     epochs: int = 20
+    patience: int | None = None
     batch_size: int = 16
     learning_rate: float = 1e-4
     weight_decay: float = 0.0
@@ -113,6 +116,8 @@ class TrainSpec:
         """Twelve hexadecimal digits of everything but the manifest's path."""
         values = asdict(self)
         del values["manifest"]
+        if self.patience is None:  # those that were made before there was a choice keep their key
+            del values["patience"]
         return content_key("TrainSpec", values)
 
     def folder(self, runs_dir: str | os.PathLike) -> Path:

@@ -7,7 +7,7 @@ import os
 import shutil
 import signal
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pandas as pd
@@ -237,6 +237,29 @@ class TestResume:
         best = json.loads((run / "last" / "state.json").read_text())["best_epoch"]
         expected = {f"epoch_{n}.safetensors" for n in {2, best}} | {"epoch_2.pt", "state.json"}
         assert {path.name for path in (run / "last").iterdir()} == expected
+
+
+class TestPatience:
+    def test_it_ends_that_many_epochs_after_the_lowest_validation_loss(
+        self, spec, tmp_path, monkeypatch
+    ):
+        losses = iter([0.9, 0.7, 0.8, 0.71, 0.72, 0.1])
+        monkeypatch.setattr(fitting.Loop, "_validate", lambda self: (next(losses), 0.5))
+        run = fit(replace(spec, epochs=6, patience=3), tmp_path)
+        assert pd.read_csv(run / "metrics.csv")["valid_loss"].tolist() == [
+            0.9,
+            0.7,
+            0.8,
+            0.71,
+            0.72,
+        ]
+        assert json.loads((run / "model.json").read_text())["best_epoch"] == 2
+
+    def test_without_it_the_key_is_that_of_a_specification_that_knows_no_patience(self, spec):
+        values = asdict(spec)
+        del values["manifest"], values["patience"]
+        assert spec.key == files.content_key("TrainSpec", values)
+        assert len({replace(spec, patience=n).key for n in (None, 1, 2)}) == 3
 
 
 class TestFaults:
