@@ -151,7 +151,9 @@ def _run(words: list[str]) -> int:
             parser.print_help()
             return WRONG_CALL
         if path := log_file(args):
-            waiting = [shlex.join(["motionlib", *words])]
+            names = args.input if getattr(args, "pseudonymise", None) else ()
+            shown = ["…" if word in names else word for word in words]
+            waiting = [shlex.join(["motionlib", *shown])]
             sys.stdout = Logged(sys.stdout, path, waiting)
             sys.stderr = Logged(sys.stderr, path, waiting)
         status = import_module(f"motionlib.commands.{args.command}").main(args)

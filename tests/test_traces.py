@@ -92,6 +92,8 @@ def written(tmp_path_factory):
     patch.setattr(caps, "t1_linear", lambda scan, **how: (scan[0], scan[1], dict(qc)))
     patch.setattr(caps, "qc_picture", lambda volume, path: path)
     few = sorted(scans.glob("sub-0[01]/ses-*/anat/*.nii.gz"))
+    key, secret = top / "key", out / "secret"
+    key.write_text("0123456789abcdef\n")
     calls = (
         ("score", scans, "--model", model, "--out", out / "score" / "s.tsv"),
         ("iqms", *few, "--out", out / "iqms" / "q.tsv", "--per-slice", out / "iqms" / "p.tsv",
@@ -102,6 +104,10 @@ def written(tmp_path_factory):
         ("finetune", scans / "grades.tsv", "--from", model, "--task", "mov01vs2",
          "--out", out / "mine", "--epochs", "1", "--folds", "2"),
         ("score", few[0], "--model", out / "mine", "--out", out / "again.tsv"),
+        ("score", *few, "--model", model, "--pseudonymise", key, "--out", secret / "s.tsv"),
+        ("score", scans, "--model", model, "--pseudonymise", key, "--out", secret / "all.tsv"),
+        ("iqms", *few, "--pseudonymise", key, "--out", secret / "q.tsv", "--overlay", secret,
+         "--per-slice", secret / "p.tsv"),
     )  # fmt: skip
     try:
         with network_cut(top / "asked"):
@@ -122,6 +128,19 @@ def texts(folder: Path):
         elif path.is_file() and path.suffix not in PACKED:
             # a picture inside a page is no text
             yield name, re.sub(r"base64,[\w+/=]+", "", path.read_text("utf-8", "replace"))
+
+
+def test_pseudonyms_stand_in_the_place_of_every_id(written):
+    secret = written[0] / "secret"
+    for name, text in texts(secret):
+        assert not re.search(r"sub-\d\d(?![0-9a-f])", name + text), name
+    names = [str(path.relative_to(secret)) for path in secret.rglob("*")]
+    assert any(name.endswith("_foreground.png") for name in names)
+    assert not any(re.search(r"sub-\d\d_", name) for name in names)
+    few, every = (pd.read_csv(secret / f"{n}.tsv", sep="\t")["scan_id"] for n in ("s", "all"))
+    assert few.isin(every).all()  # the same key gives the same names
+    assert every.str[:16].nunique() == 12  # scans of one participant stay together
+    assert every.is_unique
 
 
 def test_no_command_asks_another_computer(written):

@@ -31,6 +31,21 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--engine", default="inline", metavar="E", help=words)
 
 
+def add_pseudonymise(parser: argparse.ArgumentParser) -> None:
+    """Declare ``--pseudonymise``."""
+    words = "name scans by pseudonyms made with the secret in this file (16 bytes or more)"
+    parser.add_argument("--pseudonymise", metavar="KEYFILE", help=words)
+
+
+def scans_of(args: argparse.Namespace, **options) -> list[tuple[str, str]]:
+    """Find the scans of a call, under pseudonyms if it asks for them; then no file is named."""
+    from motionlib.preprocess.finder import find_scans, pseudonymise
+
+    if args.pseudonymise:
+        return pseudonymise(find_scans(args.input, **options), args.pseudonymise)
+    return find_scans(args.input, report=say, **options)
+
+
 def add_json(parser: argparse.ArgumentParser) -> None:
     """Declare ``--json``."""
     words = "print the outcome as one JSON object on standard output, for other programs"

@@ -7,7 +7,7 @@ import re
 import sys
 from pathlib import Path
 
-from motionlib.commands import add_engine, add_json, print_json, say
+from motionlib.commands import add_engine, add_json, add_pseudonymise, print_json, scans_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--per-slice", metavar="FILE.tsv", help="also every slice's measures")
     parser.add_argument("--overlay", metavar="DIR", help="also a picture of each foreground")
     parser.add_argument("--cache", metavar="FILE.json", help="resume from, and add to, this file")
+    add_pseudonymise(parser)
     add_engine(parser)
     add_json(parser)
 
@@ -48,10 +49,9 @@ def main(args: argparse.Namespace) -> int:
         print_json(args, {"table": args.out, "scans": len(table), "without_measures": {}})
         return 0
     from motionlib.iqms.tables import COLUMNS, measure_files
-    from motionlib.preprocess.finder import IMAGE_SUFFIXES, find_scans
+    from motionlib.preprocess.finder import IMAGE_SUFFIXES
 
-    suffixes = (*IMAGE_SUFFIXES, ".npy")
-    scans = find_scans(args.input, suffixes=suffixes, report=say)
+    scans = scans_of(args, suffixes=(*IMAGE_SUFFIXES, ".npy"))
     rows = measure_files(
         scans,
         engine=args.engine,
@@ -59,6 +59,9 @@ def main(args: argparse.Namespace) -> int:
         compat=not args.corrected,
         orientation=args.assume_orientation,
     )
+    if args.pseudonymise:  # a reason begins with the file's name
+        for row, (scan_id, path) in zip(rows, scans, strict=True):
+            row["reason"] = row["reason"].replace(Path(path).name, scan_id)
     # written without pandas, whose import would take longer than a scan
     lines = ["\t".join(["scan_id", *COLUMNS])]
     for row in rows:

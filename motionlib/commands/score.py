@@ -7,7 +7,14 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from motionlib.commands import add_engine, add_json, print_json, say
+from motionlib.commands import (
+    add_engine,
+    add_json,
+    add_pseudonymise,
+    print_json,
+    say,
+    scans_of,
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--device", choices=("cpu", "cuda", "auto"), default="cpu", help="default: cpu"
     )
+    add_pseudonymise(parser)
     add_engine(parser)
     add_json(parser)
     parser.add_argument(
@@ -45,7 +53,7 @@ def main(args: argparse.Namespace) -> int:
         raise ValueError("--report and --no-report exclude each other; give one of them")
     from motionlib.preprocess.finder import find_scans
 
-    scans = find_scans(args.input, report=say)
+    scans = scans_of(args)
     from motionlib.scoring.model import default_model
     from motionlib.scoring.score import score_scans
 

@@ -78,20 +78,31 @@ def _head_of(array: np.ndarray) -> np.ndarray:
     head = labels == np.bincount(labels.ravel())[1:].argmax() + 1
     # Padded, so that closing does not stop at the edges and all air outside hangs together.
     around = CLOSED + 1
-    head = ndimage.binary_closing(np.pad(head, around), iterations=CLOSED)
+    head = ~_grown(~_grown(np.pad(head, around)))
     outside, _ = ndimage.label(~head)
     return (outside != outside[0, 0, 0])[(slice(around, -around),) * 3]
 
 
+def _grown(mask: np.ndarray) -> np.ndarray:
+    """Dilate by `CLOSED` voxels, six neighbours at a time; twice as fast as scipy's."""
+    for _ in range(CLOSED):
+        before, mask = mask, mask.copy()
+        for axis in range(3):
+            old, new = np.moveaxis(before, axis, 0), np.moveaxis(mask, axis, 0)
+            new[1:] |= old[:-1]
+            new[:-1] |= old[1:]
+    return mask
+
+
 def _squared_distance(head: np.ndarray) -> np.ndarray:
-    """Squared distance to the head, exact up to `FAR` voxels; thrice as fast as scipy's."""
-    square = np.where(head, 0, np.iinfo(np.int16).max - FAR**2).astype(np.int16)
+    """Squared distance to the head, exact up to `FAR` voxels; faster than scipy's."""
+    square = np.where(head, np.uint8(0), np.uint8(255 - FAR**2))  # so that no sum is above 255
     for axis in range(3):
         before = np.moveaxis(square.copy(), axis, 0)
         nearest = np.moveaxis(square, axis, 0)
         for step in range(1, FAR + 1):
-            np.minimum(nearest[step:], before[:-step] + np.int16(step**2), out=nearest[step:])
-            np.minimum(nearest[:-step], before[step:] + np.int16(step**2), out=nearest[:-step])
+            np.minimum(nearest[step:], before[:-step] + np.uint8(step**2), out=nearest[step:])
+            np.minimum(nearest[:-step], before[step:] + np.uint8(step**2), out=nearest[:-step])
     return square
 
 

@@ -67,19 +67,15 @@ class SliceNet(nn.Module):
             self.blocks.append(nn.Sequential(*layers))
         self.head = nn.Linear(channels[-1], 1)
 
-    def features(self, planes: torch.Tensor) -> torch.Tensor:
-        """Map planes (N, 1, H, W) of heads of level one to features (N, C); H and W are even."""
-        head = planes.clamp(0, BRIGHTEST) - 0.5
-        air = planes.clamp(0, AIR) / AIR - 0.5
-        x = functional.pixel_unshuffle(torch.cat([head, air], dim=1), 2)
-        x = x.contiguous(memory_format=torch.channels_last)
+    def features(self, x: torch.Tensor) -> torch.Tensor:
+        """Map what `seen` makes of planes to features (N, C)."""
         for place, block in enumerate(self.blocks):
             x = block(functional.max_pool2d(x, 2) if place else x)
         return x.mean((2, 3))
 
     def forward(self, planes: torch.Tensor) -> torch.Tensor:
         """Log-odds of motion of every plane, (N,)."""
-        return self.head(self.features(planes)).flatten()
+        return self.head(self.features(seen(planes))).flatten()
 
 
 class Cut(nn.Module):
@@ -115,7 +111,7 @@ class Members(nn.Module):
 
     def forward(self, cuts: list[torch.Tensor]) -> torch.Tensor:
         """Map the planes of `Cut` to (B, members * C)."""
-        means = []
+        cuts, means = [seen(planes) for planes in cuts], []
         for net in self.nets:
             parts = [net.features(c).unflatten(0, (-1, self.planes)).mean(1) for c in cuts]
             means.append(torch.stack(parts).mean(0))
@@ -173,6 +169,14 @@ def joined(shape: Sequence[int], members: Sequence[SliceNet], *, planes: int = P
         linear.weight[1] = torch.cat([member.head.weight[0] for member in members]) / len(members)
         linear.bias[1] = torch.stack([member.head.bias[0] for member in members]).mean()
     return network.eval()
+
+
+def seen(planes: torch.Tensor) -> torch.Tensor:
+    """Make a network's input (N, 8, H / 2, W / 2) of planes (N, 1, H, W) of heads of level one."""
+    head = planes.clamp(0, BRIGHTEST) - 0.5
+    air = planes.clamp(0, AIR) / AIR - 0.5
+    x = functional.pixel_unshuffle(torch.cat([head, air], dim=1), 2)
+    return x.contiguous(memory_format=torch.channels_last)
 
 
 def scaled(volume: torch.Tensor) -> torch.Tensor:

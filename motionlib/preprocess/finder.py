@@ -7,7 +7,9 @@ files of macOS and masks named after a scan are thereby no scans. What was left 
 
 from __future__ import annotations
 
+import hmac
 import os
+import re
 from collections.abc import Callable
 from fnmatch import fnmatch
 from pathlib import Path
@@ -16,6 +18,7 @@ from motionlib.files import write_table
 
 IMAGE_SUFFIXES = (".nii.gz", ".nii")
 SPACE = "space-MNI152NLin2009cSym"  # of t1-linear
+SHORTEST_KEY = 16  # bytes; a shorter one could be found by trial
 NO_SCANS = ("sourcedata", "derivatives", "code")  # folders of BIDS beside its scans
 
 
@@ -54,6 +57,31 @@ def find_scans(
                 "expected one of them"
             )
     return rows
+
+
+def pseudonymise(scans: list[tuple[str, str]], key_file: str) -> list[tuple[str, str]]:
+    """Name scans by HMAC-SHA256 under a secret key: the same key gives the same names.
+
+    An id becomes ``sub-X_scan-Y``, twelve hexadecimal digits each, of its participant (``sub-...``
+    in it, else all of it) and of itself. Only who holds the key can say whose scan it is, by naming
+    candidates anew. ValueError if the file, which may end in a line break, holds under 16 bytes.
+    """
+    key = Path(key_file).read_bytes().strip()
+    if len(key) < SHORTEST_KEY:
+        raise ValueError(
+            f"{Path(key_file).name} holds a key of {len(key)} bytes; expected at least "
+            f"{SHORTEST_KEY}, such as 32 random ones"
+        )
+
+    def digits(text: str) -> str:
+        return hmac.new(key, text.encode("utf-8", "surrogateescape"), "sha256").hexdigest()[:12]
+
+    named = []
+    for scan_id, path in scans:
+        person = re.match(r"sub-[A-Za-z0-9]+", scan_id)
+        name = f"sub-{digits(person[0] if person else scan_id)}_scan-{digits(scan_id)}"
+        named.append((name if scan_id else "", path))
+    return named
 
 
 def faults_of(scans: list[tuple[str, str]]) -> list[str]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from motionlib.preprocess.head import find_head
+from motionlib.preprocess.head import HeadPlace, find_head
 from motionlib.preprocess.images import array3
 
 # Clinica's crop box: voxel centres x -84..84, y -119..88, z -78..100 mm at 1 mm.
@@ -128,18 +128,18 @@ def _triangle_sum(position: np.ndarray, wide: float) -> np.ndarray:
     return np.maximum(0, 1 - distance / wide).sum(axis=1)
 
 
-def centre_on_grid(volume, affine, grid: Grid) -> np.ndarray:
+def centre_on_grid(volume, affine, grid: Grid, *, place: HeadPlace | None = None) -> np.ndarray:
     """Place a head where the MNI head lies, without registration, and resample it; float32.
 
     The volume, (1, I, J, K) or (I, J, K), is RAS (as `images.load_volume` gives it) with voxels of
     0.5 to 6 mm, which `affine` leads to mm; `grid` is for instance ``study_grid(4.0)``. It is
-    averaged over the new voxels where they are larger (no aliasing). ValueError if no head is
-    found.
+    averaged over the new voxels where they are larger (no aliasing). The head is looked for unless
+    its `place` is given; ValueError if none is found.
     Departs from the paper: shifts only, for studies at 3 to 4 mm; ``preprocess.t1_linear`` is the
     paper's affine registration.
     """
     array = array3(volume)
-    place = find_head(array, affine)
+    place = place or find_head(array, affine)
     spacing = np.linalg.norm(np.asarray(affine, dtype=np.float64)[:3, :3], axis=0)
     top = MNI_BRAIN_TOP_MM + (0.0 if place.stripped else SCALP_MM)
     placed = np.diag([*spacing, 1.0])
@@ -147,9 +147,9 @@ def centre_on_grid(volume, affine, grid: Grid) -> np.ndarray:
     return resample_to_grid(array, placed, grid)
 
 
-def place_on_grid(volume, affine, grid: Grid) -> np.ndarray:
+def place_on_grid(volume, affine, grid: Grid, *, place: HeadPlace | None = None) -> np.ndarray:
     """Centre a head by `centre_on_grid` and scale it by `scaled_to_one`; errors as there."""
-    return scaled_to_one(centre_on_grid(volume, affine, grid))
+    return scaled_to_one(centre_on_grid(volume, affine, grid, place=place))
 
 
 def scaled_to_one(array: np.ndarray) -> np.ndarray:

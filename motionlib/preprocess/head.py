@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from scipy import ndimage
@@ -26,6 +26,8 @@ class HeadPlace:
     top_mm: float  # of its highest point
     spread_mm: tuple[float, float]  # standard deviations about the centre; tell the head's size
     stripped: bool  # whether skull and scalp are missing
+    mask: np.ndarray = field(repr=False, compare=False)  # of `coarse` voxels
+    side_mm: np.ndarray = field(repr=False, compare=False)  # of those
 
 
 def find_head(volume, affine) -> HeadPlace:
@@ -66,6 +68,8 @@ def find_head(volume, affine) -> HeadPlace:
         top_mm=float(top * spacing[2] + offset[2]),
         spread_mm=tuple(spread),
         stripped=_is_stripped(array, mask, depth, spacing),
+        mask=mask,
+        side_mm=spacing,
     )
 
 

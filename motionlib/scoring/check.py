@@ -13,13 +13,13 @@ with exchanged contrast). No real image of another contrast was at hand.
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
 
 from motionlib.preprocess.grid import centre_on_grid, resample_to_grid, study_grid
-from motionlib.preprocess.head import coarse, find_head, head_mask
+from motionlib.preprocess.head import HeadPlace, find_head
 
 LEAST_EXTENT_MM = (110.0, 140.0, 115.0)  # real, stripped ones too: from 126, 156 and 120 mm
 LEAST_WHOLE_HEIGHT_MM = 140.0  # of heads with their skull; real: from 192 mm
@@ -55,6 +55,7 @@ class Check:
     stripped: bool = False  # of skull and scalp
     registered: bool = False  # to a template, which enlarges the head and smooths it
     axis: int | None = None  # across which its planes lie, of a slab or a 2-D protocol
+    head: HeadPlace | None = field(default=None, repr=False, compare=False)
 
 
 def check_scan(array: np.ndarray, affine, *, spacing_mm: float, knows_stripped: bool) -> Check:
@@ -80,14 +81,12 @@ def check_scan(array: np.ndarray, affine, *, spacing_mm: float, knows_stripped: 
         head = find_head(array, affine)
     except ValueError as error:
         return Check(f"no head is found: {str(error)[0].lower()}{str(error)[1:].rstrip('.')}")
-    small, spacing, _ = coarse(array, side)
-    mask = head_mask(small, spacing)
-    litres = float(mask.sum() * spacing.prod() / 1e6)
-    cut = _cut(mask, spacing, litres, head.stripped)
+    litres = float(head.mask.sum() * head.side_mm.prod() / 1e6)
+    cut = _cut(head.mask, head.side_mm, litres, head.stripped)
     if cut:
         return Check(cut)
     # The contrast, on the template's grid.
-    if not _is_t1w(centre_on_grid(array, affine, study_grid(TEMPLATE_MM))):
+    if not _is_t1w(centre_on_grid(array, affine, study_grid(TEMPLATE_MM), place=head)):
         return Check("its contrast is not that of a T1w head: bright and dark tissue are exchanged")
     notes = []
     if side.max() > COARSER * spacing_mm:  # a still head of 4 mm scores nearly as a moved one
@@ -102,7 +101,7 @@ def check_scan(array: np.ndarray, affine, *, spacing_mm: float, knows_stripped: 
         )
     place = TEMPLATE_GRIDS.get(array.shape, (np.inf,) * 3)
     registered = bool(np.abs(np.asarray(affine)[:3, 3] - place).max() <= side.max())
-    return Check(note="; ".join(notes), stripped=head.stripped, registered=registered)
+    return Check("", "; ".join(notes), head.stripped, registered, head=head)
 
 
 def check_planes(array: np.ndarray, affine, *, spacing_mm: float) -> Check | None:
@@ -168,9 +167,10 @@ def _is_t1w(placed: np.ndarray) -> bool:
     """
     index, brain, values = _template()
     padded = np.pad(np.clip(_structure(placed, brain), -1, 1), 2)
+    flat, width = np.ravel_multi_index(tuple((index + 2).T), padded.shape), padded.shape
     correlations = []
-    for shift in SHIFTS:
-        seen = padded[tuple((index + 2 + np.array(shift)).T)]
+    for i, j, k in SHIFTS:
+        seen = padded.ravel()[flat + ((i * width[1] + j) * width[2] + k)]
         spread = max(float(seen.std()), 1e-9)
         correlations.append(float(((seen - seen.mean()) * values).mean()) / spread)
     return max(correlations) + min(correlations) >= LEAST_BALANCE

@@ -27,7 +27,7 @@ from motionlib.preprocess.grid import (
     scaled_to_one,
     slab_grid,
 )
-from motionlib.preprocess.head import air_at_zero
+from motionlib.preprocess.head import HeadPlace, air_at_zero
 from motionlib.preprocess.images import array3
 
 KEEP, REVIEW, EXCLUDE = "keep", "review", "exclude"
@@ -184,18 +184,25 @@ def rule_of_site(rule: DecisionRule, logits: list[float]) -> DecisionRule:
 
 
 def model_input(
-    volume, affine, spacing_mm: float, slab_mm: float | None = None, field_mm=None
+    volume,
+    affine,
+    spacing_mm: float,
+    slab_mm: float | None = None,
+    field_mm=None,
+    *,
+    place: HeadPlace | None = None,
 ) -> np.ndarray:
     """Place a head on the model's grid, without registration, and scale it to about one.
 
     `volume`, (1, I, J, K) or (I, J, K), and `affine` are those of `images.read_array`. The result,
     float16 of the shape of `model_grid`, is to the bit what the study keeps of the same scan on its
-    grid; a test compares them. `ValueError` if no head is found.
+    grid; a test compares them. With the head's `place` the air lies at zero already.
+    `ValueError` if no head is found.
     """
-    volume = air_at_zero(volume)  # what lies below the air is noise
+    volume = volume if place else air_at_zero(volume)  # what lies below the air is noise
     if field_mm is not None:  # where the air counts, a real part's is ghosts, not noise
         volume = np.abs(array3(volume))
-    return place_on_grid(volume, affine, model_grid(spacing_mm, slab_mm, field_mm))
+    return place_on_grid(volume, affine, model_grid(spacing_mm, slab_mm, field_mm), place=place)
 
 
 def plane_input(volume, affine, axis: int, spacing_mm: float, field_mm=None) -> np.ndarray:

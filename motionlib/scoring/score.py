@@ -208,8 +208,11 @@ def prepare(
         )
         if check.fault:
             return None, check, None
-        array = model_input(volume, affine, spacing_mm, rule.slab_mm, field_mm)
-        zscore(array.astype(np.float32))  # which refuses one that is constant
+        # of a volume with values below zero the input is of another head, by a hair
+        place = check.head if volume.min() >= 0 else None
+        array = model_input(volume, affine, spacing_mm, rule.slab_mm, field_mm, place=place)
+        if array.min() == array.max():
+            zscore(array.astype(np.float32))  # which says so
     except (ValueError, FileNotFoundError, MemoryError) as error:
         return None, Check(anonymous(in_words(error), path)), None
     air = None
