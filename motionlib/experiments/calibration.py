@@ -77,7 +77,7 @@ def compare_calibrators(
     for kind in kinds:
         try:
             mapped = calibrated(validation, tested, kind)
-            if len(_outer_folds(tested)) > 1:
+            if len(_outer_folds(validation, tested)) > 1:
                 mapped = mapped[mapped["fold"] == -1]
             for fold, part in mapped.groupby("fold"):
                 row = {"kind": kind, "fold": fold, "n_validation": len(validation)}
@@ -129,8 +129,7 @@ def risk_curve(validation: pd.DataFrame, tested: pd.DataFrame) -> pd.DataFrame:
     rows = tested[tested["fold"] == -1]
     folds = tested[tested["fold"] >= 0].drop_duplicates("scan_id").set_index("scan_id")["fold"]
     cut = pd.Series(0.0, index=rows.index)
-    for fold in _outer_folds(tested):
-        held = _validation_of(validation, fold)
+    for fold, held in _outer_folds(validation, tested):
         here = rows["scan_id"].map(folds).eq(fold) if fold is not None else slice(None)
         cut.loc[here] = best_threshold(held["y_true"], held["score"])
     # log-odds are shifted so that every fold's own threshold becomes one half
@@ -149,8 +148,7 @@ def calibrated(validation: pd.DataFrame, tested: pd.DataFrame, kind: str) -> pd.
     """
     single = tested[tested["fold"] >= 0]
     parts = []
-    for fold in _outer_folds(tested):
-        held = _validation_of(validation, fold)
+    for fold, held in _outer_folds(validation, tested):
         fitted = fit_calibrator(kind, held["y_true"], held["score"])
         part = single if fold is None else single[single["fold"] == fold]
         cut = best_threshold(held["y_true"], fitted(held["score"]))
@@ -160,16 +158,16 @@ def calibrated(validation: pd.DataFrame, tested: pd.DataFrame, kind: str) -> pd.
     return pd.concat([mapped, average_scores(mapped)], ignore_index=True)
 
 
-def _outer_folds(tested: pd.DataFrame) -> list:
-    """Folds that judge scans of their own; of a fixed test set that all folds judge, None alone."""
+def _outer_folds(validation: pd.DataFrame, tested: pd.DataFrame) -> list[tuple]:
+    """Folds that judge scans of their own, each with its model's validation scans.
+
+    Of a fixed test set that all folds judge, None with the validation scans of all.
+    """
     single = tested[tested["fold"] >= 0]
-    once = single["fold"].nunique() > 1 and not single["scan_id"].duplicated().any()
-    return sorted(single["fold"].unique()) if once else [None]
-
-
-def _validation_of(validation: pd.DataFrame, fold: int | None) -> pd.DataFrame:
-    """Choose the validation scans of one fold's model, or of all."""
-    return validation if fold is None else validation[validation["fold"] == fold]
+    if single["fold"].nunique() < 2 or single["scan_id"].duplicated().any():
+        return [(None, validation)]
+    folds = sorted(single["fold"].unique())
+    return [(fold, validation[validation["fold"] == fold]) for fold in folds]
 
 
 def _judge(part: pd.DataFrame, seed: int) -> dict:

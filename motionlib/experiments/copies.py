@@ -22,10 +22,8 @@ from motionlib.tasks import select_task
 
 # what a copy comes from
 CODE = ("motion", "preprocess", "experiments/copies.py")
-FEW, FEW_DRAWS = (
-    100,
-    6,
-)  # scans to train and validate on; moved copies of each where there are fewer
+FEW = 100  # scans to train and validate on
+FEW_DRAWS = 6  # moved copies of each where there are fewer
 DRAWS = 3  # moved copies, and still ones, of every training scan in the recommended recipe
 PREPARED = ["scan_id", "participant_id", "source_participant_id", "cohort", "path", "role", "fold"]
 

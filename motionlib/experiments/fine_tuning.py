@@ -35,6 +35,7 @@ FREEZE = {  # blocks that move, by what is set free
     "block5+": ("block5", "fc1", "fc2", "fc3"),
     "all": ("all",),
 }
+SEVERE = "mov01vs2"  # the task of the freeze study and of fewer patients
 
 
 def research_only(cohort: Cohort, sources: dict[str, Sequence[Path]]) -> pd.DataFrame:
@@ -104,30 +105,24 @@ def compare_starts(
 
 
 def freeze_study(
-    run,
-    cohort: Cohort,
-    sources: Sequence[Path],
-    tuning: Budget,
-    scratch: Budget,
-    *,
-    task: str = "mov01vs2",
+    run, cohort: Cohort, sources: Sequence[Path], tuning: Budget, scratch: Budget
 ) -> pd.DataFrame:
     """Fine-tune with one to all blocks free: what the paper's Table A.IV stands for (§IV-B).
 
-    Arguments as in `compare_starts`; rows ``freeze/{depth}``.
+    Arguments as in `compare_starts`; rows ``freeze/{depth}`` of severe motion.
     """
-    prepared, trainings = warehouse_set(cohort, task), []
+    prepared, trainings = warehouse_set(cohort, SEVERE), []
     for depth in FREEZE:
         start = _start(cohort, sources, depth, tuning, scratch)
-        trainings += plan_trainings(run, f"freeze/{depth}", task, prepared, **start)
+        trainings += plan_trainings(run, f"freeze/{depth}", SEVERE, prepared, **start)
     return _train_and_predict(run, cohort, trainings, label="freeze study")
 
 
-def validation_losses(run, task: str = "mov01vs2") -> pd.DataFrame:
+def validation_losses(run) -> pd.DataFrame:
     """Tell the validation loss of every depth of the freeze study (rows) in every fold."""
     losses = {}
     for name in FREEZE:
-        folders = trained_folds(run, f"freeze/{name}", task, notebook="04")
+        folders = trained_folds(run, f"freeze/{name}", SEVERE, notebook="04")
         losses[name] = [read_model(folder)["valid_loss"] for folder in folders]
     return pd.DataFrame(losses).T.rename_axis(index="depth", columns="fold")
 
@@ -144,16 +139,15 @@ def chosen_depth(run, freeze_rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def fewer_patients(
-    run, cohort: Cohort, sources: Sequence[Path], scratch: Budget, patients: Iterable[int],
-    *, task: str = "mov01vs2",
-) -> pd.DataFrame:  # fmt: skip
-    """Fine-tune all layers and train from scratch on some of the graded patients.
+    run, cohort: Cohort, sources: Sequence[Path], scratch: Budget, patients: Iterable[int]
+) -> pd.DataFrame:
+    """Fine-tune all layers and train from scratch on some of the graded patients (severe motion).
 
     `patients` are about the numbers of patients that train, of all folds alike; larger ones than
     there are are left out. Every training takes as many steps as one on all, `scratch`. Rows
     ``labels/fine_tuned_recommended/{n}`` and ``labels/from_scratch/{n}``, of all judged scans.
     """
-    prepared, trainings = warehouse_set(cohort, task), []
+    prepared, trainings = warehouse_set(cohort, SEVERE), []
     scans = pd.read_csv(prepared, sep="\t")
     kept_apart = 2 if cohort.n_outer else 1  # folds that do not train
     for n in patients:
@@ -169,7 +163,7 @@ def fewer_patients(
         starts = {"fine_tuned_recommended": {"sources": sources}, "from_scratch": {}}
         for name, start in starts.items():
             start["outer"] = cohort.n_outer > 0
-            trainings += plan_trainings(run, f"labels/{name}/{n}", task, path, budget, **start)
+            trainings += plan_trainings(run, f"labels/{name}/{n}", SEVERE, path, budget, **start)
     if not trainings:
         return _no_rows()
     return _train_and_predict(run, cohort, trainings, label="fewer patients", judged=prepared)

@@ -164,15 +164,14 @@ def learning_curves(run, simulators, networks, *, severity="2-4", recipe="paper"
     return pd.concat(parts, ignore_index=True)
 
 
-def controls(run, cohort: Cohort, recipes=tuple(CONTROLLED)) -> pd.DataFrame:
+def controls(run, cohort: Cohort) -> pd.DataFrame:
     """Score clean scans changed in every way that is not motion, and a ladder of motion.
 
     Parameters
     ----------
     run, cohort : motionlib.study.run.Run, Cohort
-        A run in which the networks are trained, whose test patients and other sites are scored.
-    recipes : sequence of str
-        Of `CONTROLLED`.
+        A run in which the networks of `CONTROLLED` are trained, whose test patients and other sites
+        are scored.
 
     Returns
     -------
@@ -183,8 +182,8 @@ def controls(run, cohort: Cohort, recipes=tuple(CONTROLLED)) -> pd.DataFrame:
     manifest = cohort.manifest
     elsewhere = manifest.loc[manifest["role"] == "other_site", "cohort"].unique()
     evaluations = []
-    for recipe in recipes:
-        folders = pretrained(run, *CONTROLLED[recipe])
+    for recipe, trained in CONTROLLED.items():
+        folders = pretrained(run, *trained)
         for control, site in itertools.product((*CONTROLS, *LADDER), ("", *elsewhere)):
             role = "other_site" if site else "test"
             rows = read_prepared(cohort, control_set(cohort, control, role=role))

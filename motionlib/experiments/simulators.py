@@ -48,8 +48,7 @@ def compare_choices(head, affine, *, amount: float = 3.0, seed: int = 0) -> pd.D
         volume, pose[0], pose[1], affine=affine
     )
     still = trajectory.Trajectory(np.zeros(1), pose[:1], pose[1:])
-    back = kspace_motion(volume, still, affine=affine, axis=1)
-    copies["no motion, resampled once (sinc)"] = back
+    copies["no motion, resampled once (sinc)"] = kspace_motion(volume, still, affine=affine, axis=1)
     table = {
         name: {
             "relative_difference": _difference(copy.numpy(), head),
