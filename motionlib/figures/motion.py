@@ -28,7 +28,12 @@ def plot_simulators(head, affine, *, amount: float = 5.0, seed: int = 0):
     `head`, (I, J, K), is still, `affine` its voxels in RAS mm; `amount` is in mm and degrees. Above
     image-based, below k-space; from left: still head, movement, who owns k-space, moved head.
     """
-    by_kspace, by_image, course, poses = _moved_by_both(head, affine, amount, seed)
+    limits, rng = (amount, amount), np.random.default_rng(seed)
+    course = sample_time_course(TIMES, translation_mm=limits, rotation_deg=limits, rng=rng)
+    poses = sample_segments(4, translation_mm=limits, rotation_deg=limits, rng=rng)
+    volume = torch.as_tensor(head, dtype=torch.float32)
+    by_kspace = kspace_motion(volume, course, affine=affine, axis=1).numpy()
+    by_image = image_motion(volume, poses, affine=affine, axis=1).numpy()
     middle = head.shape[0] // 2
     spectrum = np.log1p(np.abs(np.fft.fftshift(np.fft.fft2(head[middle]))))
     figure, axes = new_figure(12.6, 6.6, 4, 2)
@@ -80,21 +85,6 @@ def plot_severities(head, affine, *, amounts=(3, 5, 7), seed: int = 0):
     return figure
 
 
-def _moved_by_both(head, affine, amount: float, seed: int):
-    """Move a head by the same amount with both simulators: (k-space, image) arrays, movements."""
-    limits = (amount, amount)
-    rng = np.random.default_rng(seed)
-    course = sample_time_course(TIMES, translation_mm=limits, rotation_deg=limits, rng=rng)
-    poses = sample_segments(4, translation_mm=limits, rotation_deg=limits, rng=rng)
-    volume = torch.as_tensor(head, dtype=torch.float32)
-    return (
-        kspace_motion(volume, course, affine=affine, axis=1).numpy(),
-        image_motion(volume, poses, affine=affine, axis=1).numpy(),
-        course,
-        poses,
-    )
-
-
 def _draw_movement(ax, movement, *, stepped: bool) -> None:
     """Draw translations and rotations over the time of the scan; `stepped` holds each pose."""
     times = np.append(movement.times, 1.0)
@@ -120,9 +110,5 @@ def _draw_ownership(ax, spectrum, movement, n_lines: int, *, stepped: bool) -> N
     ax.imshow(spectrum.T, origin="lower", cmap="gray", aspect="auto")
     shade = np.broadcast_to(owner[None, :], (spectrum.shape[1], n_lines))
     ax.imshow(shade, origin="lower", cmap="viridis", alpha=0.45, aspect="auto")
-    ax.set(
-        xticks=[],
-        yticks=[],
-        xlabel="k-space line, in the order of time",
-        ylabel="inferior to superior",
-    )
+    ax.set(xticks=[], yticks=[])
+    ax.set(xlabel="k-space line, in the order of time", ylabel="inferior to superior")

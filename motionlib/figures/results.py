@@ -88,8 +88,8 @@ def plot_calibration(predictions: pd.DataFrame, *, n_bins: int = 10):
         parts = pd.DataFrame({"y": y_true, "s": score}).groupby(bins)
         seen, mean = parts["y"].mean(), parts["s"].mean()
         low, high = proportion_confint(parts["y"].sum(), parts.size(), method="wilson")
-        above = [np.maximum(seen - low, 0), np.maximum(high - seen, 0)]
-        top.errorbar(mean, seen, above, capsize=2, label=title_of(name), **style)
+        bars = _bars(seen, low, high)
+        top.errorbar(mean, seen, bars, capsize=2, label=title_of(name), **style)
         bottom.hist(score, bins=np.linspace(0, 1, 21), histtype="step", color=style["color"])
     top.set(ylabel="fraction with motion", xlim=(0, 1), ylim=(-0.02, 1.02))
     bottom.set(xlabel="score (mean of the bin)", ylabel="scans")
@@ -157,19 +157,14 @@ def plot_controls(rates: pd.DataFrame):
 
 
 @styled
-def plot_learning_curve(
-    predictions: pd.DataFrame,
-    *,
-    metric: str = "balanced_accuracy",
-    n_boot: int = 1000,
-    seed: int = 0,
-):
+def plot_learning_curve(predictions: pd.DataFrame, *, n_boot: int = 1000):
     """Draw what each further graded patient buys, on a logarithmic number of patients.
 
-    `predictions` as for `stats.rates.learning_curve`; bars are 95 % intervals over `n_boot` draws.
+    `predictions` as for `stats.rates.learning_curve`; bars are 95 % intervals of the balanced
+    accuracy over `n_boot` draws.
     """
-    curve = learning_curve(predictions, n_boot=n_boot, seed=seed)
-    curve = curve[curve["metric"] == metric]
+    curve = learning_curve(predictions, n_boot=n_boot)
+    curve = curve[curve["metric"] == "balanced_accuracy"]
     tasks = list(curve["task"].unique())
     figure, axes = new_figure(5.6 * len(tasks), 4.2, len(tasks), sharey=True)
     for ax, task in zip(axes[0], tasks, strict=True):
@@ -186,7 +181,7 @@ def plot_learning_curve(
         ticks = sorted(curve.loc[curve["task"] == task, "n_patients"].unique())
         ax.set_xticks(ticks, [str(tick) for tick in ticks])
         ax.minorticks_off()
-        ax.set(title=title_of(task), xlabel="graded patients", ylabel=metric.replace("_", " "))
+        ax.set(title=title_of(task), xlabel="graded patients", ylabel="balanced accuracy")
     _legend_below(figure, axes[0, 0])
     return figure
 
@@ -209,9 +204,8 @@ def plot_scoreboard(table: pd.DataFrame, *, metric: str = "balanced accuracy"):
         part = table[table["task"] == task]
         place = part["label"].map(labels.index)
         bars = _bars(part["ours"], part["low"], part["high"])
-        ax.errorbar(
-            part["ours"], place, xerr=bars, fmt="o", color=COLOURS[0], capsize=2, label="ours"
-        )
+        style = {"fmt": "o", "color": COLOURS[0], "capsize": 2, "label": "ours"}
+        ax.errorbar(part["ours"], place, xerr=bars, **style)
         if "paper" in part:
             style = {"color": COLOURS[1], "markerfacecolor": "white", "label": "paper"}
             ax.plot(part["paper"], place, "D", **style)
@@ -314,10 +308,8 @@ def plot_coverage_risk(curve: pd.DataFrame):
     figure, axes = new_figure(4.8, 3.6)
     ax = axes[0, 0]
     ax.plot(curve["decided"], curve["error"], color=COLOURS[0], label="the most doubtful left")
-    ax.plot(
-        curve["decided"], curve["error_at_random"], color="#555555", linestyle=":",
-        label="random scans left",
-    )  # fmt: skip
+    dotted = {"color": "#555555", "linestyle": ":", "label": "random scans left"}
+    ax.plot(curve["decided"], curve["error_at_random"], **dotted)
     top = max(curve["error"].max(), curve["error_at_random"].max(), 0.02)
     ax.set(xlabel="share of scans decided", ylabel="fraction wrong among them")
     ax.set(xlim=(0, 1), ylim=(0, 1.1 * top))

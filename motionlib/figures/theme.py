@@ -70,9 +70,7 @@ def styled(function: Callable) -> Callable:
     return drawn
 
 
-def new_figure(
-    width: float = 6.0, height: float = 4.0, n_columns: int = 1, n_rows: int = 1, **more
-):
+def new_figure(width: float, height: float, n_columns: int = 1, n_rows: int = 1, **more):
     """Make a figure of so many inches, and by `Figure.subplots` its axes (n_rows, n_columns)."""
     figure = _StudyFigure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
