@@ -180,16 +180,10 @@ class VolumeStore:
         rows = torch.as_tensor(np.asarray(indices), device=self.volumes.device)
         volumes = self.volumes[rows].to(device, non_blocking=True).float()[:, None]
         if epoch is not None and self.augment != "none":
-            return self._augmented(volumes, indices, epoch)
+            seeds = [seed_from(self.seed, "augment", epoch, self.scan_ids[i]) for i in indices]
+            return _zscored(augmented(volumes, self.augment, seeds))
         mean, sd = self.statistics[rows].to(device)[:, :, None, None, None, None].unbind(1)
         return (volumes - mean) / sd
-
-    def _augmented(self, volumes: torch.Tensor, indices: Sequence[int], epoch: int) -> torch.Tensor:
-        """Augment volumes as this store does in an epoch, and z-score them."""
-        if self.augment != "none":
-            seeds = [seed_from(self.seed, "augment", epoch, self.scan_ids[i]) for i in indices]
-            volumes = augmented(volumes, self.augment, seeds)
-        return _zscored(volumes)
 
 
 class FeatureStore:

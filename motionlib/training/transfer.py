@@ -33,7 +33,6 @@ def fine_tune(
     runs_dir: str | os.PathLike,
     *,
     trainable: Sequence[str] | None = None,
-    freeze_bn_stats: bool = True,
     cache: bool = True,
     device: str = "cpu",
     progress: Callable[[str], None] | None = None,
@@ -45,8 +44,7 @@ def fine_tune(
     source : path-like or Model
         Folder of the pre-trained run, or the run as `checkpoints.load_model` has opened it.
     spec : TrainSpec
-        How to fine-tune; its `init_from`, `trainable` and `freeze_bn_stats` are set from the other
-        arguments.
+        How to fine-tune; its `init_from` and `trainable` are set from the other arguments.
     trainable : sequence of str, optional
         Names of blocks, such as ``("fc1", "fc2", "fc3")``, or ``("all",)``. None is every fully
         connected block, the paper's best.
@@ -54,8 +52,8 @@ def fine_tune(
         Compute the features of a frozen prefix once instead of in every epoch; the result is the
         same to rounding. It has no effect where the prefix is not constant: augmentation, active
         dropout, or moving batch-norm statistics.
-    runs_dir, freeze_bn_stats, device, progress
-        As in `TrainSpec` and `training.fit`.
+    runs_dir, device, progress
+        As in `training.fit`.
 
     Returns
     -------
@@ -71,7 +69,7 @@ def fine_tune(
     -----
     Source: paper §III-C.3, §IV-B (best with all but the fully connected layers frozen).
     """
-    spec = specify(source, spec, trainable=trainable, freeze_bn_stats=freeze_bn_stats)
+    spec = specify(source, spec, trainable=trainable)
     folder = spec.folder(runs_dir)
     if is_done(folder):
         return folder
@@ -95,26 +93,18 @@ def fine_tune(
 
 
 def specify(
-    source: str | os.PathLike | Model,
-    spec: TrainSpec,
-    *,
-    trainable: Sequence[str] | None = None,
-    freeze_bn_stats: bool = True,
+    source: str | os.PathLike | Model, spec: TrainSpec, *, trainable: Sequence[str] | None = None
 ) -> TrainSpec:
     """Complete the specification of a `fine_tune`; a complete one stays as it is."""
     facts = read_model(source)
     if facts["network"] != spec.network:
         name = source.name if isinstance(source, Model) else Path(source).name
         raise ValueError(
-            f"{name} is a {facts['network']}, the specification asks for "
-            f"{spec.network}; choose one network."
+            f"{name} is a {facts['network']}, the specification asks for {spec.network}; choose "
+            "one network."
         )
-    spec = replace(
-        spec,
-        init_from=facts["key"],
-        options=spec.options or tuple(sorted(facts["options"].items())),
-        freeze_bn_stats=freeze_bn_stats,
-    )
+    options = spec.options or tuple(sorted(facts["options"].items()))
+    spec = replace(spec, init_from=facts["key"], options=options)
     with torch.random.fork_rng(), torch.device("meta"):  # names of blocks need no memory
         outline = fresh_network(spec, facts["shape"])
     return replace(spec, trainable=named_blocks(outline, trainable))

@@ -74,8 +74,8 @@ class TestFineTune:
         assert counted[0] == 20  # the scans that train or validate, each once
 
     def test_published_behaviour_moves_frozen_statistics(self, sources, manifest, tmp_path):
-        source = sources["Conv5FC3"]
-        run = fine_tune(source, tuning(manifest), tmp_path, freeze_bn_stats=False)
+        source, spec = sources["Conv5FC3"], replace(tuning(manifest), freeze_bn_stats=False)
+        run = fine_tune(source, spec, tmp_path)
         moved = {name for name in changed(source, run) if name.startswith("block")}
         assert {name.rpartition(".")[2] for name in moved} == {
             *("running_mean", "running_var", "num_batches_tracked")
