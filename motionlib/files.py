@@ -94,9 +94,8 @@ def sweep(paths: Iterable[str | os.PathLike]) -> int:
         names.setdefault(path.parent, set()).add(path.name)
     n_removed = 0
     for folder, known in names.items():
-        if not folder.is_dir():
-            continue
-        n_removed += sum(_remove_dead(path, known) for path in folder.iterdir())
+        if folder.is_dir():
+            n_removed += sum(_remove_dead(path, known) for path in folder.iterdir())
     return n_removed
 
 
@@ -270,7 +269,6 @@ def identity(path: str | os.PathLike) -> list:
 
     The ends are its first and last megabyte: a gzip ends with a checksum of all that is in it, a
     small file is read whole, and of a large, uncompressed one a change in the middle shows by time.
-
     The errors are those of `check_file`.
     """
     path = Path(path)

@@ -312,7 +312,9 @@ def _checked(table: pd.DataFrame, faults: _Faults, *, anywhere: bool = False) ->
     votes = table["motion_votes"].astype("string") + " of " + table["n_verdicts"].astype("string")
     if {"motion_grade", "role"} <= set(table):
         fault = "is called still, and " + votes + " verdicts saw head motion"
-        faults.add(table, _called_still(table) & (table["motion_votes"] > 0), "motion_votes", fault)
+        grade, research = table["motion_grade"], (table["role"] == "research").fillna(False)
+        still = (grade == 0).fillna(False) | (research & grade.isna())  # taken for it, if ungraded
+        faults.add(table, still & (table["motion_votes"] > 0), "motion_votes", fault)
     too_many = table["motion_votes"] > table["n_verdicts"]
     faults.add(table, too_many, "motion_votes", "is " + votes + " verdicts")
     # 5. one source a participant, and no source on two sides of a split
@@ -326,12 +328,6 @@ def _checked(table: pd.DataFrame, faults: _Faults, *, anywhere: bool = False) ->
             words = used[source] + f" stands in more than one {name}"
             faults.add(used, _disagrees(used, source, name), name, words)
     return table
-
-
-def _called_still(table: pd.DataFrame) -> pd.Series:
-    """Mark scans graded 0, and ungraded research scans, which are taken for still."""
-    taken = (table["role"] == "research").fillna(False) & table["motion_grade"].isna()
-    return (table["motion_grade"] == 0).fillna(False) | taken
 
 
 def _disagrees(table: pd.DataFrame, group: str, column: str) -> pd.Series:

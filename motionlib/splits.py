@@ -11,6 +11,7 @@ import pandas as pd
 
 PAPER_TEST_SIZES = {"adni": 171, "msseg": 7, "bite": 4, "aphp": 385}  # Tables A.I and A.II
 KEPT_ROLES = ("real_motion", "other_site", "excluded")
+PATIENT = "source_participant_id"  # whom a scan was made from
 
 
 def assign_splits(
@@ -21,15 +22,14 @@ def assign_splits(
     n_folds: int = 5,
     seed: int,
     stratify: str | None = "motion_grade",
-    group: str = "source_participant_id",
 ) -> pd.DataFrame:
     """Put every patient either into the test set or into one cross-validation fold.
 
     Rows of the manifest whose role is one of `KEPT_ROLES` keep it and get no fold; rows with
     ``straight_reject`` 1 become ``excluded``. The test set holds `test_fraction` of the scans of
     each cohort and grade, in [0, 1), or `test_sizes` scans per cohort (`PAPER_TEST_SIZES`; others
-    have none). The values of `stratify` are spread evenly within each cohort, those of `group` are
-    never on two sides, and `seed` says which of the equally good splits is taken.
+    have none). The values of `stratify` are spread evenly within each cohort, a patient is never on
+    two sides, and `seed` says which of the equally good splits is taken.
 
     Returns the same rows in the same order; ``role`` is ``train`` or ``test``, ``fold`` (training
     rows only) is the fold in which the scan is a validation scan. ValueError if both or neither
@@ -52,7 +52,7 @@ def assign_splits(
     if "straight_reject" in table:
         role = role.mask((table["straight_reject"] == 1).fillna(False), "excluded")
     used = ~role.isin(KEPT_ROLES).to_numpy(dtype=bool)
-    patients = _patients(table[used], stratify, group, seed)
+    patients = _patients(table[used], stratify, seed)
     wanted = _wanted(patients, test_fraction, test_sizes)
     test = _choose_test(patients, wanted, spare=len(patients.type_of) - n_folds)
     remaining = len(test) - int(test.sum())
@@ -68,19 +68,18 @@ def assign_splits(
     table["fold"] = pd.array([pd.NA] * len(table), dtype="Int64")
     table.loc[used, "fold"] = pd.array(fold[row], dtype="Int64")
     table["fold"] = table["fold"].mask((table["role"] != "train").fillna(True))
-    check_no_leakage(table, group=group)
+    check_no_leakage(table)
     return table
 
 
-def check_no_leakage(table: pd.DataFrame, *, group: str = "source_participant_id") -> None:
+def check_no_leakage(table: pd.DataFrame) -> None:
     """Raise ValueError if a patient, or one image under two names, is on two sides of a split.
 
     It names how many patients or images leak, and the first of them. The manifest has ``role`` and
-    ``fold``; rows with role ``excluded`` or none are left out. `group` is the column that names the
-    patient a scan was made from.
+    ``fold``; rows with role ``excluded`` or none are left out.
     """
     used = table[table["role"].fillna("excluded") != "excluded"]
-    for column, noun in ((group, "patient"), ("sha256", "image")):
+    for column, noun in ((PATIENT, "patient"), ("sha256", "image")):
         if column not in used:
             continue
         sides = used[[column, "role", "fold"]].drop_duplicates()
@@ -106,7 +105,7 @@ def partition_clean_corrupted(table: pd.DataFrame, *, seed: int) -> pd.Series:
             "cohort": used["cohort"].astype(object),
             "role": used["role"].astype(object),
             "fold": used["fold"].fillna(-1).astype(int),
-            "patient": _shuffled_rank(used["source_participant_id"], seed),
+            "patient": _shuffled_rank(used[PATIENT], seed),
             "scan": _shuffled_rank(used["scan_id"], seed),
         }
     ).sort_values(["cohort", "role", "fold", "patient", "scan"])
@@ -126,11 +125,11 @@ class _Patients:
         self.total = self.number @ types  # (classes,) scans of each class
 
 
-def _patients(table: pd.DataFrame, stratify: str | None, group: str, seed: int) -> _Patients:
+def _patients(table: pd.DataFrame, stratify: str | None, seed: int) -> _Patients:
     """Count every patient's scans by class (cohort and grade), patients in seeded order."""
-    if table[group].isna().any():
-        raise ValueError(f"{int(table[group].isna().sum())} scans have no {group}; fill it in.")
-    row_patient = _shuffled_rank(table[group], seed)
+    if n_nameless := int(table[PATIENT].isna().sum()):
+        raise ValueError(f"{n_nameless} scans have no {PATIENT}; fill it in.")
+    row_patient = _shuffled_rank(table[PATIENT], seed)
     cohort = table["cohort"].astype("string").fillna("")
     label = table[stratify].astype("string").fillna("") if stratify else ""
     names = cohort + "\t" + label
@@ -139,12 +138,12 @@ def _patients(table: pd.DataFrame, stratify: str | None, group: str, seed: int) 
     pair, n_scans = np.unique(pair, return_counts=True)
     owner, which = np.divmod(pair, max(len(classes), 1))
     # a patient's type: its sorted (class, count) pairs, written as bytes
-    cell = which.astype(np.int64) * (int(n_scans.max(initial=1)) + 1) + n_scans
+    base = int(n_scans.max(initial=1)) + 1
+    cell = which.astype(np.int64) * base + n_scans
     starts = np.flatnonzero(np.r_[True, owner[1:] != owner[:-1]]) if len(owner) else []
     texts = [part.tobytes() for part in np.split(cell, starts[1:])] if len(owner) else []
     type_of, kinds = pd.factorize(np.array(texts, dtype=object), sort=True)
     types = np.zeros((len(kinds), len(classes)), dtype=np.int64)
-    base = int(n_scans.max(initial=1)) + 1
     for kind, text in enumerate(kinds):
         index, count = np.divmod(np.frombuffer(text, dtype=np.int64), base)
         types[kind, index] = count

@@ -61,14 +61,9 @@ def _fine_tuning(rows: pd.DataFrame, mcnemar: pd.DataFrame, recipe: str) -> str:
     """Say what fine-tuning gains on severe motion, paired by patient."""
     tuned, untuned = RECIPES[recipe]
     value = _accuracy(rows, SEVERE, tuned)
-    gains = [
-        f"{gain} {words}"
-        for other, words in (
-            (untuned, "over no fine-tuning"),
-            ("from_scratch", "over from scratch"),
-        )
-        if (gain := _gain(mcnemar, tuned, other))
-    ]
+    rivals = {untuned: "no fine-tuning", "from_scratch": "from scratch"}
+    gains = {words: _gain(mcnemar, tuned, rival) for rival, words in rivals.items()}
+    gains = [f"{gain} over {words}" for words, gain in gains.items() if gain]
     if not value or not gains:
         return ""
     return f"Fine-tuned, by {recipe}, it has {value}: {', '.join(gains)}."
