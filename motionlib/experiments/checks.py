@@ -190,8 +190,7 @@ def by_kind_of_scan(run, predictions: pd.DataFrame, experiments, task: str) -> p
             row["n_patients"] = scans["participant_id"].nunique()
             row["n_motion"] = int(scans["y_true"].sum())
             for metric, found in summary_intervals(here, n_boot=1000).items():
-                row |= {metric: found.estimate}
-                row |= {f"{metric}_low": found.low, f"{metric}_high": found.high}
+                row |= found.named(metric)
             table.append(row)
     return pd.DataFrame(table)
 
@@ -227,8 +226,7 @@ def learnt_age(cohort: Cohort, predictions: pd.DataFrame, experiments, task: str
 def _area(method: str, rows: pd.DataFrame, score) -> dict:
     """AUC of a score with its limits, patients drawn."""
     area = bootstrap_ci(rows["y_true"], score, rows["participant_id"], metric="auc", n_boot=1000)
-    row = {"method": method, "n": area.n, "n_patients": area.n_groups}
-    return row | {"auc": area.estimate, "auc_low": area.low, "auc_high": area.high}
+    return {"method": method, "n": area.n, "n_patients": area.n_groups} | area.named("auc")
 
 
 def _weighted_correlation(ranks: np.ndarray, weights: np.ndarray) -> float:

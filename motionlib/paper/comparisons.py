@@ -13,13 +13,7 @@ from motionlib.paper.transcription import ARCHITECTURES, TASKS, in_text, publish
 from motionlib.predictions import pair_predictions
 from motionlib.stats.agreement import weighted_kappa
 from motionlib.stats.intervals import bootstrap_difference, summary_intervals
-from motionlib.stats.paired import (
-    delong,
-    holm,
-    mcnemar_by_class,
-    mcnemar_by_patient,
-    scans_needed,
-)
+from motionlib.stats.paired import delong, holm, mcnemar_by_class, mcnemar_by_patient, scans_needed
 from motionlib.tasks import grade_to_task, rater_calls
 
 AGREEMENT_COLUMNS = ["quantity", "task", "paper", "ours", "difference", "low", "high", "n"]
@@ -166,8 +160,7 @@ def _compare(run: RunSummary, first: pd.DataFrame, second: pd.DataFrame) -> dict
     if both["y_true"].nunique() < 2:
         return row | {"reason": "one class only: no balanced accuracy, no AUC"}
     accuracies = bootstrap_difference(first, second, n_boot=run.n_boot, seed=run.seed)
-    row |= {"ba_difference": accuracies.estimate, "ba_difference_low": accuracies.low}
-    row["ba_difference_high"] = accuracies.high
+    row |= accuracies.named("ba_difference")
     if min(both["y_true"].sum(), (1 - both["y_true"]).sum()) < 2:
         return row | {"reason": "fewer than two scans of a class: no DeLong"}
     areas = delong(both["y_true"], both["score_a"], both["score_b"], both["participant_id"])

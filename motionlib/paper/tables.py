@@ -128,7 +128,9 @@ def table_4(run: RunSummary) -> pd.DataFrame:
         summary = run.summary(f"warehouse/{method}", task=task)
         row = {"task": task, "method": method}
         row |= summary or _missing(f"warehouse/{method} {task}")
-        rows.append(_without_auc(row) if method == "annotators" else row)
+        if method == "annotators":  # the curve of a rater has one point
+            row = {name: value for name, value in row.items() if not name.startswith("auc")}
+        rows.append(row)
     for task in keys["task"].unique():
         for method in OWN_METHODS:
             summary = run.summary(f"warehouse/{method}", task=task)
@@ -162,10 +164,8 @@ def table_a1(run: RunSummary) -> pd.DataFrame:
             own = ~part["database"].isin(STANDS_FOR)
             row |= {"other": int(own.sum()), "total": len(part), "n": len(part)}
             row["cohort"] = " + ".join(sorted(part["cohort"].unique()))
-            present = set(scans["database"])
-            for each in STANDS_FOR:
-                row[each] = row[each] if each in present else pd.NA
-            absent = [each for each in STANDS_FOR if each not in present]
+            absent = [each for each in STANDS_FOR if not scans["database"].eq(each).any()]
+            row |= dict.fromkeys(absent, pd.NA)
             if absent:
                 row["reason"] = f"no {', '.join(absent)} in this run; see the column other"
         rows.append(row)
@@ -250,14 +250,11 @@ def timing(run: RunSummary) -> pd.DataFrame:
     the simulators, seconds of all folds for the trainings; ``ratio`` is paper / ours. Source: paper
     §V (seconds per image), Table III (training).
     """
-    wanted = [
-        (f"corrupt one scan, image-based, {n} positions", f"simulate/image/{n}", in_text(name))
-        for n, name in (
-            (4, "seconds per image image-based 4 positions"),
-            (16, "seconds per image image-based 16 positions"),
-            (128, "seconds per image image-based 128 positions"),
-        )
-    ]
+    wanted = []
+    for n in (4, 16, 128):
+        name = f"corrupt one scan, image-based, {n} positions"
+        seconds = in_text(f"seconds per image image-based {n} positions")
+        wanted.append((name, f"simulate/image/{n}", seconds))
     name = "corrupt one scan, k-space, 200 time points"
     wanted.append((name, "simulate/kspace/200", in_text("seconds per image k-space")))
     minutes = published("table_3").set_index("model")["training_minutes"]
@@ -336,13 +333,7 @@ def build_table(
 def build_tables(
     folder: str | os.PathLike, *, n_boot: int = 2000, seed: int = 0
 ) -> dict[str, pd.DataFrame]:
-    """Make every table, measuring nothing twice, from what a run has written.
-
-    Parameters
-    ----------
-    folder, n_boot, seed
-        As for `build_table`, whose tables are returned by their names in `TABLES`.
-    """
+    """Make all `TABLES`, by name, measuring nothing twice; arguments as for `build_table`."""
     run = RunSummary(folder, n_boot=n_boot, seed=seed)
     tables = {name: make(run) for name, make in _MAKERS.items()}
     return tables | {"scoreboard": scoreboard(run, tables), "paper_audit": audit()}
@@ -377,13 +368,10 @@ def headline(folder: str | os.PathLike) -> pd.DataFrame:
     everywhere: percent for the balanced accuracy, two decimals for the AUC, with 95 % intervals.
     """
     table = pd.read_csv(Path(folder) / "tables" / "table_4.csv")
-    rows = []
+    rows, measures = [], (("ba", "balanced_accuracy", 100, 1), ("auc", "auc", 1, 2))
     for row in table.to_dict("records"):
         cells = {"task": row["task"], "method": row["method"]}
-        for short, metric, scale, digits in (
-            ("ba", "balanced_accuracy", 100, 1),
-            ("auc", "auc", 1, 2),
-        ):
+        for short, metric, scale, digits in measures:
             cells[f"{short}_paper"] = _number(scale * row[f"{metric}_paper"], digits)
             ends = [row.get(f"{metric}_{part}", float("nan")) for part in ("ours", "low", "high")]
             ours, low, high = (_number(scale * value, digits) for value in ends)
@@ -432,14 +420,7 @@ def _cross_validation(run: RunSummary, experiment: str) -> dict:
 def _resampled(run: RunSummary, experiment: str) -> dict:
     """Share of still heads called motion once they are resampled."""
     rows = run.rows(f"{experiment}/resampled", model="Conv5FC3")
-    if rows.empty:
-        return {}
-    rate = run.called(rows)
-    return {
-        "resampled_called_motion": rate.estimate,
-        "resampled_called_motion_low": rate.low,
-        "resampled_called_motion_high": rate.high,
-    }
+    return {} if rows.empty else run.called(rows).named("resampled_called_motion")
 
 
 def _unrated(scans: pd.DataFrame) -> pd.Series:
@@ -483,8 +464,3 @@ def _training_cost(run: RunSummary, experiment: str, model: str) -> dict:
     if chosen.empty:
         return {"steps": float("nan"), "training_minutes": float("nan")}
     return {"steps": chosen["n"].max(), "training_minutes": chosen["seconds"].sum() / 60}
-
-
-def _without_auc(row: dict) -> dict:
-    """Leave out the area under a curve that has one point."""
-    return {name: value for name, value in row.items() if not name.startswith("auc")}

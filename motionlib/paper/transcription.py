@@ -94,8 +94,7 @@ def published(table: str) -> pd.DataFrame:
             frame = frame.rename(columns={name: metric})
     if table == "table_2":
         low, high = (frame[f"rotation_{end}_deg"].astype(str) for end in ("min", "max"))
-        severity = low + "-" + high
-        frame.insert(0, "severity", severity)
+        frame.insert(0, "severity", low + "-" + high)
         frame.insert(0, "simulator", frame.pop("simulation"))
     if "architecture" in frame:
         frame.insert(1, "model", frame["architecture"].map(ARCHITECTURES))

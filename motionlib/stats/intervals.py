@@ -41,6 +41,10 @@ class Interval:
     n_groups: int
     n_boot: int
 
+    def named(self, name: str) -> dict[str, float]:
+        """Cells of a table: the estimate as `name`, its limits with ``_low`` and ``_high``."""
+        return {name: self.estimate, f"{name}_low": self.low, f"{name}_high": self.high}
+
 
 def bootstrap_ci(
     y_true,
