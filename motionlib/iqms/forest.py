@@ -326,34 +326,30 @@ def importance(
 
 
 def cross_validated(
-    X, y, groups, model: str = "forest", *, seed: int, n_iter: int = N_ITER, n_jobs: int = 1
+    X, y, groups, model: str = "forest", *, seed: int, n_iter: int = N_ITER
 ) -> pd.DataFrame:
     """Predict every row by a model that saw no row of its patient.
 
-    `X`, `y`, `groups`, `n_iter` and `n_jobs` as in `search_forest`; `model` is a name in `MODELS`,
-    of which ``search`` nests the whole random search, so that it never sees the fold it is judged
-    on. Returns ``fold y_true score y_pred`` in the order of the table.
+    `X`, `y`, `groups` and `n_iter` as in `search_forest`; `model` is a name in `MODELS`, or
+    ``search``: the whole random search, nested so that it never sees the fold it is judged on.
+    Returns ``fold y_true score y_pred`` in the order of the table.
     """
     X, y, groups = _check_table(X, y, groups)
     folds = grouped_folds(y, groups, seed=seed)
     if model != "search":
-        untuned = make_model(model, seed=seed, n_rows=len(y), n_jobs=n_jobs)
-        score = cross_val_predict(untuned, X, y, cv=PredefinedSplit(folds), method="predict_proba")[
-            :, 1
-        ]
+        untuned, parts = make_model(model, seed=seed, n_rows=len(y)), PredefinedSplit(folds)
+        score = cross_val_predict(untuned, X, y, cv=parts, method="predict_proba")[:, 1]
         return _fold_rows(y, folds, score)
     score = np.empty(len(y))
     for k in np.unique(folds):
         train = folds != k
-        search = search_forest(
-            X[train], y[train], groups[train], n_iter=n_iter, seed=seed + 1 + int(k),
-            n_jobs=n_jobs,
-        )  # fmt: skip
+        options = {"n_iter": n_iter, "seed": seed + 1 + int(k)}
+        search = search_forest(X[train], y[train], groups[train], **options)
         score[~train] = search.predict_proba(X[~train])[:, 1]
     return _fold_rows(y, folds, score)
 
 
-def make_model(name: str, *, seed: int, n_rows: int, n_jobs: int = 1):
+def make_model(name: str, *, seed: int, n_rows: int):
     """Untuned classifier to set beside the search: ``forest``, ``boosting`` or ``logistic``.
 
     The settings were fixed in advance: 500 trees with three samples a leaf; histogram gradient
@@ -362,7 +358,7 @@ def make_model(name: str, *, seed: int, n_rows: int, n_jobs: int = 1):
     """
     if name == "forest":
         return RandomForestClassifier(
-            500, min_samples_leaf=3, class_weight="balanced", random_state=seed, n_jobs=n_jobs
+            500, min_samples_leaf=3, class_weight="balanced", random_state=seed
         )
     if name == "boosting":
         return HistGradientBoostingClassifier(

@@ -104,11 +104,10 @@ def judge_mr_art(
     told = table.loc[table["protocol"] != "standard", "scan_id"]
     severe = predictions[(predictions["task"] == "mov01vs2") & (predictions["model"] != "protocol")]
     within = severe[severe["scan_id"].isin(told)].assign(task="mov01vs2 within")
+    parts = pd.concat([predictions, within]).groupby(["task", "model"], sort=False)
     judged = [
         {"task": task, "model": model, **_summarise(rows, n_boot=n_boot, seed=seed)}
-        for (task, model), rows in pd.concat([predictions, within]).groupby(
-            ["task", "model"], sort=False
-        )
+        for (task, model), rows in parts
     ]
     summary = pd.DataFrame(judged).merge(pd.read_csv(REFERENCE), on=["task", "model"], how="left")
     for metric in ("balanced_accuracy", "auc"):
@@ -119,10 +118,8 @@ def judge_mr_art(
 def _summarise(rows: pd.DataFrame, *, n_boot: int, seed: int) -> dict:
     """Mean and SD over outer seeds, intervals over subjects, of one model on one task."""
     judged = pd.DataFrame(
-        [
-            classification_metrics(part["y_true"], part["score"], y_pred=part["y_pred"])
-            for _, part in rows.groupby("seed")
-        ]
+        classification_metrics(part["y_true"], part["score"], y_pred=part["y_pred"])
+        for _, part in rows.groupby("seed")
     )
     summary = {"n": judged["n"][0], "n_positive": judged["n_positive"][0], "n_seeds": len(judged)}
     first = rows[rows["seed"] == rows["seed"].min()]

@@ -106,8 +106,7 @@ def judge_sites(scored: dict, *, n_boot: int = 1000, seed: int = 0) -> pd.DataFr
         interval = bootstrap_ci(y_true, score, metric="auc", n_boot=n_boot, seed=seed)
         judged.append(
             {
-                **{"features": features, "model": model, "auc": metrics["auc"]},
-                **{"auc_low": interval.low, "auc_high": interval.high},
+                **{"features": features, "model": model, **interval.named("auc")},
                 "auc_within": auc_within_sites(rows),
                 **{name: metrics[name] for name in ("balanced_accuracy", "n", "n_positive")},
             }
