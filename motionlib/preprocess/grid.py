@@ -81,30 +81,24 @@ def middle_planes(n_planes: int, grid: Grid) -> slice:
     return slice(first, first + n_planes)
 
 
-def resample_to_grid(
-    volume, affine, grid: Grid, *, interpolation: str = "linear", antialias: bool = True
-) -> np.ndarray:
-    """Sample a volume, (1, I, J, K) or (I, J, K), at the voxels of a grid; float32.
+def resample_to_grid(volume, affine, grid: Grid, *, antialias: bool = True) -> np.ndarray:
+    """Sample a volume, (1, I, J, K) or (I, J, K), at the voxels of a grid, linearly; float32.
 
     `affine` leads from voxel indices of `volume` to mm; it is zero where the volume does not reach.
-    `interpolation` is ``linear`` or ``nearest``, which is for labels and never smooths; `antialias`
-    averages over the new voxel where it is larger than the old one.
+    `antialias` averages over the new voxel where it is larger than the old one.
     """
-    if interpolation not in ("linear", "nearest"):
-        raise ValueError(f"interpolation is {interpolation!r}; expected 'linear' or 'nearest'.")
     array = array3(volume).astype(np.float32, copy=False)
     to_voxel = np.linalg.inv(np.asarray(affine, dtype=np.float64)) @ grid.matrix
     step = np.linalg.norm(to_voxel[:3, :3], axis=1)  # old voxels per new voxel, by old axis
     straight = np.allclose(to_voxel[:3, :3], np.diag(np.diag(to_voxel[:3, :3])), atol=1e-4)
-    if interpolation == "linear" and straight:
+    if straight:
         return _separable(array, np.diag(to_voxel)[:3], to_voxel[:3, 3], grid.shape, antialias)
-    if antialias and interpolation == "linear":
+    if antialias:
         # a Gaussian with the variance of the triangle that `_separable` averages over
         sigma = np.sqrt(np.maximum(step**2 - 1, 0) / 6)
         array = ndimage.gaussian_filter(array, sigma, mode="nearest", truncate=3.0)
-    order = 1 if interpolation == "linear" else 0
     return ndimage.affine_transform(
-        array, to_voxel[:3, :3], to_voxel[:3, 3], grid.shape, order=order, mode="constant"
+        array, to_voxel[:3, :3], to_voxel[:3, 3], grid.shape, order=1, mode="constant"
     )
 
 
