@@ -14,23 +14,21 @@ def main(args: argparse.Namespace) -> int:
     """Print the findings; 0 if nothing needed is missing, else 1."""
     import json
     from dataclasses import asdict
+    from itertools import groupby
 
     from motionlib.study.doctor import BAD, examine
 
     findings = examine()
+    missing = [finding.name for finding in findings if finding.state == BAD]
     if args.json:
         print(json.dumps([asdict(finding) for finding in findings], indent=2))
-    else:
-        topic = None
-        for finding in findings:
-            if finding.topic != topic:
-                topic = finding.topic
-                print(f"{topic}")
-            print(f"  {finding.state:<8}{finding.name:<22}{finding.detail}")
-    if not args.json:
-        usable = [f.name.partition(" ")[2] for f in findings if f.detail == "can run"]
-        print(f"profiles that can run: {', '.join(usable) or 'none'}")
-    missing = [finding.name for finding in findings if finding.state == BAD]
-    if missing and not args.json:
+        return 1 if missing else 0
+    for topic, rows in groupby(findings, key=lambda finding: finding.topic):
+        print(topic)
+        for row in rows:
+            print(f"  {row.state:<8}{row.name:<22}{row.detail}")
+    usable = [f.name.partition(" ")[2] for f in findings if f.detail == "can run"]
+    print(f"profiles that can run: {', '.join(usable) or 'none'}")
+    if missing:
         print(f"missing: {', '.join(missing)}")
     return 1 if missing else 0

@@ -18,11 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``motionlib study``."""
     parser.add_argument("--profile", default="demo", help="scale of the study (default: demo)")
     parser.add_argument("--only", metavar="02,03", help="run only these notebooks")
-    parser.add_argument(
-        "--engine",
-        metavar="E",
-        help=f"{ENGINES} (default: the profile's, inline)",
-    )
+    parser.add_argument("--engine", metavar="E", help=f"{ENGINES} (default: the profile's, inline)")
     parser.add_argument("--runs", metavar="DIR", help="folder of all runs (default: runs/)")
     parser.add_argument(
         "--set",
