@@ -225,10 +225,6 @@ class _Faults:
         part["fault"] = words[bad].to_numpy() if isinstance(words, pd.Series) else words
         self.parts.append(part)
 
-    def add_missing(self, column: str) -> None:
-        """Note a column that is not there."""
-        self.parts.append(pd.DataFrame({"column": [column], "fault": "is missing from the table"}))
-
     def table(self) -> pd.DataFrame:
         """All faults, those of the whole table first, then row by row."""
         parts = [part for part in self.parts if len(part)] or self.parts
@@ -275,7 +271,8 @@ def _checked(table: pd.DataFrame, faults: _Faults, *, anywhere: bool = False) ->
     # 1. columns and single cells
     for name in COLUMNS:
         if name not in table:
-            faults.add_missing(name)
+            absent = {"column": [name], "fault": "is missing from the table"}
+            faults.parts.append(pd.DataFrame(absent))
             continue
         column, words = table[name], table[name].astype("string")
         if name in NEEDED:

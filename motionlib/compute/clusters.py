@@ -112,6 +112,7 @@ def slurm_cluster(file: str | os.PathLike) -> tuple:
     if "lifetime" in profile:
         extra += ["--lifetime", str(profile["lifetime"]), "--lifetime-stagger", "5m"]
     processes = 1 if gpus else cores
+    resources = [f"--gres=gpu:{gpus}"] if gpus else []
     options = {
         "cores": processes,  # one thread a process; a GPU's other cores feed it
         "processes": processes,
@@ -120,10 +121,7 @@ def slurm_cluster(file: str | os.PathLike) -> tuple:
         "walltime": str(profile["walltime"]),
         "worker_extra_args": extra,
         "job_script_prologue": ["export OMP_NUM_THREADS=1", *profile.get("prologue", [])],
-        "job_extra_directives": [
-            *([f"--gres=gpu:{gpus}"] if gpus else []),
-            *profile.get("directives", []),
-        ],
+        "job_extra_directives": [*resources, *profile.get("directives", [])],
         "scheduler_options": {"dashboard_address": "127.0.0.1:0"},
     }
     for name in ("queue", "account", "interface", "python", "log_directory", "local_directory"):

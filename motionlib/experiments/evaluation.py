@@ -36,8 +36,7 @@ def evaluate(evaluations: Iterable[Evaluation], *, engine: str) -> pd.DataFrame:
     for each, scores in zip(evaluations, scored, strict=True):
         facts = read_model(each.folder)
         fold = facts["fold"] if each.fold is None else each.fold
-        names = (each.experiment, each.task, facts["network"], fold)
-        parts.append(prediction_rows(scores, *names))
+        parts.append(prediction_rows(scores, each.experiment, each.task, facts["network"], fold))
     return pd.concat(parts, ignore_index=True)
 
 

@@ -309,13 +309,11 @@ def importance(
     usable = _defined(train, columns)
     X, folds = _finite(train[usable]), search.predictions["fold"].to_numpy()
     y = search.predictions["y_true"].to_numpy()
+    options = {"scoring": "roc_auc", "n_repeats": n_repeats, "random_state": seed, "n_jobs": n_jobs}
     losses = []
     for k, forest in zip(np.unique(folds), search.fold_estimators, strict=True):
         left_out = folds == k
-        shuffled = permutation_importance(
-            forest, X[left_out], y[left_out], scoring="roc_auc", n_repeats=n_repeats,
-            random_state=seed, n_jobs=n_jobs,
-        )  # fmt: skip
+        shuffled = permutation_importance(forest, X[left_out], y[left_out], **options)
         losses.append(shuffled.importances)  # (p, n_repeats)
     losses = np.concatenate(losses, axis=1)
     low, high = np.percentile(losses, (2.5, 97.5), axis=1)

@@ -47,10 +47,9 @@ def _leave_out(item: tuple) -> pd.DataFrame:
     table, names, features, model, seed = item
     X, y = site_features(table, names, features), table["y_true"].to_numpy()
     sites = table["site"].to_numpy()
-    score = cross_val_predict(
-        make_model(model, seed=seed, n_rows=len(y)), X, y, groups=sites, cv=LeaveOneGroupOut(),
-        method="predict_proba",
-    )[:, 1]  # fmt: skip
+    untuned = make_model(model, seed=seed, n_rows=len(y))
+    apart = {"groups": sites, "cv": LeaveOneGroupOut(), "method": "predict_proba"}
+    score = cross_val_predict(untuned, X, y, **apart)[:, 1]
     return _scored(table, np.unique(sites, return_inverse=True)[1], score)
 
 

@@ -83,13 +83,10 @@ def measure_files(
             keys.append(content_key(content, bool(compat), VERSION, *assumed))
             if keys[-1] not in known:
                 todo.setdefault(keys[-1], (path, compat, orientation))
-    todo = list(todo.items())
+    todo, options = list(todo.items()), {"engine": engine, "label": "iqms", "progress": progress}
     for start in range(0, len(todo), CHUNK):
         chunk = todo[start : start + CHUNK]
-        measured = submit(
-            _measure_file, [item for _, item in chunk], engine=engine, label="iqms",
-            progress=progress,
-        )  # fmt: skip
+        measured = submit(_measure_file, [item for _, item in chunk], **options)
         for (key, _), row in zip(chunk, measured, strict=True):
             if isinstance(row, Failure):  # a lost worker: not kept, so that it is tried again
                 rows[key] = _undefined(row.error)

@@ -95,18 +95,17 @@ def beside_paper(ours: pd.DataFrame, table: str) -> pd.DataFrame:
     shown = [name for name in LABELS if name in paper and name not in keys]
     matched = _match(paper, ours, keys, extra_keys)
     result = matched[keys + extra_keys + shown].copy()
-    for metric in METRICS_OF[table]:
+    metrics = METRICS_OF[table]
+    for metric in metrics:
         result = _add_metric(result, matched, metric)
+    used = {f"{metric}_{part}" for metric in metrics for part in (*PARTS, "ours")}
     for name in ours:
-        used = {f"{metric}_{part}" for metric in METRICS_OF[table] for part in (*PARTS, "ours")}
-        if name not in used | set(result) | set(METRICS_OF[table]) | set(FACTS):
+        if name not in {*used, *result, *metrics, *FACTS}:
             result[name] = matched[f"{name}_o" if f"{name}_o" in matched else name]
     for name in FACTS:
-        if name in METRICS_OF[table]:
-            continue
-        if name in ours or name in ("n", "cohort", "reason"):
+        if name not in metrics and (name in ours or name in ("n", "cohort", "reason")):
             result[name] = matched.get(name, pd.NA)
-    first = METRICS_OF[table][0]
+    first = metrics[0]
     groups = result["task"] if "task" in result else pd.Series("all", index=result.index)
     result["same_order"] = pd.array([pd.NA] * len(result), dtype="boolean")
     for _, place in result.groupby(groups).groups.items():

@@ -43,10 +43,8 @@ def claims(table_4: pd.DataFrame, mcnemar: pd.DataFrame) -> list[str]:
 
 def _research_only(rows: pd.DataFrame) -> str:
     """Say how far research-only networks come on severe motion."""
-    parts = []
-    for recipe, (_, method) in RECIPES.items():
-        if value := _accuracy(rows, SEVERE, method):
-            parts.append(f"{value} by {recipe}")
+    values = {recipe: _accuracy(rows, SEVERE, method) for recipe, (_, method) in RECIPES.items()}
+    parts = [f"{value} by {recipe}" for recipe, value in values.items() if value]
     if not parts:
         return ""
     row = rows.loc[SEVERE, RECIPES["the paper's recipe"][1]]

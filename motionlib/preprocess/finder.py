@@ -192,10 +192,8 @@ def _folder_rows(folder: Path, suffixes) -> tuple[list[tuple[str, str]], list[st
 
 def _manifest_rows(path: Path) -> list[tuple[str, str]]:
     """Scan ids and paths of a manifest; paths are relative to it, or to MOTIONLIB_DATA."""
-    from motionlib.manifest import (  # with pandas, which one file needs not wait for
-        locate,
-        read_text,
-    )
+    # with pandas, which one file needs not wait for
+    from motionlib.manifest import locate, read_text
 
     table = read_text(path)
     missing = [name for name in ("scan_id", "path") if name not in table]

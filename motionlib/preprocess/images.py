@@ -240,8 +240,7 @@ def _mend_orientation(header) -> None:
 
 def _states_orientation(header) -> bool:
     """Whether a header says how the axes lie in the body."""
-    names = [name for name in ("sform_code", "qform_code") if name in header]
-    return any(header[name] > 0 for name in names)
+    return any(header[name] > 0 for name in ("sform_code", "qform_code") if name in header)
 
 
 def _assumed_affine(image, orientation: str) -> np.ndarray:

@@ -144,9 +144,8 @@ def frozen_prefix(spec: TrainSpec, network: nn.Sequential) -> int:
     for block in network.children():
         moving = any(p.requires_grad for p in block.parameters())
         dropping = any(isinstance(m, nn.Dropout) and m.p > 0 for m in block.modules())
-        adapting = not spec.freeze_bn_stats
-        adapting = adapting and any(isinstance(m, _BatchNorm) for m in block.modules())
-        if moving or dropping or adapting:
+        normed = any(isinstance(m, _BatchNorm) for m in block.modules())
+        if moving or dropping or (normed and not spec.freeze_bn_stats):
             break
         count += 1
     return count
