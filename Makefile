@@ -88,8 +88,8 @@ bench: $(STAMP)  ## run the benchmarks, side by side, into benchmarks/results/
 	    echo "== $$file"; $(BIN)/python "$$file" $(ARGS) || exit 1; \
 	done
 
-chaos: $(STAMP)  ## kill every command at random moments, and damage every kind of file
-	@for file in fuzz_readers kill_commands; do \
+chaos: $(STAMP)  ## kill every command, damage every kind of file, ask for the same bytes twice
+	@for file in fuzz_readers kill_commands determinism; do \
 	    echo "== benchmarks/$$file.py"; $(BIN)/python benchmarks/$$file.py $(ARGS) || exit 1; \
 	done
 	@$(BIN)/python benchmarks/chaos_tables.py

@@ -12,7 +12,7 @@ import pandas as pd
 
 from motionlib.files import repository, write_text
 
-RESULTS = ("kills", "fuzz")
+RESULTS = ("kills", "fuzz", "determinism")
 
 
 def markdown(table: pd.DataFrame) -> str:

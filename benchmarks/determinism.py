@@ -4,7 +4,8 @@ A small virtual cohort is made, measured (``iqms``), scored by the shipped model
 small network is fine-tuned on graded heads (``finetune``), in a fresh process for each way in
 `WAYS`. Files are compared with those of the first way, byte by byte; where bytes differ, the
 largest difference of any number in them is given as a share of the largest number of its column
-or volume. Columns: ``way what files same_bytes largest_difference``.
+or volume. Columns: ``what files``, one a way with the number of files whose bytes differ, and
+``largest_difference``.
 """
 
 from __future__ import annotations
@@ -88,6 +89,7 @@ def numbers_of(path: Path) -> dict[str, np.ndarray]:
 
 
 def _is_numeric(values: np.ndarray) -> bool:
+    """Whether all are numbers, and none a truth value."""
     return all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
 
 
@@ -114,7 +116,7 @@ def compared(first: Path, other: Path, way: str) -> list[dict]:
         differing = [n for n in names if (first / n).read_bytes() != (other / n).read_bytes()]
         largest = max((difference(first / n, other / n) for n in differing), default=0.0)
         row = {"way": way, "what": what, "files": len(names)}
-        row |= {"same_bytes": len(names) - len(differing), "largest_difference": largest}
+        row |= {"other_bytes": len(differing), "largest_difference": largest}
         rows.append(row)
     return rows
 
@@ -143,11 +145,13 @@ def main() -> int:
             subprocess.run([sys.executable, *words], env=environment, check=True)
             if way != "first":
                 rows += compared(work / "first" / "out", place, way)
-    table = pd.DataFrame(rows)
-    write_table(table, args.out)
+    table = pd.DataFrame(rows).groupby("what", sort=False)
+    ways = pd.DataFrame(rows).pivot_table(index="what", columns="way", values="other_bytes")
+    ways = ways.rename(columns=lambda name: name.replace(" ", "_")).astype(int)
+    table = pd.concat([table["files"].max(), ways, table["largest_difference"].max()], axis=1)
+    write_table(table.reset_index(), args.out)
     print(table.to_string(index=False))
-    bad = table[(table["way"] != "two threads") & (table["same_bytes"] < table["files"])]
-    return 1 if len(bad) or not np.isfinite(table["largest_difference"]).all() else 0
+    return 1 if ways.to_numpy().any() else 0
 
 
 if __name__ == "__main__":

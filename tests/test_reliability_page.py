@@ -32,4 +32,8 @@ def test_no_fault_was_measured(name):
     assert table[FAULTS[name]].to_numpy().sum() == 0
 
 
-FAULTS = {"kills": ["differing", "tracebacks"], "fuzz": ["fault"]}
+FAULTS = {
+    "kills": ["differing", "tracebacks"],
+    "fuzz": ["fault"],
+    "determinism": ["again", "two_threads", "two_processes"],
+}

@@ -6,6 +6,7 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from motionlib.cohorts.virtual import cohort as virtual
 from motionlib.cohorts.virtual import plans, store
@@ -192,3 +193,16 @@ class TestPlans:
         plan = [*plans.plan_research((9, 3, 3), 1), *plans.plan_real_motion(4, 1)]
         plan += plans.plan_warehouse(60, 1)
         assert len({store.scan_id(item) for item in plan}) == len(plan)
+
+
+def test_scans_are_made_on_one_thread(tmp_path):
+    seen = []
+    item = {"cohort": "x", "participant_id": "sub-1", "session": "ses-1", "root": str(tmp_path)}
+
+    def make(item):
+        seen.extend(library["num_threads"] for library in threadpool_info())
+        return {}
+
+    with threadpool_limits(2):
+        store.make_all(make, [item], engine="inline", label="heads")
+    assert set(seen) == {1}

@@ -7,10 +7,12 @@ reused, so that a killed run resumes and any single scan can be made again alone
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from threadpoolctl import threadpool_limits
 
 from motionlib import compute
 from motionlib.cohorts.selection import flow_label
@@ -69,7 +71,8 @@ def make_all(
     """
     done = {scan_id(item): row for item in items if (row := _finished(item)) is not None}
     todo = [item for item in items if scan_id(item) not in done]
-    results = compute.submit(make, todo, engine=engine, label=label, progress=progress, batch=4)
+    made = partial(_on_one_thread, make)
+    results = compute.submit(made, todo, engine=engine, label=label, progress=progress, batch=4)
     failed = []
     for item, result in zip(todo, results, strict=True):
         if isinstance(result, compute.Failure):
@@ -122,6 +125,12 @@ def _image_path(item: dict) -> Path:
 def _row_path(item: dict) -> Path:
     """Where a finished scan's row lies."""
     return Path(item["root"]) / "rows" / f"{scan_id(item)}.json"
+
+
+def _on_one_thread(make: Callable[[dict], dict], item: dict) -> dict:
+    """Make a scan of which no bit depends on the number of threads (a task)."""
+    with threadpool_limits(1):
+        return make(item)
 
 
 def _finished(item: dict) -> dict | None:
