@@ -110,7 +110,7 @@ def plot_move(head, affine, *, axis=1, **move):
     kspace.set(xticks=[], yticks=[], title="k-space (log)", xlabel="coloured: after the move")
     for ax, plane in ((sagittal, "sagittal"), (axial, "axial")):
         window = (0, np.percentile(head, 99.7))
-        draw_plane(ax, scan, affine, plane, _middle(scan, affine), window, "gray")
+        draw_plane(ax, scan, affine, plane, _middle(scan, affine), window)
         ax.set(xticks=[], yticks=[], title=f"image, {plane}")
     return figure
 
@@ -331,7 +331,7 @@ def _middle(array, affine) -> np.ndarray:
 def _draw_whole_range(ax, array, affine, plane: str, at_mm=None) -> None:
     """Draw one plane of a scan, by default its middle, in all its greys."""
     at_mm = _middle(array, affine) if at_mm is None else at_mm
-    draw_plane(ax, array, affine, plane, at_mm, np.percentile(array, [1, 99.5]), "gray")
+    draw_plane(ax, array, affine, plane, at_mm, np.percentile(array, [1, 99.5]))
 
 
 def _slider(name: str, value: float, low: float, high: float, step: float) -> widgets.FloatSlider:

@@ -25,10 +25,7 @@ def show_slices(
     affine=None,
     *,
     planes=("sagittal", "coronal", "axial"),
-    at_mm=None,
     n_columns: int | None = None,
-    window=None,
-    cmap: str = "gray",
 ):
     """Show volumes side by side, labelled L and R and in millimetres.
 
@@ -38,17 +35,17 @@ def show_slices(
         One volume or several on the same grid or each on its own.
     labels, affine : sequence of str, array-like of shape (4, 4) or sequence of them, optional
         Heading of each volume; voxel to world (RAS, mm), without it 1 mm voxels about the centre.
-    planes, at_mm : sequence of {'sagittal', 'coronal', 'axial'}, sequence of 3 float
-        One row a plane; world position of the slices, default the centre of the first volume.
-    n_columns, window, cmap : int, tuple of float, str
-        Volumes in a row of panels, default all; grey limits for all, default each volume's 1st to
-        99.5th percentile; colour map (``RdBu_r`` for differences).
+    planes : sequence of {'sagittal', 'coronal', 'axial'}
+        One row a plane, through the centre of the first volume.
+    n_columns : int, optional
+        Volumes in a row of panels, default all.
 
     Returns
     -------
     Figure
-        Left of the head on the left side of the panel (neurological). ValueError for an unknown
-        plane, or unequal numbers of volumes, labels and affines.
+        Left of the head on the left side of the panel (neurological), each volume in grey from its
+        1st to its 99.5th percentile. ValueError for an unknown plane, or unequal numbers of
+        volumes, labels and affines.
     """
     single = not isinstance(volumes, list | tuple) and np.ndim(volumes) == 3
     volumes = [volumes] if single else list(volumes)
@@ -63,9 +60,8 @@ def show_slices(
             "expected equal numbers: give one label a volume."
         )
     turned = [to_ras(v, a) for v, a in zip(volumes, affines, strict=True)]
-    if at_mm is None:
-        first, its_affine = turned[0]
-        at_mm = (its_affine @ [*((np.array(first.shape) - 1) / 2), 1])[:3]
+    first, its_affine = turned[0]
+    at_mm = (its_affine @ [*((np.array(first.shape) - 1) / 2), 1])[:3]
     n_columns = min(n_columns or len(volumes), len(volumes))
     n_bands = -(-len(volumes) // n_columns)
     figure, axes = new_figure(
@@ -75,12 +71,12 @@ def show_slices(
         ax.set_axis_off()
     for number, ((array, its_affine), label) in enumerate(zip(turned, labels, strict=True)):
         band, column = divmod(number, n_columns)
-        limits = window or np.percentile(array, [1, 99.5])
+        limits = np.percentile(array, [1, 99.5])
         for row, plane in enumerate(planes):
             ax = axes[band * len(planes) + row, column]
             ax.set_axis_on()
             ax.tick_params(labelsize=6, length=2, pad=1)
-            draw_plane(ax, array, its_affine, plane, at_mm, limits, cmap)
+            draw_plane(ax, array, its_affine, plane, at_mm, limits)
             if column == 0:
                 ax.set_ylabel(f"{plane} (mm)", fontsize=8)
             if row == 0:
@@ -112,7 +108,7 @@ def show_air(volumes, labels, affines, *, absent: str = "no scan to show"):
                 (axes[row, column], array, (0, 1.8)),
                 (axes[row, column + len(PLANES)], air, tuple(np.log10(AIR))),
             ):
-                draw_plane(ax, image, its_affine, plane, at_mm, window, "gray")
+                draw_plane(ax, image, its_affine, plane, at_mm, window)
                 ax.set(xticks=[], yticks=[], anchor="N")
                 if row == 0:
                     ax.set_title(plane if image is array else f"{plane}, logarithm", fontsize=9)
@@ -216,7 +212,7 @@ def to_ras(volume, affine) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(turned.dataobj), turned.affine
 
 
-def draw_plane(axes, array, affine, plane: str, at_mm, window, cmap: str) -> None:
+def draw_plane(axes, array, affine, plane: str, at_mm, window) -> None:
     """Draw one slice with its sides and its position."""
     through, across, up = PLANES[plane]
     origin, spacing = affine[:3, 3], np.abs(np.diag(affine)[:3])
@@ -226,7 +222,7 @@ def draw_plane(axes, array, affine, plane: str, at_mm, window, cmap: str) -> Non
     low = [origin[i] - spacing[i] / 2 for i in (across, up)]
     high = [low[n] + spacing[i] * array.shape[i] for n, i in enumerate((across, up))]
     extent = (low[0], high[0], low[1], high[1])
-    shown = {"cmap": cmap, "vmin": window[0], "vmax": window[1], "interpolation": "nearest"}
+    shown = {"cmap": "gray", "vmin": window[0], "vmax": window[1], "interpolation": "nearest"}
     axes.imshow(image.T, origin="lower", extent=extent, aspect="equal", **shown)
     axes.grid(False)
     axes.set_facecolor("black")

@@ -19,24 +19,9 @@ from motionlib.paper.transcription import METHODS, TASKS, in_text, printed
 
 
 def counts_that_print(percent: float, n: int, *, decimals: int = 2) -> dict[int, str]:
-    """Find the counts out of n that print as this percentage.
+    """Find the counts out of n that print as this percentage of so many decimals, such as 33.33.
 
-    Parameters
-    ----------
-    percent : float
-        As printed, such as 33.33.
-    n, decimals : int
-        Denominator, and decimals printed.
-
-    Returns
-    -------
-    dict
-        Count to ``R`` (if rounded), ``T`` (if truncated) or ``RT`` (both); empty if none.
-
-    Examples
-    --------
-    >>> counts_that_print(33.33, 57)
-    {19: 'RT'}
+    Each with ``R`` (if rounded), ``T`` (if truncated) or ``RT`` (both); empty if none does.
     """
     unit = 10**decimals
     wanted = round(percent * unit)
@@ -89,12 +74,9 @@ def table4_rates() -> pd.DataFrame:
 def exchange_fits() -> pd.DataFrame:
     """Integer fits of every rate of Table IV.
 
-    Returns
-    -------
-    DataFrame
-        ``task method rate printed``, then the counts that print as the rate, such as ``19/57
-        (RT)`` or nothing: ``labelled`` (of the class that the rate is labelled with), ``exchanged``
-        (of the other), ``pooled`` and ``pooled_exchanged`` (five models pooled).
+    Columns ``task method rate printed``, then the counts that print as the rate, such as ``19/57
+    (RT)`` or nothing: ``labelled`` (of the class that the rate is labelled with), ``exchanged`` (of
+    the other), ``pooled`` and ``pooled_exchanged`` (five models pooled).
     """
     rows = []
     for (task, method), row in table4_rates().iterrows():
@@ -136,30 +118,18 @@ class Reach:
 
     def forms(self, p: float, *, slack: float = 0.005) -> str:
         """Name the forms in whose range a printed p lies (`slack` for its rounding), or none."""
-        ranges = {
-            "exact": (self.p_low, self.p_high),
-            "corrected": (self.chi2_p_low, self.chi2_p_high),
-        }
+        exact, corrected = (self.p_low, self.p_high), (self.chi2_p_low, self.chi2_p_high)
+        ranges = {"exact": exact, "corrected": corrected}
         fits = [f for f, (a, b) in ranges.items() if a * (1 - slack) <= p <= b * (1 + slack)]
         return ", ".join(fits)
 
 
 def mcnemar_range(margins) -> Reach:
-    """Enumerate every overlap of two models' right answers.
+    """Enumerate every overlap of two models' right answers: ranges over all of them.
 
-    Parameters
-    ----------
-    margins : sequence of (correct_a, correct_b, n)
-        One entry a class (negatives, positives): overlaps are free within each class only.
-        ValueError for a count outside 0 ... n.
+    `margins` are (correct_a, correct_b, n), one a class (negatives, positives): overlaps are free
+    within each class only. ValueError for a count outside 0 ... n.
 
-    Returns
-    -------
-    Reach
-        Ranges over all overlaps.
-
-    Examples
-    --------
     >>> reach = mcnemar_range([(280, 163, 328), (48, 56, 57)])
     >>> (reach.difference, reach.discordant_low, reach.discordant_high)
     (109, 125, 223)
@@ -199,11 +169,8 @@ def _p_values(totals: np.ndarray, difference: int) -> tuple[np.ndarray, np.ndarr
 def mcnemar_reach() -> pd.DataFrame:
     """Ranges of McNemar's p that Table IV allows, fine-tuned against from scratch.
 
-    Returns
-    -------
-    DataFrame
-        ``task reading`` and the fields of `Reach`; ``p_printed``, the ``forms`` of the test that
-        reach it, ``possible``.
+    Columns ``task reading``, the fields of `Reach`, ``p_printed``, the ``forms`` of the test that
+    reach it, and whether that is ``possible``.
     """
     both = ("from_scratch", "fine_tuned")
     rows = []

@@ -263,15 +263,8 @@ def _test_metrics(
         values = classification_metrics(part["y_true"], part["score"], y_pred=y_pred)
         row = {"model": words, "n": values["n"], "n_positive": values["n_positive"]}
         for name in METRICS:
-            ci = bootstrap_ci(
-                part["y_true"],
-                part["score"],
-                test[PATIENT].to_numpy(),
-                metric=name,
-                y_pred=y_pred,
-                seed=seed,
-            )
-            row |= {name: ci.estimate, f"{name}_low": ci.low, f"{name}_high": ci.high}
+            scans = part["y_true"], part["score"], test[PATIENT].to_numpy()
+            row |= bootstrap_ci(*scans, metric=name, y_pred=y_pred, seed=seed).named(name)
         rows.append(row)
     return pd.DataFrame(rows)
 

@@ -107,12 +107,7 @@ def mcnemar_by_patient(y_true, pred_a, pred_b, groups) -> float:
     that only B did) has either sign with equal chance, whatever ties his scans together. The sum
     over patients has an exact distribution; with one scan a patient it is the binomial one.
 
-    Parameters
-    ----------
-    y_true, pred_a, pred_b
-        As for `mcnemar`.
-    groups : array-like, shape (n,)
-        Patient of each scan.
+    Arguments as for `mcnemar`, and `groups` (n,), the patient of each scan.
     """
     y_true, _ = check_labels(y_true, both_classes=False)
     right_a, right_b = np.asarray(pred_a) == y_true, np.asarray(pred_b) == y_true
@@ -139,16 +134,8 @@ def holm(p_values) -> np.ndarray:
 def mcnemar_by_class(y_true, pred_a, pred_b) -> pd.DataFrame:
     """Run McNemar on all scans, on those with motion (sensitivity) and without (specificity).
 
-    Parameters
-    ----------
-    y_true, pred_a, pred_b
-        As for `mcnemar`.
-
-    Returns
-    -------
-    DataFrame
-        Rows ``all positives negatives``; the fields of `McNemar` and ``p_holm`` (the two classes
-        are corrected for each other; the row ``all`` stands alone).
+    Arguments as for `mcnemar`. Returns rows ``all positives negatives`` with the fields of
+    `McNemar` and ``p_holm`` (the two classes are corrected for each other; ``all`` stands alone).
     """
     y_true, _ = check_labels(y_true, both_classes=False)
     pred_a, pred_b = np.asarray(pred_a), np.asarray(pred_b)
@@ -296,23 +283,9 @@ def power_mcnemar(rate_b: float, rate_c: float, n: int) -> float:
 def scans_needed(rate_b: float, rate_c: float, *, limit: int = 200_000) -> int:
     """Find how many scans would show this difference in four of five studies.
 
-    Parameters
-    ----------
-    rate_b, rate_c : float
-        Fraction of scans that only A, or only B, gets right.
-    limit : int, default=200_000
-        Largest number tried.
-
-    Returns
-    -------
-    int
-        The smallest number from which on (to the resolution of bisection) the exact McNemar test at
-        the two-sided level 0.05 has a power of 0.8.
-
-    Raises
-    ------
-    ValueError
-        Equal rates, or more than `limit` scans.
+    The smallest number from which on (to the resolution of bisection) the exact McNemar test at the
+    two-sided level 0.05 has a power of 0.8; rates as for `power_mcnemar`. ValueError for equal
+    rates, or more than `limit` scans.
     """
     if rate_b == rate_c:
         raise ValueError(
@@ -345,19 +318,10 @@ def hanley_mcneil_se(auc: float, n_positive: int, n_negative: int) -> float:
 def auc_difference_p(
     auc_a: float, auc_b: float, n_positive: int, n_negative: int, correlation: float
 ) -> float:
-    """Two-sided p of an AUC difference, for an assumed correlation of the two areas.
+    """Two-sided normal p of a difference between two printed AUCs, by `hanley_mcneil_se`.
 
-    Parameters
-    ----------
-    auc_a, auc_b, n_positive, n_negative : float, int
-        Printed areas, and scans with and without motion.
-    correlation : float
-        Between the two estimates; 0 for independent scans, up to about 0.9 for like models.
-
-    Returns
-    -------
-    float
-        Normal p-value with Hanley and McNeil's standard errors.
+    The `correlation` of the two estimates is assumed: 0 for independent scans, up to about 0.9 for
+    like models.
     """
     se_a, se_b = (hanley_mcneil_se(area, n_positive, n_negative) for area in (auc_a, auc_b))
     se = np.sqrt(se_a**2 + se_b**2 - 2 * correlation * se_a * se_b)

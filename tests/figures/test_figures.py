@@ -180,17 +180,12 @@ class TestSlices:
         corner = affine @ [0, 0, 0, 1]
         np.testing.assert_allclose(new_affine @ [5, 0, 0, 1], corner)
 
-    def test_slices_are_taken_at_the_world_position(self):
-        volume = np.zeros((8, 8, 8), dtype=np.float32)
-        volume[:, :, 6] = 1
-        figure = cohort.show_slices(
-            volume,
-            affine=np.diag([2.0, 2, 2, 1]),
-            planes=("axial",),
-            at_mm=(0, 0, 12),
-            window=(0, 1),
-        )
-        assert figure.axes[0].images[0].get_array().min() == 1
+    def test_slices_are_taken_at_the_same_world_position(self):
+        first, second = np.zeros((9, 9, 9), np.float32), np.zeros((9, 9, 18), np.float32)
+        first[:, :, 4] = second[:, :, 8] = 1
+        affines = [np.diag([2.0, 2, 2, 1]), np.diag([2.0, 2, 1, 1])]
+        figure = cohort.show_slices([first, second], ["a", "b"], affines, planes=("axial",))
+        assert [ax.images[0].get_array().min() for ax in figure.axes] == [1, 1]
 
     def test_batches_of_one_channel_are_accepted(self):
         assert len(cohort.show_slices([np.zeros((1, 5, 5, 5))]).axes) == 3

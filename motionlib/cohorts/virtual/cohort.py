@@ -18,7 +18,7 @@ from motionlib.cohorts.virtual.heads import acquire_contrast, bias_field, render
 from motionlib.cohorts.virtual.plans import plan_real_motion, plan_research, plan_warehouse
 from motionlib.cohorts.virtual.raters import rate
 from motionlib.cohorts.virtual.scanners import reformat, research_scanner, sample_scanner
-from motionlib.cohorts.virtual.store import Progress, collect, make_all, write_scan
+from motionlib.cohorts.virtual.store import collect, make_all, write_scan
 from motionlib.cohorts.virtual.warehouse import as_acquired, emulate_scan, reject_scan, still_noise
 from motionlib.files import seed_from, write_table
 
@@ -42,7 +42,6 @@ def make_cohort(
     spacing_mm: float = 3.0,
     seed: int = 20,
     engine: str = "inline",
-    progress: Progress = None,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Generate the embedded virtual cohort, or what is missing of it.
 
@@ -59,8 +58,8 @@ def make_cohort(
         Images in the warehouse, straight rejects included.
     spacing_mm : float, default=3
         Finest voxel edge of a scanner whose ratio is 1.
-    seed, engine, progress : int, str, callable or None
-        Of everything drawn; the others as for `motionlib.compute.engines.submit`.
+    seed, engine : int, str
+        Of everything drawn; as for `motionlib.compute.engines.submit`.
 
     Returns
     -------
@@ -95,9 +94,7 @@ def make_cohort(
             *plan_warehouse(n_warehouse, seed),
         ]
     ]
-    rows, failed = make_all(
-        make_scan, items, engine=engine, label="virtual cohort", progress=progress
-    )
+    rows, failed = make_all(make_scan, items, engine=engine, label="virtual cohort")
     manifest = collect(root, rows, kind="virtual", caption=CAPTION)
     flow = count_scans(manifest, "generated", "virtual heads", failed)
     write_table(flow, root / "flow.tsv")

@@ -23,7 +23,6 @@ from motionlib.preprocess.images import save_volume
 VERSION = 3  # raise when the same plan must give other images
 LEVELS = 250  # grey levels at the foreground's mean
 BRIGHTEST = 60  # times the foreground's mean; int16 ends at 131
-Progress = Callable[[str], None] | None
 
 
 def write_scan(item: dict, volume, affine, scanner: dict, grades, info: dict) -> dict:
@@ -57,12 +56,7 @@ def write_scan(item: dict, volume, affine, scanner: dict, grades, info: dict) ->
 
 
 def make_all(
-    make: Callable[[dict], dict],
-    items: list[dict],
-    *,
-    engine: str,
-    label: str,
-    progress: Progress = None,
+    make: Callable[[dict], dict], items: list[dict], *, engine: str, label: str
 ) -> tuple[list[dict], list[dict]]:
     """Make every planned scan that is not there yet, by `make`, which calls `write_scan`.
 
@@ -72,7 +66,7 @@ def make_all(
     done = {scan_id(item): row for item in items if (row := _finished(item)) is not None}
     todo = [item for item in items if scan_id(item) not in done]
     made = partial(_on_one_thread, make)
-    results = compute.submit(made, todo, engine=engine, label=label, progress=progress, batch=4)
+    results = compute.submit(made, todo, engine=engine, label=label, batch=4)
     failed = []
     for item, result in zip(todo, results, strict=True):
         if isinstance(result, compute.Failure):

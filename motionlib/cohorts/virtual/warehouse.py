@@ -32,7 +32,7 @@ from motionlib.cohorts.virtual.plans import (
 )
 from motionlib.cohorts.virtual.raters import rate
 from motionlib.cohorts.virtual.scanners import Scanner, reformat, sample_scanner
-from motionlib.cohorts.virtual.store import Progress, collect, make_all, write_scan
+from motionlib.cohorts.virtual.store import collect, make_all, write_scan
 from motionlib.files import seed_from, write_table
 from motionlib.manifest import check_still
 from motionlib.motion.acquisition import Acquisition, acquire
@@ -44,6 +44,7 @@ CAPTION = (
     "Warehouse emulated from motion-free scans: motion, contrast, resolution and grades come from "
     "an acquisition simulator; not the paper's images."
 )
+COHORT = "ixi-warehouse"  # in the manifest
 MAX_TRANSLATION_MM, MAX_ROTATION_DEG = 18.0, 15.0
 N_SEGMENTS = 6
 MAX_DRAWS = 20  # of motions that hardly touch the centre of k-space
@@ -60,12 +61,8 @@ def make_warehouse(
     root: str | Path,
     *,
     n: int | None = None,
-    scans_per_patient: float = SCANS_PER_PATIENT,
     seed: int = 20,
     engine: str = "inline",
-    spacing_mm: float | None = None,
-    cohort: str = "ixi-warehouse",
-    progress: Progress = None,
     most_votes: int = 0,
 ) -> pd.DataFrame:
     """Emulate a warehouse from any motion-free heads.
@@ -76,15 +73,11 @@ def make_warehouse(
         A manifest of motion-free scans; ``path`` absolute or relative to the working folder.
     root : path-like
         Receives NIfTI files, ``manifest.tsv``, ``truth.tsv``, ``flow.tsv`` and ``cohort.json``.
-    n, scans_per_patient : int or None, float
-        Number of scans, by default so many for every patient; the paper has 5500 / 4177.
-    spacing_mm : float, optional
-        Finest voxel edge. Default: that of each clean scan.
-    cohort : str
-        Name in the manifest.
+    n : int, optional
+        Number of scans, by default as many for every patient as the paper has, 5500 / 4177.
     most_votes : int, default=0
         Heads with so many votes for motion are still enough; the flow counts them.
-    seed, engine, progress
+    seed, engine
         As for `cohort.make_cohort`.
 
     Returns
@@ -109,7 +102,7 @@ def make_warehouse(
     root = Path(root)
     clean = clean.reset_index(drop=True)
     patients = clean["source_participant_id"].drop_duplicates().tolist()
-    n = round(len(patients) * scans_per_patient) if n is None else n
+    n = round(len(patients) * SCANS_PER_PATIENT) if n is None else n
     items = []
     for patient, count in zip(patients, spread_scans(len(patients), n, seed), strict=True):
         rows = clean[clean["source_participant_id"] == patient]
@@ -117,20 +110,19 @@ def make_warehouse(
             row = rows.iloc[visit % len(rows)]
             items.append(
                 {
-                    "cohort": cohort,
+                    "cohort": COHORT,
                     "participant_id": f"{row['participant_id']}w",
                     "source_participant_id": str(patient),
                     "session": f"ses-{visit + 1:02d}",
                     "source": str(row["path"]),
                     "age": None if pd.isna(row["age"]) else float(row["age"]),
                     "sex": None if pd.isna(row["sex"]) else str(row["sex"]),
-                    "spacing_mm": spacing_mm,
                     "seed": seed,
                     "root": str(root),
                 }
             )
     assign_fates(items, seed)
-    rows, failed = make_all(_emulate_item, items, engine=engine, label=cohort, progress=progress)
+    rows, failed = make_all(_emulate_item, items, engine=engine, label=COHORT)
     manifest = collect(root, rows, kind="emulated", caption=CAPTION)
     voted = clean["motion_votes"].gt(0).sum() if "motion_votes" in clean else 0
     source = f"from {len(clean)} heads" + f", {voted} with 1 to {most_votes} votes" * bool(voted)
@@ -144,7 +136,7 @@ def _emulate_item(item: dict) -> dict:
     rng = np.random.default_rng(seed_from(item["seed"], item["participant_id"], item["session"]))
     volume, affine = read_array(item["source"])
     scanner = replace(sample_scanner(rng), gadolinium=0.0)  # cannot be added to a finished image
-    volume, affine = to_native(volume, affine, scanner, item["spacing_mm"])
+    volume, affine = to_native(volume, affine, scanner)
     if item["reject"]:
         volume, affine = reject_scan(volume, affine, item["reject"], scanner, rng)
         return write_scan(item, volume, affine, as_acquired(scanner).facts(), None, {})
@@ -160,16 +152,15 @@ def as_acquired(scanner: Scanner) -> Scanner:
     return replace(scanner, tilt_deg=(0.0, 0.0, 0.0))
 
 
-def to_native(volume, affine, scanner: Scanner, spacing_mm: float | None = None):
+def to_native(volume, affine, scanner: Scanner):
     """Average a clean scan (I, J, K) onto a scanner's voxels; an axis that is coarser is kept.
 
-    The protocol's ``voxel_ratio`` multiplies `spacing_mm`, by default the finest edge of the scan.
-    Returns volume, float32, and affine.
+    The protocol's ``voxel_ratio`` multiplies the finest edge of the scan. Returns volume, float32,
+    and affine.
     """
     volume = np.asarray(volume, np.float32)
     edges = np.linalg.norm(affine[:3, :3], axis=0)
-    base = edges.min() if spacing_mm is None else spacing_mm
-    step = np.maximum(1.0, base * np.array(scanner.protocol.voxel_ratio) / edges)
+    step = np.maximum(1.0, edges.min() * np.array(scanner.protocol.voxel_ratio) / edges)
     if (step < 1.02).all():
         return volume, affine
     shape = np.floor((np.array(volume.shape) - 1) / step).astype(int) + 1
@@ -194,8 +185,8 @@ def emulate_scan(
 ) -> tuple[np.ndarray, dict]:
     """Acquire a motion-free volume on a hospital's scanner while the patient moves.
 
-    The volume (I, J, K) stands on the scanner's own voxels. `severity` is
-    wanted in mm (`severity_mm`); 0 means perfectly still. Returns the scan, float32, non-negative,
+    The volume (I, J, K) stands on the scanner's own voxels. `severity` is wanted in mm
+    (`severity_mm`); 0 means perfectly still. Returns the scan, float32, non-negative,
     foreground mean near 1, and what `sample_motion` tells of the motion.
     """
     volume = np.asarray(volume, np.float32)
