@@ -118,6 +118,11 @@ class TestCommands:
         assert commands(text) == ["make study", "make lab", "motionlib doctor"]
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_no_page_holds_the_marks_of_a_merge(page):
+    assert not re.search(r"^(<{7}|>{7}) |^={7}$", page.read_text("utf-8"), flags=re.MULTILINE)
+
+
 class TestLinks:
     @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
     def test_every_link_leads_somewhere(self, page):
