@@ -35,6 +35,7 @@ FREEZE = {  # blocks that move, by what is set free
     "block5+": ("block5", "fc1", "fc2", "fc3"),
     "all": ("all",),
 }
+PATIENCE = 3  # epochs without a lower validation loss after which a whole fine-tuning ends
 SEVERE = "mov01vs2"  # the task of the freeze study and of fewer patients
 
 
@@ -236,7 +237,8 @@ def _start(
     cohort: Cohort, sources: Sequence[Path], depth: str, tuning: Budget, scratch: Budget
 ) -> dict:
     """Where fine-tunings begin, what moves in them, what they may spend, and who judges them."""
-    budget = scratch if depth == "all" else tuning  # with nothing frozen an epoch costs as much
+    # with nothing frozen an epoch costs as much as from scratch, which is not stopped so
+    budget = replace(scratch, patience=PATIENCE) if depth == "all" else tuning
     start = {"budget": budget, "sources": sources, "trainable": FREEZE[depth]}
     return start | {"outer": cohort.n_outer > 0}
 
