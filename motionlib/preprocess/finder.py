@@ -62,7 +62,7 @@ def find_scans(
 def pseudonymise(scans: list[tuple[str, str]], key_file: str) -> list[tuple[str, str]]:
     """Name scans by HMAC-SHA256 under a secret key: the same key gives the same names.
 
-    An id becomes ``sub-X_scan-Y``, twelve hexadecimal digits each, of its participant (``sub-...``
+    An id becomes ``sub-X_scan-Y``, sixteen hexadecimal digits each, of its participant (``sub-...``
     in it, else all of it) and of itself. Only who holds the key can say whose scan it is, by naming
     candidates anew. ValueError if the file, which may end in a line break, holds under 16 bytes.
     """
@@ -74,7 +74,7 @@ def pseudonymise(scans: list[tuple[str, str]], key_file: str) -> list[tuple[str,
         )
 
     def digits(text: str) -> str:
-        return hmac.new(key, text.encode("utf-8", "surrogateescape"), "sha256").hexdigest()[:12]
+        return hmac.new(key, text.encode("utf-8", "surrogateescape"), "sha256").hexdigest()[:16]
 
     named = []
     for scan_id, path in scans:
