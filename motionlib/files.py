@@ -252,7 +252,7 @@ def check_file(path: Path) -> None:
     try:
         status = path.stat()
     except FileNotFoundError:
-        kind = "a link to nothing" if path.is_symlink() else "no file"
+        kind = "a link to nothing" if path.is_symlink() else "not there"
         raise FileNotFoundError(f"{path.name} is {kind}; expected an image.") from None
     except OSError as error:
         raise ValueError(f"{path.name} cannot be reached: {error.strerror}.") from None
@@ -262,6 +262,14 @@ def check_file(path: Path) -> None:
         raise ValueError(f"{path.name} is empty (0 bytes); expected an image.")
     if not os.access(path, os.R_OK):
         raise ValueError(f"{path.name} may not be read; change its permissions.")
+
+
+def anonymous(text: str, path: str | os.PathLike) -> str:
+    """Reason in one clause that names no file: its name may tell whose scan it is."""
+    for name in filter(None, (str(path), os.path.abspath(path), Path(path).name)):
+        for written in (name, " ".join(name.split())):  # as a message on one line has it
+            text = text.replace(written, "the file")
+    return text.rstrip(".")
 
 
 def identity(path: str | os.PathLike) -> list:

@@ -223,7 +223,7 @@ class TestIdentity:
 
     def test_what_is_no_file_is_one_sentence(self, tmp_path):
         os.mkfifo(tmp_path / "pipe")
-        with pytest.raises(FileNotFoundError, match="is no file; expected an image"):
+        with pytest.raises(FileNotFoundError, match="is not there; expected an image"):
             files.identity(tmp_path / "none")
         for name in ("pipe", "."):
             with pytest.raises(ValueError, match="is no regular file; expected an image"):

@@ -22,7 +22,7 @@ import requests
 from scoring_set import head, write_model
 
 from motionlib import cli
-from motionlib.preprocess import caps
+from motionlib.preprocess import caps, finder
 
 SECRETS = ("DOE^JANE", "doe_jane", "drhouse", "ward-7-pc", "19991231", "1999-12-31", "31.12.1999")
 DAY = re.compile(r"(?<![\d-])(?:19|20)\d\d-[01]\d-[0-3]\d(?!\d)")
@@ -73,6 +73,18 @@ def write_patients(root: Path) -> Path:
     return root
 
 
+def write_odd(folder: Path) -> Path:
+    """Write scans that cannot be read, two of them alike, and one without a path."""
+    folder.mkdir()
+    names = ("sub-08  Smith_T1w.nii", "sub-09_T1w.nii", "sub-10_T1w.nii")
+    for name in names:
+        (folder / name).write_bytes(b"none")
+    rows = [f"{name[:-4]}\t{name}\tsub-8\n" for name in names]
+    table = folder / "m.tsv"
+    table.write_text("scan_id\tpath\tparticipant_id\n" + "".join(rows) + "sub-11_T1w\t\tsub-11\n")
+    return table
+
+
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     """Folder of what all commands have written, by absolute paths, with the network cut."""
@@ -94,6 +106,8 @@ def written(tmp_path_factory):
     few = sorted(scans.glob("sub-0[01]/ses-*/anat/*.nii.gz"))
     key, secret = top / "key", out / "secret"
     key.write_text("0123456789abcdef\n")
+    odd, mriqc = write_odd(scans.parent / "odd"), scans.parent / "group_T1w.tsv"
+    mriqc.write_text("bids_name\tcjv\tefc\tfber\nsub-07_T1w\t0.4\t0.6\t90\n")
     calls = (
         ("score", scans, "--model", model, "--out", out / "score" / "s.tsv"),
         ("iqms", *few, "--out", out / "iqms" / "q.tsv", "--per-slice", out / "iqms" / "p.tsv",
@@ -108,6 +122,10 @@ def written(tmp_path_factory):
         ("score", scans, "--model", model, "--pseudonymise", key, "--out", secret / "all.tsv"),
         ("iqms", *few, "--pseudonymise", key, "--out", secret / "q.tsv", "--overlay", secret,
          "--per-slice", secret / "p.tsv"),
+        ("iqms", odd, "--pseudonymise", key, "--out", secret / "o.tsv", "--cache",
+         secret / "c.json"),
+        ("score", odd, "--model", model, "--pseudonymise", key, "--out", secret / "r.tsv"),
+        ("iqms", mriqc, "--pseudonymise", key, "--out", secret / "m.tsv"),
     )  # fmt: skip
     try:
         with network_cut(top / "asked"):
@@ -130,6 +148,20 @@ def texts(folder: Path):
             yield name, re.sub(r"base64,[\w+/=]+", "", path.read_text("utf-8", "replace"))
 
 
+def test_pseudonyms_keep_scans_of_a_participant_together(tmp_path):
+    key = tmp_path / "key"
+    key.write_bytes(b"0123456789abcdef")
+    ids = ["sub-01_T1w", "siteA_sub-01_ses-2_T1w", "sub-02_T1w", "IXI1", "IXI2", ""]
+    names = finder.pseudonyms(ids, str(key))
+    people = [name[:20] for name in names.values()]
+    assert people[0] == people[1]
+    assert len(set(people)) == 5
+    assert names[""] == ""
+    key.write_bytes(b"short\n")
+    with pytest.raises(ValueError, match="a key of 5 bytes"):
+        finder.pseudonyms(ids, str(key))
+
+
 def test_pseudonyms_stand_in_the_place_of_every_id(written):
     secret = written[0] / "secret"
     for name, text in texts(secret):
@@ -138,6 +170,11 @@ def test_pseudonyms_stand_in_the_place_of_every_id(written):
     assert any(name.endswith("_foreground.png") for name in names)
     assert not any(re.search(r"sub-\d\d_", name) for name in names)
     few, every = (pd.read_csv(secret / f"{n}.tsv", sep="\t")["scan_id"] for n in ("s", "all"))
+    rows = pd.read_csv(secret / "o.tsv", sep="\t")
+    assert len(rows) == 4
+    assert rows["reason"].str.len().max() < 200
+    assert not any("Smith" in text for _, text in texts(secret))
+    assert every.is_monotonic_increasing  # their first order would tell who they are
     assert few.isin(every).all()  # the same key gives the same names
     assert every.str[:20].nunique() == 12  # scans of one participant stay together
     assert every.is_unique

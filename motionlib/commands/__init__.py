@@ -38,12 +38,15 @@ def add_pseudonymise(parser: argparse.ArgumentParser) -> None:
 
 
 def scans_of(args: argparse.Namespace, **options) -> list[tuple[str, str]]:
-    """Find the scans of a call, under pseudonyms if it asks for them; then no file is named."""
-    from motionlib.preprocess.finder import find_scans, pseudonymise
+    """Find the scans of a call; under pseudonyms, and in their order, if it asks for them."""
+    from motionlib.preprocess.finder import find_scans, pseudonyms
 
-    if args.pseudonymise:
-        return pseudonymise(find_scans(args.input, **options), args.pseudonymise)
-    return find_scans(args.input, report=say, **options)
+    if not args.pseudonymise:
+        return find_scans(args.input, report=say, **options)
+    scans = find_scans(args.input, **options)
+    names = pseudonyms([scan_id for scan_id, _ in scans], args.pseudonymise)
+    # sorted, since by their first order a list of the files would tell whose is which
+    return sorted(((names[scan_id], path) for scan_id, path in scans), key=lambda scan: scan[0])
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:

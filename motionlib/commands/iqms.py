@@ -42,8 +42,12 @@ def main(args: argparse.Namespace) -> int:
 
     if len(args.input) == 1 and _is_mriqc(Path(args.input[0])):
         from motionlib.cohorts.ratings import read_mriqc
+        from motionlib.preprocess.finder import pseudonyms
 
         table = read_mriqc(args.input[0])
+        if args.pseudonymise:
+            names = dict(pseudonyms(table["scan_id"], args.pseudonymise))
+            table = table.assign(scan_id=table["scan_id"].map(names)).sort_values("scan_id")
         write_table(table, args.out)
         print(f"{len(table)} scans, {table.shape[1] - 1} measures of MRIQC", file=sys.stderr)
         print_json(args, {"table": args.out, "scans": len(table), "without_measures": {}})
@@ -59,9 +63,6 @@ def main(args: argparse.Namespace) -> int:
         compat=not args.corrected,
         orientation=args.assume_orientation,
     )
-    if args.pseudonymise:  # a reason begins with the file's name
-        for row, (scan_id, path) in zip(rows, scans, strict=True):
-            row["reason"] = row["reason"].replace(Path(path).name, scan_id)
     # written without pandas, whose import would take longer than a scan
     lines = ["\t".join(["scan_id", *COLUMNS])]
     for row in rows:

@@ -7,14 +7,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from motionlib.commands import (
-    add_engine,
-    add_json,
-    add_pseudonymise,
-    print_json,
-    say,
-    scans_of,
-)
+from motionlib.commands import add_engine, add_json, add_pseudonymise, print_json, say, scans_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -35,7 +35,9 @@ FREEZE = {  # blocks that move, by what is set free
     "block5+": ("block5", "fc1", "fc2", "fc3"),
     "all": ("all",),
 }
-PATIENCE = 3  # epochs without a lower validation loss after which a whole fine-tuning ends
+# Epochs without a lower validation loss after which a fine-tuning ends, of all layers and of some.
+# From scratch none ends early, so that no gain over it comes of a training cut short.
+PATIENCE, PATIENCE_FROZEN = 3, 5
 SEVERE = "mov01vs2"  # the task of the freeze study and of fewer patients
 
 
@@ -145,7 +147,7 @@ def fewer_patients(
     """Fine-tune all layers and train from scratch on some of the graded patients (severe motion).
 
     `patients` are about the numbers of patients that train, of all folds alike; larger ones than
-    there are are left out. Every training takes as many steps as one on all, `scratch`. Rows
+    there are are left out. Every training takes as many steps as one from scratch on all. Rows
     ``labels/fine_tuned_recommended/{n}`` and ``labels/from_scratch/{n}``, of all judged scans.
     """
     prepared, trainings = warehouse_set(cohort, SEVERE), []
@@ -237,8 +239,9 @@ def _start(
     cohort: Cohort, sources: Sequence[Path], depth: str, tuning: Budget, scratch: Budget
 ) -> dict:
     """Where fine-tunings begin, what moves in them, what they may spend, and who judges them."""
-    # with nothing frozen an epoch costs as much as from scratch, which is not stopped so
-    budget = replace(scratch, patience=PATIENCE) if depth == "all" else tuning
+    budget = replace(tuning, patience=PATIENCE_FROZEN)
+    if depth == "all":  # with nothing frozen an epoch costs as much as from scratch
+        budget = replace(scratch, patience=PATIENCE)
     start = {"budget": budget, "sources": sources, "trainable": FREEZE[depth]}
     return start | {"outer": cohort.n_outer > 0}
 

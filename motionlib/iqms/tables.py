@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from motionlib.compute.engines import Failure, submit
-from motionlib.files import check_file, content_key, read_json, sha256_file, write_json
+from motionlib.files import anonymous, check_file, content_key, read_json, sha256_file, write_json
 from motionlib.iqms.measures import MEASURES, Quality, measure
 from motionlib.preprocess.finder import faults_of
 
@@ -15,7 +15,7 @@ from motionlib.preprocess.finder import faults_of
 # energy. Our reading: all but the mean and the range. The paper does not list them.
 PAPER_MEASURES = tuple(name for name in MEASURES if name not in ("MEAN", "RNG"))
 COLUMNS = (*MEASURES, "slices", "slices_used", "reason")
-VERSION = 2  # of the measures; part of the cache's keys
+VERSION = 3  # of the rows; part of the cache's keys (until 2 reasons named files)
 STORED = 1000  # as which a scanner stores the brightness one of the study's float16 heads
 CHUNK = 256  # scans between two writes of the cache
 
@@ -107,8 +107,7 @@ def _measure_file(item: tuple[str, bool, str | None]) -> dict:
         volume, affine = read_stored(path, needs_axes=not compat, orientation=orientation)
         return quality_row(measure(volume, compat=compat, affine=affine))
     except (ValueError, FileNotFoundError, MemoryError) as error:
-        name, reason = Path(path).name, " ".join(str(error).split())
-        return _undefined(reason if name in reason else f"{name}: {reason}")
+        return _undefined(anonymous(" ".join(str(error).split()), path))
 
 
 def read_stored(

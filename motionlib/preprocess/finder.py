@@ -10,7 +10,7 @@ from __future__ import annotations
 import hmac
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -59,7 +59,7 @@ def find_scans(
     return rows
 
 
-def pseudonymise(scans: list[tuple[str, str]], key_file: str) -> list[tuple[str, str]]:
+def pseudonyms(ids: Iterable[str], key_file: str) -> dict[str, str]:
     """Name scans by HMAC-SHA256 under a secret key: the same key gives the same names.
 
     An id becomes ``sub-X_scan-Y``, sixteen hexadecimal digits each, of its participant (``sub-...``
@@ -76,12 +76,11 @@ def pseudonymise(scans: list[tuple[str, str]], key_file: str) -> list[tuple[str,
     def digits(text: str) -> str:
         return hmac.new(key, text.encode("utf-8", "surrogateescape"), "sha256").hexdigest()[:16]
 
-    named = []
-    for scan_id, path in scans:
-        person = re.match(r"sub-[A-Za-z0-9]+", scan_id)
-        name = f"sub-{digits(person[0] if person else scan_id)}_scan-{digits(scan_id)}"
-        named.append((name if scan_id else "", path))
-    return named
+    people = {name: re.search(r"sub-[A-Za-z0-9]+", name) for name in ids}
+    return {
+        name: f"sub-{digits(person[0] if person else name)}_scan-{digits(name)}" if name else ""
+        for name, person in people.items()
+    }
 
 
 def faults_of(scans: list[tuple[str, str]]) -> list[str]:

@@ -12,11 +12,11 @@ import pandas as pd
 
 from motionlib import compute
 from motionlib.experiments.copies import PREPARED
-from motionlib.files import atomic, content_key
+from motionlib.files import anonymous, atomic, content_key
 from motionlib.manifest import complete, locate, read_text, validate
 from motionlib.scoring.check import Check
 from motionlib.scoring.model import DecisionRule
-from motionlib.scoring.score import anonymous, file_key, prepare
+from motionlib.scoring.score import file_key, prepare
 from motionlib.splits import assign_splits, check_no_leakage
 from motionlib.tasks import grades_of, select_task
 

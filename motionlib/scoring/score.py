@@ -20,7 +20,7 @@ import numpy as np
 
 from motionlib import compute
 from motionlib.compute.engines import Meter, in_words
-from motionlib.files import as_cell, check_file, content_key, identity, write_text
+from motionlib.files import anonymous, as_cell, check_file, content_key, identity, write_text
 from motionlib.iqms.air import air_spread
 from motionlib.preprocess.finder import faults_of
 from motionlib.preprocess.head import air_at_zero, has_noise_for_air
@@ -219,13 +219,6 @@ def prepare(
     with suppress(ValueError):
         air = air_spread(volume, affine)
     return array, check, air
-
-
-def anonymous(text: str, path: str) -> str:
-    """Reason in one clause that names no file: its name may tell whose scan it is."""
-    for name in (str(path), os.path.abspath(path), Path(path).name):
-        text = text.replace(name, "the file")
-    return text.rstrip(".")
 
 
 def _row(scan_id: str, path: str, result: dict[str, Any], rule: DecisionRule) -> dict[str, Any]:

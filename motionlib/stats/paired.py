@@ -172,7 +172,7 @@ class DeLong:
 
 
 def delong(y_true, score_a, score_b, groups=None) -> DeLong:
-    """Compare two AUCs measured on the same scans.
+    """Compare two AUCs measured on the same scans: areas, difference, its standard error and p.
 
     Parameters
     ----------
@@ -183,11 +183,6 @@ def delong(y_true, score_a, score_b, groups=None) -> DeLong:
     groups : array-like, shape (n,), optional
         Patient of each scan; scans of one patient are then not counted as independent
         (Obuchowski 1997). Without it, DeLong, DeLong and Clarke-Pearson (1988).
-
-    Returns
-    -------
-    DeLong
-        Areas, difference, standard error and p.
 
     Raises
     ------

@@ -153,7 +153,13 @@ def save_epoch(folder: Path, network, optimizer, state: dict[str, Any], best: We
             torch.save(optimizer.state_dict(), aside)
         write_table(pd.DataFrame(state["history"]), folder / "metrics.csv")
         write_json(last / "state.json", state)
-    keep = {f"epoch_{epoch}.safetensors", f"epoch_{epoch}.pt", "state.json", best_file.name}
+    _tidy(last, state)
+
+
+def _tidy(last: Path, state: dict[str, Any]) -> None:
+    """Remove what a state neither continues from nor has as its best."""
+    keep = {f"epoch_{state['epoch']}.{suffix}" for suffix in ("safetensors", "pt")}
+    keep |= {f"epoch_{state['best_epoch']}.safetensors", "state.json"}
     for path in last.iterdir():
         if path.name not in keep:
             path.unlink(missing_ok=True)
@@ -165,8 +171,10 @@ def load_epoch(
     """Put network and optimiser back to the last saved epoch; return its state and best weights."""
     last = folder / "last"
     if not (last / "state.json").is_file():
+        shutil.rmtree(last, ignore_errors=True)  # what a kill left of a first checkpoint
         return None
     state = read_json(last / "state.json")
+    _tidy(last, state)
     network.load_state_dict(read_weights(last / f"epoch_{state['epoch']}.safetensors"))
     saved = last / f"epoch_{state['epoch']}.pt"
     try:

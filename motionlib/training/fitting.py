@@ -74,8 +74,7 @@ def fit(
     ValueError
         If the manifest is not the one specified, a class is empty, or the loss is not finite.
     FileNotFoundError, OSError
-        If the manifest or a volume is not there; if the disk is full: the last finished epoch is
-        kept.
+        If the manifest or a volume is not there; if the disk is full: what was saved last is kept.
 
     Notes
     -----

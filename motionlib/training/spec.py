@@ -104,6 +104,8 @@ class TrainSpec:
                 f"epochs is {self.epochs} and batch_size {self.batch_size}; at least one epoch "
                 "and, for batch normalisation, two scans a batch are needed."
             )
+        if self.patience is not None and self.patience < 1:
+            raise ValueError(f"patience is {self.patience}; expected an epoch or more, or None.")
         if self.sampler == "weighted" and self.loss == "weighted":
             raise ValueError("A weighted sampler already balances the classes; give loss='plain'.")
         object.__setattr__(self, "manifest", str(self.manifest))

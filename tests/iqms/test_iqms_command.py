@@ -46,7 +46,7 @@ def test_a_manifest_s_paths_are_relative_to_it_and_a_lost_file_is_a_row(folder, 
     assert run("iqms", manifest, "--out", tmp_path / "out.tsv") == 1
     table = pd.read_csv(tmp_path / "out.tsv", sep="\t").set_index("scan_id")
     assert np.isfinite(table.MEAN["a"])
-    assert table.reason["b"] == "gone.nii.gz is no file; expected an image."
+    assert table.reason["b"] == "the file is not there; expected an image"
     assert "1 of 2 scans measured" in capsys.readouterr().err
     assert run("iqms", manifest, "--out", tmp_path / "out.tsv", "--json") == 1
     outcome = json.loads(capsys.readouterr().out)

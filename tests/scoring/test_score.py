@@ -121,7 +121,7 @@ class TestTable:
         assert run("score", manifest, "--model", model, "--out", tmp_path / "s.tsv") == 1
         assert "Jane" not in (tmp_path / "s.tsv").read_text()
         assert "Jane" not in (tmp_path / "s.html").read_text()
-        assert table(tmp_path / "s.tsv").loc["scan-2", "reason"].startswith("the file is no file")
+        assert table(tmp_path / "s.tsv").loc["scan-2", "reason"].startswith("the file is not there")
 
     def test_rows_that_no_table_can_hold_are_told_and_the_rest_goes_on(
         self, mixed, model, tmp_path, capsys

@@ -224,6 +224,14 @@ class TestResume:
         )
         assert same_weights(fit(spec, tmp_path / "cut"), first)
 
+    def test_what_a_kill_left_of_another_try_is_never_used(self, spec, tmp_path):
+        expected = fit(spec, tmp_path / "whole")
+        last = spec.folder(tmp_path / "cut") / "last"
+        last.mkdir(parents=True)
+        for number in (1, 2, 3):
+            (last / f"epoch_{number}.safetensors").write_bytes(b"of another computer")
+        assert same_weights(fit(spec, tmp_path / "cut"), expected)
+
     def test_optimiser_state_that_could_execute_code_is_refused(self, spec, tmp_path, monkeypatch):
         monkeypatch.setattr(fitting, "finish", lambda folder, *_: folder)
         run = fit(spec, tmp_path)
