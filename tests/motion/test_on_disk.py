@@ -206,7 +206,7 @@ class TestManifest:
         assert list(rows.columns) == ["status", "path", "reason"]
         assert list(rows["status"]) == ["done", "done", "failed", "done", "failed"]
         assert "cannot be read" in rows.loc["sub-2_T1w", "reason"]
-        assert "no file" in rows.loc["sub-4_T1w", "reason"]
+        assert "not there" in rows.loc["sub-4_T1w", "reason"]
         assert "3 done, 0 kept, 2 failed" in capsys.readouterr().out
         assert len(read_manifest(out / "manifest.tsv", check_files=True)) == 3
         names = {path.name for path in out.iterdir()}

@@ -178,7 +178,7 @@ class TestPhantom:
 
 class TestRefusals:
     def test_a_missing_file(self, tmp_path):
-        with pytest.raises(FileNotFoundError, match="no file"):
+        with pytest.raises(FileNotFoundError, match="not there"):
             load_volume(tmp_path / "a.nii.gz")
 
     def test_a_dangling_link(self, tmp_path):

@@ -183,8 +183,8 @@ class TestRefusals:
         table = graded[1].assign(path=graded[1]["scan_id"] + "-away.nii.gz")
         self.refused(
             write(graded, tmp_path, table),
-            "24 of 24 graded scans cannot be used, the first of them, scan-00_T1w: the file is no "
-            "file; expected an image.",
+            "24 of 24 graded scans cannot be used, the first of them, scan-00_T1w: the file is not "
+            "there; expected an image.",
             capsys,
         )
 
