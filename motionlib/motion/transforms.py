@@ -68,6 +68,7 @@ class _Draw(RandomTransform, IntensityTransform):
     """Draw one trajectory per call and image, then replay it."""
 
     replay: type[_Replay]
+    sample: Callable[..., Trajectory]  # from a seed; ValueError if the ranges are none
 
     def __init__(self, kwargs: dict[str, Any]) -> None:
         names = self.replay.defaults
@@ -77,10 +78,6 @@ class _Draw(RandomTransform, IntensityTransform):
     def draw(self) -> Trajectory:
         """Draw one trajectory with torch's global generator."""
         return self.sample(self._get_random_seed())
-
-    def sample(self, seed: int) -> Trajectory:
-        """Draw one trajectory from a seed; ValueError if the ranges are none."""
-        raise NotImplementedError
 
     def apply_transform(self, subject: Subject) -> Subject:
         """Draw for every intensity image and corrupt it."""

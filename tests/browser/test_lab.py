@@ -21,6 +21,7 @@ ALL_RUN = """() => {
   const prompts = [...document.querySelectorAll('.jp-CodeCell .jp-InputArea-prompt')];
   return prompts.length && prompts.every(prompt => /\\[[0-9]+\\]/.test(prompt.textContent));
 }"""
+ERROR = '.jp-OutputArea-output[data-mime-type$="error"]'
 FAULTS = ", ".join(
     f'.jp-OutputArea-output[data-mime-type$="{kind}"]' for kind in ("error", "stderr")
 )
@@ -40,7 +41,9 @@ def open_notebook(browser, lab):
         page.get_by_text(re.compile(r"^Python 3.* \| Idle$")).wait_for()  # the kernel is up
         page.locator(".lm-MenuBar-item", has_text="Run").click()
         page.locator('.lm-Menu-item[data-command="runmenu:run-all"]').click()
-        page.wait_for_selector(wanted)
+        page.wait_for_selector(f"{wanted}, {ERROR}")
+        failed = page.query_selector(ERROR)
+        assert failed is None, failed.inner_text()
         return page
 
     yield opened
@@ -120,7 +123,8 @@ class TestNotebook2:
 class TestRating:
     @pytest.fixture
     def page(self, open_notebook, place):
-        (place / "runs" / "ratings" / "virtual" / "clicks.tsv").unlink(missing_ok=True)
+        for name in ("clicks.tsv", "grades.tsv"):  # grades without clicks are somebody else's
+            (place / "runs" / "ratings" / "virtual" / name).unlink(missing_ok=True)
         return open_notebook("08_rate_scans", SCAN)
 
     @pytest.fixture
