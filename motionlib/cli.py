@@ -122,7 +122,7 @@ def log_file(args: argparse.Namespace) -> Path | None:
     if args.command == "study" and not args.dry_run:
         return runs_root(args.runs) / Path(args.profile).stem / "study.log"
     out = Path(getattr(args, "out", ""))
-    if args.command == "study" or not out.name:
+    if getattr(args, "dry_run", False) or not out.name:
         return None
     return out.with_suffix(".log") if out.suffix else out / f"{args.command}.log"
 

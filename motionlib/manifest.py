@@ -13,27 +13,14 @@ TEXT = "text"
 INTEGER = "integer"
 NUMBER = "number"
 COLUMNS = {  # in the order of the file
-    "scan_id": TEXT,
-    "participant_id": TEXT,
-    "source_participant_id": TEXT,
-    "cohort": TEXT,
-    "path": TEXT,
-    "sha256": TEXT,
-    "age": NUMBER,
-    "sex": TEXT,
-    "field_strength": NUMBER,
-    "manufacturer": TEXT,
+    "scan_id": TEXT, "participant_id": TEXT, "source_participant_id": TEXT, "cohort": TEXT,
+    "path": TEXT, "sha256": TEXT,
+    "age": NUMBER, "sex": TEXT, "field_strength": NUMBER, "manufacturer": TEXT,
     "contrast_agent": INTEGER,
-    "motion_grade": INTEGER,
-    "rater_1": INTEGER,
-    "rater_2": INTEGER,
-    "consensus": INTEGER,
-    "motion_votes": INTEGER,
-    "n_verdicts": INTEGER,
-    "straight_reject": INTEGER,
-    "role": TEXT,
-    "fold": INTEGER,
-}
+    "motion_grade": INTEGER, "rater_1": INTEGER, "rater_2": INTEGER, "consensus": INTEGER,
+    "motion_votes": INTEGER, "n_verdicts": INTEGER, "straight_reject": INTEGER,
+    "role": TEXT, "fold": INTEGER,
+}  # fmt: skip
 OPTIONAL = ("motion_votes", "n_verdicts")  # columns that older manifests lack
 WAREHOUSES = ("aphp", "mr-art")
 COHORT_NAMES = (

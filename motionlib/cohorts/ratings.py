@@ -74,18 +74,15 @@ def read_mr_art(root=None) -> pd.DataFrame:
         )
     scores = read_table(root / MR_ART_SCORES, ("bids_name", "score"))
     measures = read_mriqc(root / MR_ART_MEASURES)
-    if (
-        set(scores["bids_name"]) != set(measures["scan_id"])
-        or scores["bids_name"].duplicated().any()
-    ):
+    same = set(scores["bids_name"]) == set(measures["scan_id"])
+    if not same or scores["bids_name"].duplicated().any():
         raise ValueError(
             f"MR-ART's tables name {scores['bids_name'].nunique()} scored and "
             f"{measures['scan_id'].nunique()} measured scans: expected the same ones, fetch both "
             "tables from one version"
         )
-    names = measures["scan_id"].str.extract(
-        r"^(?P<participant_id>sub-\w+?)_acq-(?P<protocol>\w+?)_"
-    )
+    parts = r"^(?P<participant_id>sub-\w+?)_acq-(?P<protocol>\w+?)_"
+    names = measures["scan_id"].str.extract(parts)
     labels = measures[["scan_id"]].join(names).assign(dataset="mr-art", site="mr-art")
     score = scores.set_index("bids_name")["score"].reindex(measures["scan_id"])
     grade = pd.to_numeric(score, errors="coerce").to_numpy() - 1
@@ -94,21 +91,21 @@ def read_mr_art(root=None) -> pd.DataFrame:
 
 def find_mr_art(root=None) -> Path | None:
     """Folder that holds MR-ART's two tables, or None; `root` as in :func:`read_mr_art`."""
-    if root is None:
-        data = os.environ.get("MOTIONLIB_DATA")
-        root = Path(data) / "mr-art" if data else None
-    if root is None:
-        return None
-    root = Path(root)
-    found = (root / MR_ART_SCORES).is_file() and (root / MR_ART_MEASURES).is_file()
-    return root if found else None
+    root = _below_data("mr-art") if root is None else Path(root)
+    tables = (MR_ART_SCORES, MR_ART_MEASURES)
+    return root if root and all((root / table).is_file() for table in tables) else None
 
 
 def find_ixi_ratings() -> Path | None:
     """Folder ``ixi-ratings`` under MOTIONLIB_DATA, or None."""
+    folder = _below_data("ixi-ratings")
+    return folder if folder and folder.is_dir() else None
+
+
+def _below_data(name: str) -> Path | None:
+    """Place of a data set below MOTIONLIB_DATA, or None where that is not set."""
     data = os.environ.get("MOTIONLIB_DATA")
-    folder = Path(data).expanduser() / "ixi-ratings" if data else None
-    return folder if folder is not None and folder.is_dir() else None
+    return Path(data).expanduser() / name if data else None
 
 
 def read_ixi_verdicts(folder: str | os.PathLike) -> pd.DataFrame:
@@ -211,9 +208,8 @@ def read_mriqc(path) -> pd.DataFrame:
 
 def measure_names(table: pd.DataFrame) -> list[str]:
     """Names of a reader's measures that vary and do not tell the scanner, as image size does."""
-    measures = table.loc[:, FIRST_MEASURE:].drop(
-        columns=["y_true", "motion_grade"], errors="ignore"
-    )
+    grades = ["y_true", "motion_grade"]
+    measures = table.loc[:, FIRST_MEASURE:].drop(columns=grades, errors="ignore")
     names = [name for name in measures if not name.startswith(("size_", "spacing_"))]
     return [name for name in names if table[name].nunique() > 1]
 
@@ -241,15 +237,9 @@ def _shipped(name: str, columns: list[str]) -> pd.DataFrame:
 def _rated(table: pd.DataFrame, dataset: str, reference: str, labels: list[str]) -> pd.DataFrame:
     """Give a shipped table the project's leading columns."""
     participants = table["subject_id"].astype(str)
-    lead = pd.DataFrame(
-        {
-            "scan_id": dataset + "_" + participants,
-            "participant_id": participants,
-            "dataset": dataset,
-            "site": table["site"],
-        }
-    )
-    lead = lead.join(table[labels]).assign(y_true=(table[reference] == -1).astype(int))
+    lead = pd.DataFrame({"scan_id": f"{dataset}_" + participants, "participant_id": participants})
+    lead = lead.assign(dataset=dataset, site=table["site"]).join(table[labels])
+    lead = lead.assign(y_true=(table[reference] == -1).astype(int))
     return pd.concat([lead, table.loc[:, FIRST_MEASURE:]], axis=1)
 
 

@@ -6,7 +6,7 @@ import sys
 
 ENGINES = (
     "where the work is done: inline (in this process), local:N (N processes of this computer), "
-    "tcp://HOST:PORT (workers of a running Dask scheduler), slurm:FILE.yaml (jobs of a cluster)"
+    "tls://HOST:PORT (workers of a running Dask scheduler), slurm:FILE.yaml (jobs of a cluster)"
 )
 
 

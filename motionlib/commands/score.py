@@ -32,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--device", choices=("cpu", "cuda", "auto"), default="cpu", help="default: cpu"
     )
+    parser.add_argument("--dry-run", action="store_true", help="say how many scans would be read")
     add_pseudonymise(parser)
     add_engine(parser)
     add_json(parser)
@@ -48,9 +49,14 @@ def main(args: argparse.Namespace) -> int:
 
     scans = scans_of(args)
     from motionlib.scoring.model import default_model
-    from motionlib.scoring.score import score_scans
+    from motionlib.scoring.score import plan_scores, score_scans
 
     model = Path(args.model) if args.model else default_model()
+    if args.dry_run:
+        counts = plan_scores(scans, model, args.out, device=args.device)
+        say(f"{len(scans)} scans: {', '.join(f'{n} {what}' for what, n in counts.items())}")
+        print_json(args, {"scans": len(scans), "model": str(model), **counts})
+        return 0
     site = scans if args.site_scans == ["same"] else args.site_scans and find_scans(args.site_scans)
     rows = score_scans(
         scans,
@@ -74,8 +80,6 @@ def main(args: argparse.Namespace) -> int:
     counts = Counter(row["decision"] for row in rows if not row["abstained"])
     decisions = ", ".join(f"{counts[name]} {name}" for name in ("keep", "review", "exclude"))
     print(f"{len(rows) - len(broken)} of {len(rows)} scans scored: {decisions}", file=sys.stderr)
-    if broken:
-        print(f"{len(broken)} of {len(rows)} scans have no score", file=sys.stderr)
     outcome = {"table": args.out, "report": report, "model": str(model), "scans": len(rows)}
     outcome |= {"without_score": {row["scan_id"]: row["reason"] for row in broken}, **counts}
     print_json(args, outcome)

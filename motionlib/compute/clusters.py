@@ -3,42 +3,48 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import yaml
 from distributed import Client, LocalCluster, WorkerPlugin
 
+HERE = re.compile(r"tcp://(localhost|127\.[0-9.]+|\[::1\]):")
+PLAIN = "MOTIONLIB_PLAIN_DASK"  # 1 allows a scheduler of another computer without TLS
 SLURM_NEEDS = {"workers", "cores", "memory", "walltime"}
 SLURM_KNOWS = {
     *("queue", "account", "gpus", "interface", "host", "python", "prologue", "directives"),
-    *("log_directory", "local_directory", "lifetime"),
+    *("log_directory", "local_directory", "shared_temp_directory", "lifetime"),
 }
 
 
 def connect(kind: str, engine: str, resources: dict[str, float] | None) -> tuple:
     """Start the processes or jobs that an engine names, or find a scheduler that runs.
 
-    `kind` is ``local``, ``tcp`` or ``slurm``; `engine` and `resources` are those of
-    `engines.submit`. Returns the client, and its cluster unless that is somebody else's.
-    `ValueError` if no worker of a running scheduler offers the resources.
+    `kind` is ``local``, ``tcp``, ``tls`` or ``slurm``; `engine` and `resources` are those of
+    `engines.submit`. Returns the client, and its cluster unless that is somebody else's. Who
+    reaches a scheduler can run code on its workers: what is started here asks for a certificate
+    made for the occasion. ValueError if a running scheduler of another computer is not encrypted
+    and `PLAIN` does not allow that, or if none of its workers offers the resources.
     """
     cluster = None
     if kind == "local":
         count = int(engine.partition(":")[2] or os.cpu_count() or 1)
         cluster = LocalCluster(
-            n_workers=count,
-            threads_per_worker=1,
-            host="127.0.0.1",
-            dashboard_address="127.0.0.1:0",
-            scheduler_kwargs={"dashboard": False},
-            resources=resources,
-            memory_limit=0,
-        )
+            n_workers=count, threads_per_worker=1, resources=resources, memory_limit=0,
+            host="127.0.0.1", security=True,
+            dashboard_address="127.0.0.1:0", scheduler_kwargs={"dashboard": False},
+        )  # fmt: skip
     elif kind == "slurm":
         cluster, workers = slurm_cluster(engine.partition(":")[2])
         cluster.scale(jobs=workers)
+    elif kind == "tcp" and not HERE.match(engine) and os.environ.get(PLAIN) != "1":
+        raise ValueError(
+            f"{engine} is not encrypted, and whoever reaches that port can run code on its "
+            f"workers: give tls://HOST:PORT, or set {PLAIN}=1 in a network that you trust."
+        )
     client = Client(cluster if cluster is not None else engine, timeout=30, set_as_default=False)
-    if kind == "tcp" and resources:
+    if kind in ("tcp", "tls") and resources:
         offers = [worker["resources"] for worker in client.scheduler_info(-1)["workers"].values()]
         if not any(all(o.get(n, 0) >= v for n, v in resources.items()) for o in offers):
             client.close()
@@ -82,10 +88,11 @@ def slurm_cluster(file: str | os.PathLike) -> tuple:
     The YAML file has `workers` (jobs to ask for), `cores`, `memory`, `walltime`, and optionally
     `queue`, `account`, `gpus` (0 or 1 a job), `interface`, `python`, `prologue` (list of shell
     lines), `directives` (list of extra ``#SBATCH`` options), `log_directory`, `local_directory`,
-    `lifetime` (shorter than the walltime, so that workers hand over), `host` (address of this
-    scheduler). Without a GPU a job runs one worker a core. The cluster's `job_script()` is what
-    will be submitted. FileNotFoundError if the profile is not there; ValueError if a key is unknown
-    or missing, or dask-jobqueue is not installed.
+    `shared_temp_directory` (where the jobs find their certificate; default: where the command is
+    called), `lifetime` (shorter than the walltime, so that workers hand over), `host` (address of
+    this scheduler). Without a GPU a job runs one worker a core. The cluster's `job_script()` is
+    what will be submitted. FileNotFoundError if the profile is not there; ValueError if a key is
+    unknown or missing, or dask-jobqueue is not installed.
     """
     path = Path(file)
     if not path.is_file():
@@ -113,20 +120,16 @@ def slurm_cluster(file: str | os.PathLike) -> tuple:
         extra += ["--lifetime", str(profile["lifetime"]), "--lifetime-stagger", "5m"]
     processes = 1 if gpus else cores
     resources = [f"--gres=gpu:{gpus}"] if gpus else []
+    host = {"host": profile["host"]} if "host" in profile else {}
     options = {
-        "cores": processes,  # one thread a process; a GPU's other cores feed it
-        "processes": processes,
-        "job_cpu": cores,
-        "memory": str(profile["memory"]),
-        "walltime": str(profile["walltime"]),
-        "worker_extra_args": extra,
+        # one thread a process; a GPU's other cores feed it
+        "cores": processes, "processes": processes, "job_cpu": cores, "worker_extra_args": extra,
+        "memory": str(profile["memory"]), "walltime": str(profile["walltime"]), "security": True,
         "job_script_prologue": ["export OMP_NUM_THREADS=1", *profile.get("prologue", [])],
         "job_extra_directives": [*resources, *profile.get("directives", [])],
-        "scheduler_options": {"dashboard_address": "127.0.0.1:0"},
-    }
-    for name in ("queue", "account", "interface", "python", "log_directory", "local_directory"):
-        if name in profile:
-            options[name] = profile[name]
-    if "host" in profile:
-        options["scheduler_options"]["host"] = profile["host"]
+        "scheduler_options": {"dashboard_address": "127.0.0.1:0", **host},
+        "shared_temp_directory": os.getcwd(),
+    }  # fmt: skip
+    kept = SLURM_KNOWS - {"gpus", "prologue", "directives", "lifetime", "host"}
+    options |= {name: profile[name] for name in kept & set(profile)}
     return SLURMCluster(**options), int(profile["workers"])

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-ENGINES = "inline, local[:N], tcp://host:port or slurm:FILE.yaml"
+ENGINES = "inline, local[:N], tcp://host:port, tls://host:port or slurm:FILE.yaml"
 RETRIES = 2  # a task whose worker died is tried again this often
 _clients: dict[tuple, Any] = {}  # engine and resources -> (client, its cluster or None)
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # malloc.h
@@ -71,8 +71,8 @@ def submit(
         The arguments, one a call.
     engine : str, default="inline"
         ``inline`` (this process), ``local`` or ``local:N`` (N processes on this machine, bound to
-        127.0.0.1), ``tcp://host:port`` (a running Dask scheduler) or ``slurm:FILE.yaml`` (jobs
-        asked of SLURM).
+        127.0.0.1), ``tls://host:port`` (a running Dask scheduler; ``tcp`` on this machine) or
+        ``slurm:FILE.yaml`` (jobs asked of SLURM).
     resources : dict, optional
         What one task occupies, for instance ``{"GPU": 1}``; ``inline`` ignores it.
     batch : int, default=1
@@ -144,7 +144,7 @@ def configure_cpu(threads: int | None = None) -> Iterator[int]:
 
 def family(engine: str) -> str:
     """Name the engine's family (``local`` of ``local:2``); an unknown one is a ValueError."""
-    if not re.fullmatch(r"inline|local(:[1-9]\d*)?|tcp://\S+:\d+|slurm:.+", engine):
+    if not re.fullmatch(r"inline|local(:[1-9]\d*)?|(tcp|tls)://\S+:\d+|slurm:.+", engine):
         raise ValueError(f"Engine {engine!r} is not known; use {ENGINES}.")
     return engine.partition(":")[0]
 
@@ -206,13 +206,8 @@ def _over_dask(function, items, client, resources, batch, meter) -> list:
     from distributed import as_completed
 
     parts = [items[i : i + batch] for i in range(0, len(items), batch)]
-    futures = client.map(
-        _guarded_batch,
-        [(function, part) for part in parts],
-        pure=False,
-        retries=RETRIES,
-        resources=resources or None,
-    )
+    tasks, resources = [(function, part) for part in parts], resources or None
+    futures = client.map(_guarded_batch, tasks, pure=False, retries=RETRIES, resources=resources)
     place = {future: i for i, future in enumerate(futures)}
     results: list = [None] * len(parts)
     waiting = as_completed(futures, loop=client.loop, raise_errors=False)

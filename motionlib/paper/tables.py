@@ -105,12 +105,9 @@ def table_3(run: RunSummary) -> pd.DataFrame:
     Training times are of different computers; the paper does not say whether they are of one fold
     or of all, ours are the sum over folds.
     """
-    rows = []
-    for model in published("table_3")["model"]:
-        experiment = "benchmark/kspace/2-4/paper"
-        summary = run.summary(experiment, task="synthetic", model=model)
-        row = {"model": model} | (summary or _missing(f"{experiment} by {model}"))
-        rows.append(row | _training_cost(run, experiment, model))
+    experiment = "benchmark/kspace/2-4/paper"
+    models = published("table_3")["model"]
+    rows = [_of_network(run, experiment, m) | _training_cost(run, experiment, m) for m in models]
     return beside_paper(pd.DataFrame(rows), "table_3")
 
 
@@ -202,14 +199,13 @@ def table_a3(run: RunSummary) -> pd.DataFrame:
     ``_ours`` is the model of the fold that validates best, ``_mean`` the mean over folds; only the
     latter can be set beside Table III.
     """
-    rows = []
+    rows, experiment = [], "benchmark/image/2-4/paper"
     for model in published("table_a3")["model"]:
-        experiment = "benchmark/image/2-4/paper"
-        summary = run.summary(experiment, task="synthetic", model=model)
-        row = {"model": model} | (summary or _missing(f"{experiment} by {model}"))
+        row = _of_network(run, experiment, model)
         row["steps"] = _training_cost(run, experiment, model)["steps"]
-        if summary is not None:
-            folds = per_fold(run.rows(experiment, task="synthetic", model=model)).set_index("fold")
+        judged = run.rows(experiment, task="synthetic", model=model)
+        if len(judged):
+            folds = per_fold(judged).set_index("fold")
             best = run.best_fold(experiment, model=model)
             best = int(folds.index.min()) if best is None else best
             row["best_fold"] = best
@@ -455,6 +451,12 @@ def _motion(run: RunSummary, experiment: str, kind: str) -> dict:
         cells |= {f"{name}_auc": summary["auc_mean"], f"{name}_auc_low": summary["auc_low"]}
         cells[f"{name}_auc_high"] = summary["auc_high"]
     return cells
+
+
+def _of_network(run: RunSummary, experiment: str, model: str) -> dict:
+    """Summary of one network on synthetic motion, or why there is none."""
+    summary = run.summary(experiment, task="synthetic", model=model)
+    return {"model": model} | (summary or _missing(f"{experiment} by {model}"))
 
 
 def _training_cost(run: RunSummary, experiment: str, model: str) -> dict:

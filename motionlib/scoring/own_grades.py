@@ -271,15 +271,8 @@ def _test_metrics(
 
 def _counts(parts: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """Count scans and patients of every part."""
-    return pd.DataFrame(
-        {
-            "part": name,
-            "scans": len(part),
-            "patients": part[PATIENT].nunique(),
-            "with motion": int((part["y_true"] == 1).sum()),
-        }
-        for name, part in parts.items()
-    )
+    rows = [(n, len(p), p[PATIENT].nunique(), (p["y_true"] == 1).sum()) for n, p in parts.items()]
+    return pd.DataFrame(rows, columns=["part", "scans", "patients", "with motion"])
 
 
 def _warnings(

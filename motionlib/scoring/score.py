@@ -108,7 +108,7 @@ def score_scans(
     network = _network(str(model), rule.key, device)  # a wrong model is told before any scan
     work = {"model": str(model), "rule": rule, "network": network, "device": device}
     work |= {"engine": engine, "batch_size": batch_size, "progress": progress}
-    journal = Journal(out.with_name(f"{out.name}.journal"))
+    journal = Journal(f"{out}.journal")
     results = _examine_all(scans, journal, **work)
     if site is not None:
         known = _examine_all(site, journal, **work)
@@ -127,16 +127,47 @@ def score_scans(
     return rows
 
 
+def plan_scores(scans, model, out, *, device: str = "cpu") -> dict[str, int]:
+    """Count what `score_scans` would do with scans, and do nothing.
+
+    ``to read``; ``scored`` or ``without score`` by an earlier call; ``not there``, or empty;
+    ``refused`` for its row or its id.
+    """
+    journal = Journal(f"{out}.journal")
+    keys, results = _known(scans, journal, read_rule(model).key, _device(device), plan=True)
+    counts = dict.fromkeys(("to read", "scored", "without score", "not there", "refused"), 0)
+    for key, result in zip(keys, results, strict=True):
+        if result is None:
+            counts["to read" if key else "not there"] += 1
+        elif key in journal.entries:
+            counts["without score" if result["fault"] else "scored"] += 1
+        else:
+            counts["refused"] += 1
+    return counts
+
+
+def _known(scans, journal: Journal, model_key: str, device: str, plan=False) -> tuple[list, list]:
+    """Keys of scans as they are now, and what an earlier call has found of each, or None.
+
+    For a `plan` and an empty journal no file need be opened: it is there, or it is not.
+    """
+    if plan and not journal.entries:
+        keys = [path if path and os.path.isfile(path) else None for _, path in scans]
+    else:
+        keys = [file_key(path, model_key, device) for _, path in scans]
+    results: list[dict | None] = [journal.entries.get(key) if key else None for key in keys]
+    for place, fault in enumerate(faults_of(scans)):
+        if fault:
+            keys[place], results[place] = None, {"fault": fault, "note": "", "air": None}
+    return keys, results
+
+
 def _examine_all(
     scans, journal: Journal, *, model, rule, network, device, engine, batch_size, progress
 ) -> list[dict[str, Any]]:
     """Examine scans, or read in the journal what an earlier call has found."""
     # 1. Take from the journal what an earlier call has finished.
-    keys = [file_key(path, rule.key, device) for _, path in scans]
-    results: list[dict | None] = [journal.entries.get(key) if key else None for key in keys]
-    for place, fault in enumerate(faults_of(scans)):
-        if fault:
-            results[place] = {"fault": fault, "note": "", "air": None}
+    keys, results = _known(scans, journal, rule.key, device)
     waiting = [place for place, result in enumerate(results) if result is None]
     # 2. Examine the others, chunk by chunk; a GPU gets whole batches.
     meter = Meter("score", len(waiting), progress)

@@ -296,16 +296,14 @@ def kernel_environment(folder: Path, extra: dict[str, str]) -> Iterator[None]:
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",
         **extra,
     }
-    former = {name: os.environ.get(name) for name in changes}
+    former = {name: os.environ[name] for name in changes if name in os.environ}
     os.environ.update(changes)
     try:
         yield
     finally:
-        for name, value in former.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        for name in changes:
+            os.environ.pop(name, None)
+        os.environ.update(former)
 
 
 def duration(seconds: float) -> str:

@@ -4,6 +4,7 @@ import functools
 import itertools
 import operator
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,12 +12,13 @@ import threading
 import time
 from pathlib import Path
 
+import dask
 import psutil
 import pytest
 from prepared_set import counted_fit, prepared_set
 
 from motionlib import compute
-from motionlib.compute import engines
+from motionlib.compute import clusters, engines
 from motionlib.compute.clusters import slurm_cluster
 from motionlib.compute.engines import Failure, raise_failures, shard, submit
 from motionlib.experiments.evaluation import Evaluation, evaluate
@@ -58,7 +60,7 @@ export OMP_NUM_THREADS=1
 module load cuda
 """
 WORKER = (
-    "python3 -m distributed.cli.dask_worker tcp://127.0.0.1:PORT"
+    "python3 -m distributed.cli.dask_worker tls://127.0.0.1:PORT"
     " --name dummy-name"
     " --nthreads 1"
     " --memory-limit 59.60GiB"
@@ -67,6 +69,8 @@ WORKER = (
     " --resources GPU=1"
     " --lifetime 585m"
     " --lifetime-stagger 5m"
+    " --protocol tls://"
+    " --tls-ca-file FILE --tls-cert FILE --tls-key FILE"
 )
 
 
@@ -192,11 +196,56 @@ class TestSubmit:
         with pytest.raises(ValueError, match="is not known; use inline, local"):
             submit(inverse, [1], engine=engine)
 
-    def test_resources_that_no_worker_offers_are_refused(self):
-        submit(operator.neg, [1], engine="local:2")
-        address = next(iter(engines._clients.values()))[0].scheduler.address
+    def test_resources_that_no_worker_offers_are_refused(self, external):
+        address, _ = external
         with pytest.raises(ValueError, match=r"No worker of .* offers"):
             submit(operator.neg, [1], engine=address, resources={"GPU": 1})
+
+
+class TestStrangers:
+    """Who reaches a scheduler can run code on its workers, so it asks who comes."""
+
+    def test_the_processes_of_this_computer_take_no_work_from_others(self):
+        from distributed import Client, Security
+
+        submit(operator.neg, [1], engine="local:2")
+        address = engines._clients["local:2", ()][0].scheduler.address
+        assert address.startswith("tls://127.0.0.1:")
+        for place, proof in (
+            (address.replace("tls", "tcp"), None),
+            (address, Security.temporary()),  # encrypted, with a certificate of its own making
+        ):
+            with pytest.raises(OSError, match=r"reset by peer|imed out|TLS|closed"):
+                Client(place, security=proof, timeout="2s", set_as_default=False)
+
+    def test_a_plain_scheduler_of_another_computer_needs_a_word(self, monkeypatch):
+        monkeypatch.setattr(clusters, "Client", lambda address, **options: address)
+        for own in ("tcp://127.0.0.1:8786", "tcp://localhost:8786", "tls://cluster:8786"):
+            assert clusters.connect(own[:3], own, None) == (own, None)
+        for other in ("tcp://cluster:8786", "tcp://127.evil.example:1", "tcp://localhost.x:1"):
+            with pytest.raises(ValueError, match=r"is not encrypted.* tls://HOST:PORT, or set"):
+                submit(operator.neg, [1], engine=other)
+        monkeypatch.setenv(clusters.PLAIN, "1")
+        assert clusters.connect("tcp", other, None) == (other, None)
+
+    def test_a_scheduler_with_certificates_is_used(self, tmp_path):
+        from distributed import LocalCluster, Security
+
+        proof = Security.temporary()
+        settings = {}
+        for name, text in proof.get_tls_config_for_role("client").items():
+            if name in ("ca_file", "cert", "key"):
+                path = tmp_path / f"{name}.pem"
+                path.write_text(text)
+                place = "ca-file" if name == "ca_file" else f"client.{name}"
+                settings[f"distributed.comm.tls.{place}"] = str(path)
+        options = {"protocol": "tls://", "host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
+        with (
+            LocalCluster(n_workers=1, processes=False, security=proof, **options) as cluster,
+            dask.config.set(settings),
+        ):
+            assert submit(operator.neg, [1, 2], engine=cluster.scheduler_address) == [-1, -2]
+            compute.close()
 
 
 class TestShard:
@@ -276,18 +325,24 @@ class TestTrainingOnEngines:
 
 
 class TestSlurm:
-    def test_job_script_is_the_golden_file(self, tmp_path):
+    def test_job_script_is_the_golden_file(self, tmp_path, monkeypatch):
         pytest.importorskip("dask_jobqueue")
+        monkeypatch.chdir(tmp_path)
         (tmp_path / "site.yaml").write_text(PROFILE)
         cluster, workers = slurm_cluster(tmp_path / "site.yaml")
         with cluster:
             script = cluster.job_script()
-            script = script.replace(cluster.scheduler_address, "tcp://127.0.0.1:PORT")
+            script = script.replace(cluster.scheduler_address, "tls://127.0.0.1:PORT")
+            proofs = re.findall(r"--tls-\S+ (\S+)", script)
+            assert all(Path(proof).parent == tmp_path for proof in proofs)
+            assert {Path(proof).stat().st_mode & 0o77 for proof in proofs} == {0}
+        script = re.sub(r"(--tls-\S+) \S+", r"\1 FILE", script)
         assert workers == 4
         assert script == JOB_SCRIPT + WORKER + "\n"
 
-    def test_without_a_gpu_a_job_runs_one_worker_a_core(self, tmp_path):
+    def test_without_a_gpu_a_job_runs_one_worker_a_core(self, tmp_path, monkeypatch):
         pytest.importorskip("dask_jobqueue")
+        monkeypatch.chdir(tmp_path)
         (tmp_path / "site.yaml").write_text(PROFILE.replace("gpus: 1", "gpus: 0"))
         cluster, _ = slurm_cluster(tmp_path / "site.yaml")
         with cluster:

@@ -56,6 +56,43 @@ def scored(mixed, model, tmp_path_factory):
     return run("score", mixed[0], "--model", model, "--out", out), out
 
 
+class TestDryRun:
+    """``--dry-run`` counts what a call would do, and writes nothing."""
+
+    def told(self, capsys, *words) -> dict:
+        capsys.readouterr()
+        assert run("score", *words, "--dry-run", "--json") == 0
+        return json.loads(capsys.readouterr().out)
+
+    def test_it_counts_what_would_be_read_and_what_could_not(self, model, tmp_path, capsys):
+        path = write_heads(tmp_path / "in", 1)[0]
+        rows = [("a", path), ("b", path.with_name("gone.nii.gz")), ("a", path), ("", path)]
+        lines = ["scan_id\tparticipant_id\tpath", *(f"{n}\tsub-1\t{p}" for n, p in rows)]
+        manifest = tmp_path / "m.tsv"
+        manifest.write_text("\n".join(lines) + "\n")
+        path.write_bytes(b"no image, which nobody looks at")
+        found = self.told(capsys, manifest, "--model", model, "--out", tmp_path / "out" / "s.tsv")
+        counts = {"to read": 1, "scored": 0, "without score": 0, "not there": 1, "refused": 2}
+        assert counts.items() <= found.items()
+        assert found["scans"] == 4
+        assert not (tmp_path / "out").exists()
+
+    def test_it_knows_what_an_earlier_call_has_finished(self, scored, mixed, model, capsys):
+        before = {path: path.stat().st_mtime_ns for path in scored[1].parent.iterdir()}
+        found = self.told(capsys, mixed[0], "--model", model, "--out", scored[1])
+        # an empty file says nothing that a journal could keep
+        counts = {"to read": 0, "scored": 12, "without score": 7, "not there": 1, "refused": 0}
+        assert counts.items() <= found.items()
+        assert {path: path.stat().st_mtime_ns for path in scored[1].parent.iterdir()} == before
+
+    def test_another_model_would_read_all_again(self, scored, mixed, model, tmp_path, capsys):
+        other = shutil.copytree(model, tmp_path / "other")
+        facts = json.loads((other / "model.json").read_text())
+        (other / "model.json").write_text(json.dumps(facts | {"threshold": 0.9}))
+        found = self.told(capsys, mixed[0], "--model", other, "--out", scored[1])
+        assert (found["to read"], found["scored"], found["not there"]) == (19, 0, 1)
+
+
 class TestTable:
     def test_a_broken_file_is_a_row_with_its_reason_and_the_status_is_one(self, scored, mixed):
         status, out = scored
@@ -93,7 +130,7 @@ class TestTable:
     ):
         shutil.copy(f"{scored[1]}.journal", tmp_path / "s.tsv.journal")
         run("score", mixed[0], "--model", model, "--out", tmp_path / "s.tsv", "--no-report")
-        assert "8 of 20 scans have no score" in capsys.readouterr().err
+        assert "12 of 20 scans scored" in capsys.readouterr().err
         assert not (tmp_path / "s.html").exists()
 
     def test_the_outcome_is_there_as_json_and_in_a_log(self, mixed, model, tmp_path, capsys):
