@@ -12,7 +12,8 @@ import pandas as pd
 
 from motionlib.files import repository, write_text
 
-RESULTS = ("kills", "fuzz", "determinism")
+SUMMED = ("kills", "fuzz", "determinism")
+RESULTS = (*SUMMED, "scale", "many_scans")
 
 
 def markdown(table: pd.DataFrame) -> str:
@@ -25,8 +26,10 @@ def markdown(table: pd.DataFrame) -> str:
 
 
 def table_of(name: str, results: Path) -> pd.DataFrame:
-    """Read a result, with its sums and largest fractions in a last row."""
+    """Read a result; what can be summed, with its sums and largest fractions in a last row."""
     table = pd.read_csv(results / f"{name}.csv")
+    if name not in SUMMED:
+        return table
     sums = {column: table[column].sum() for column in table.select_dtypes("integer")}
     most = {column: table[column].max() for column in table.select_dtypes("float")}
     return pd.concat([table, pd.DataFrame([{table.columns[0]: "all", **sums, **most}])])

@@ -36,4 +36,6 @@ FAULTS = {
     "kills": ["differing", "tracebacks"],
     "fuzz": ["fault"],
     "determinism": ["again", "two_threads", "two_processes"],
+    "scale": ["repeated", "lost", "differing", "left_aside"],
+    "many_scans": ["failed"],
 }

@@ -22,6 +22,7 @@ from motionlib.stats.intervals import bootstrap_ci, draw_patients, summary_inter
 from motionlib.training.checkpoints import load_model
 
 BLOCKS = 8  # a scan is known by the means of 8x8x8 blocks: no detail, and still a fingerprint
+BATCH = 16  # volumes a forward pass
 RUNGS = ("clean", "resampled", "motion_2-4", "motion_4-6", "motion_6-8")
 
 
@@ -64,9 +65,8 @@ def coin_lesson(volumes, patients, *, n_repeats: int = 20, n_folds: int = 5, see
         }
         for split, splitter in splitters.items():
             groups = code if split == "by patient" else None  # KFold warns of groups it ignores
-            scores = cross_val_score(
-                KNeighborsClassifier(1), features, coin, groups=groups, cv=splitter
-            )
+            known = {"groups": groups, "cv": splitter}
+            scores = cross_val_score(KNeighborsClassifier(1), features, coin, **known)
             rows.append({"split": split, "repeat": repeat, "accuracy": scores.mean()})
     return pd.DataFrame(rows)
 
@@ -124,14 +124,17 @@ def occlude(
     volume = volume[cohort.planes]
     scored = torch.from_numpy(zscore(volume))[None, None].to(device)
     corners = itertools.product(*(range(0, n, cube_vox) for n in volume.shape))
+    places = [tuple(slice(start, start + cube_vox) for start in corner) for corner in corners]
     fall = np.zeros(volume.shape, np.float32)
     with torch.inference_mode():
         whole = network(scored).softmax(1)[0, 1].item()
-        for corner in corners:
-            place = tuple(slice(start, start + cube_vox) for start in corner)
-            hidden = scored.clone()
-            hidden[(0, 0, *place)] = 0
-            fall[place] = whole - network(hidden).softmax(1)[0, 1].item()
+        for first in range(0, len(places), BATCH):
+            some = places[first : first + BATCH]
+            hidden = scored.repeat(len(some), 1, 1, 1, 1)
+            for one, place in zip(hidden, some, strict=True):
+                one[(0, *place)] = 0
+            for score, place in zip(network(hidden).softmax(1)[:, 1].tolist(), some, strict=True):
+                fall[place] = whole - score
     labels = [f"scan, score {whole:.2f}", "fall of the score when hidden"]
     return [volume, np.clip(fall, 0, None)], labels
 
@@ -142,9 +145,8 @@ def mistakes(predictions: pd.DataFrame, experiment: str, task: str) -> pd.DataFr
     still, moved = rows[rows["y_true"] == 0], rows[rows["y_true"] == 1]
     pair = pd.concat([still.nlargest(1, "score"), moved.nsmallest(1, "score")])
     words = ("no motion by consensus", "motion by consensus")
-    return pair.assign(
-        label=[f"{w}, score {s:.2f}" for w, s in zip(words, pair["score"], strict=True)]
-    )
+    labels = [f"{w}, score {s:.2f}" for w, s in zip(words, pair["score"], strict=True)]
+    return pair.assign(label=labels)
 
 
 def by_kind_of_scan(run, predictions: pd.DataFrame, experiments, task: str) -> pd.DataFrame:

@@ -174,9 +174,8 @@ def fewer_patients(
 
 def _some_of_each_fold(graded: pd.DataFrame, share: float, seed: int) -> pd.DataFrame:
     """Choose a share of the patients of every fold, of those with and without motion alike."""
-    people = graded.groupby("source_participant_id").agg(
-        fold=("fold", "first"), moved=("y_true", "max")
-    )
+    known = {"fold": ("fold", "first"), "moved": ("y_true", "max")}
+    people = graded.groupby("source_participant_id").agg(**known)
     rng = np.random.default_rng(seed_from(seed, "fewer patients"))
     chosen = [
         name

@@ -96,9 +96,8 @@ def _judge(
     fold, y_true = scans["fold"].to_numpy(float, na_value=-1), scans["y_true"].to_numpy(int)
     train = (scans["role"] == "train").to_numpy()
     patients = scans["source_participant_id"].to_numpy(str)
-    head = make_pipeline(
-        StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=1000)
-    )
+    logistic = LogisticRegression(class_weight="balanced", max_iter=1000)
+    head = make_pipeline(StandardScaler(), logistic)
     choices = {
         "param_grid": {"logisticregression__C": STRENGTHS},
         "cv": StratifiedGroupKFold(INNER_FOLDS, shuffle=True, random_state=cohort.seed),
@@ -117,9 +116,8 @@ def _judge(
             search = head.set_params(logisticregression__C=STRENGTHS[len(STRENGTHS) // 2])
             search.fit(X[inside], y_true[inside])
         else:
-            search = GridSearchCV(head, **choices).fit(
-                X[inside], y_true[inside], groups=patients[inside]
-            )
+            search = GridSearchCV(head, **choices)
+            search.fit(X[inside], y_true[inside], groups=patients[inside])
         score = search.predict_proba(X[outside])[:, 1]
         judged = scans[outside].assign(score=score, y_pred=(score >= THRESHOLD).astype(int))
         rows.append(prediction_rows(judged, experiment, task, "LogisticRegression", k))
