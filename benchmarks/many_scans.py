@@ -1,7 +1,7 @@
 """Ask what a warehouse's number of scans does to memory: thousands of small heads, one call each.
 
 ``score`` (shipped model), ``iqms`` and ``preprocess`` go over different heads, 4 mm voxels, each
-file with noise of its own, with ``--engine local:2``; ``preprocess`` over fewer, since it is slow.
+file with noise of its own, with ``--engine local:2``; ``preprocess`` over a fiftieth of them.
 The memory of all processes of a call together is read once a second (a page that two share counts
 half in each). Columns:
 
@@ -11,7 +11,7 @@ half in each). Columns:
 ``growth_kb_per_scan``: slope of memory by time after the first tenth, over the scans a second.
 ``days_for_a_million``, ``growth_gb_for_a_million``: what these would come to, not measured.
 
-Last, ``score --dry-run`` over a manifest of a hundred times as many rows.
+Last, ``score --dry-run`` over a manifest of a million rows that name these heads in turn.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from motionlib.preprocess.images import save_volume
 sys.path.insert(0, str(repository() / "tests"))
 from scoring_set import head
 
+FEWER = 50  # times fewer scans for `preprocess`, which takes minutes for a hundred
 KINDS = 16  # heads made; the others differ from them by noise
 A_MILLION = 1_000_000
 
@@ -98,13 +99,13 @@ def failed(name: str, outcome: Path) -> int:
     return int(lost[name].sum())
 
 
-def row_of(name: str, words: list[str], outcome: Path, count: int) -> dict:
+def row_of(name: str, words: list[str], outcome: Path, count: int, log: Path) -> dict:
     """Measure one command over `count` scans."""
-    log = outcome.with_suffix(".log")
     status, wall_s, cpu_s, memory = watched(words, log)
     if status not in (0, 1):
         raise SystemExit(f"{name} ended with status {status}: {log.read_text()[-500:]}")
     seconds, mb = (np.array(column) for column in zip(*memory, strict=True))
+    seconds, mb = seconds[mb > 0], mb[mb > 0]  # the last look may come after the end
     tenth = seconds[-1] / 10
     early, late = (seconds > tenth) & (seconds < 2 * tenth), seconds > 9 * tenth
     slope = np.polyfit(seconds[seconds > tenth], mb[seconds > tenth], 1)[0]  # MB a second
@@ -118,9 +119,9 @@ def row_of(name: str, words: list[str], outcome: Path, count: int) -> dict:
         "memory_early_mb": round(float(np.median(mb[early])), 1),
         "memory_late_mb": round(float(np.median(mb[late])), 1),
         "memory_peak_mb": round(float(mb.max()), 1),
-        "growth_kb_per_scan": round(1024 * slope * wall_s / count, 2),
+        "growth_kb_per_scan": round(float(1024 * slope * wall_s / count), 2),
         "days_for_a_million": round(A_MILLION * wall_s / count / 86400, 1),
-        "growth_gb_for_a_million": round(slope * wall_s / count * A_MILLION / 1024, 2),
+        "growth_gb_for_a_million": round(float(slope * wall_s / count * A_MILLION / 1024), 2),
     }
 
 
@@ -153,19 +154,21 @@ def main() -> None:
         folder = Path(place)
         manifest = write_scans(folder / "in", args.scans)
         few = write_table(
-            pd.read_csv(manifest, sep="\t").head(args.scans // 10), folder / "in" / "few.tsv"
+            pd.read_csv(manifest, sep="\t").head(args.scans // FEWER), folder / "in" / "few.tsv"
         )
         for name, source, count, words, outcome in (
             ("score", manifest, args.scans, ["--out", "{}/s.tsv", "--no-report"], "s.tsv"),
             ("iqms", manifest, args.scans, ["--out", "{}/q.tsv", "--cache", "{}/c.json"], "q.tsv"),
-            ("preprocess", few, args.scans // 10, ["--out", "{}/caps"], "caps/outcome.tsv"),
+            ("preprocess", few, args.scans // FEWER, ["--out", "{}/caps"], "caps/outcome.tsv"),
         ):
             call = [name, str(source), *(word.format(place) for word in words)]
-            row = row_of(name, [*call, "--engine", "local:2"], folder / outcome, count)
+            row = row_of(
+                name, [*call, "--engine", "local:2"], folder / outcome, count, folder / "log"
+            )
             print(row, flush=True)
             rows.append(row)
             write_table(pd.DataFrame(rows), args.out)
-        rows.append(dry_run(folder, 100 * args.scans))
+        rows.append(dry_run(folder, A_MILLION))
         print(rows[-1], flush=True)
         write_table(pd.DataFrame(rows), args.out)
 

@@ -9,17 +9,13 @@ import pandas as pd
 
 from motionlib.files import read_table, sha256_file, write_table
 
-TEXT = "text"
-INTEGER = "integer"
-NUMBER = "number"
+TEXT, INTEGER, NUMBER = "text", "integer", "number"
 COLUMNS = {  # in the order of the file
     "scan_id": TEXT, "participant_id": TEXT, "source_participant_id": TEXT, "cohort": TEXT,
-    "path": TEXT, "sha256": TEXT,
-    "age": NUMBER, "sex": TEXT, "field_strength": NUMBER, "manufacturer": TEXT,
-    "contrast_agent": INTEGER,
-    "motion_grade": INTEGER, "rater_1": INTEGER, "rater_2": INTEGER, "consensus": INTEGER,
-    "motion_votes": INTEGER, "n_verdicts": INTEGER, "straight_reject": INTEGER,
-    "role": TEXT, "fold": INTEGER,
+    "path": TEXT, "sha256": TEXT, "age": NUMBER, "sex": TEXT, "field_strength": NUMBER,
+    "manufacturer": TEXT, "contrast_agent": INTEGER, "motion_grade": INTEGER,
+    "rater_1": INTEGER, "rater_2": INTEGER, "consensus": INTEGER, "motion_votes": INTEGER,
+    "n_verdicts": INTEGER, "straight_reject": INTEGER, "role": TEXT, "fold": INTEGER,
 }  # fmt: skip
 OPTIONAL = ("motion_votes", "n_verdicts")  # columns that older manifests lack
 WAREHOUSES = ("aphp", "mr-art")

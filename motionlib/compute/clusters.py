@@ -6,10 +6,14 @@ import os
 import re
 from pathlib import Path
 
+import dask
 import yaml
 from distributed import Client, LocalCluster, WorkerPlugin
 
-HERE = re.compile(r"tcp://(localhost|127\.[0-9.]+|\[::1\]):")
+# what its sampler keeps of every second grows by gigabytes in a night
+dask.config.set({"distributed.worker.profile.enabled": False})
+HERE = re.compile(r"tcp://(localhost|127\.[0-9.]+|\[::1\]):\d+")
+EXPORTS = ("OMP_NUM_THREADS=1", "DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED=False")
 PLAIN = "MOTIONLIB_PLAIN_DASK"  # 1 allows a scheduler of another computer without TLS
 SLURM_NEEDS = {"workers", "cores", "memory", "walltime"}
 SLURM_KNOWS = {
@@ -38,7 +42,7 @@ def connect(kind: str, engine: str, resources: dict[str, float] | None) -> tuple
     elif kind == "slurm":
         cluster, workers = slurm_cluster(engine.partition(":")[2])
         cluster.scale(jobs=workers)
-    elif kind == "tcp" and not HERE.match(engine) and os.environ.get(PLAIN) != "1":
+    elif kind == "tcp" and not HERE.fullmatch(engine) and os.environ.get(PLAIN) != "1":
         raise ValueError(
             f"{engine} is not encrypted, and whoever reaches that port can run code on its "
             f"workers: give tls://HOST:PORT, or set {PLAIN}=1 in a network that you trust."
@@ -121,11 +125,12 @@ def slurm_cluster(file: str | os.PathLike) -> tuple:
     processes = 1 if gpus else cores
     resources = [f"--gres=gpu:{gpus}"] if gpus else []
     host = {"host": profile["host"]} if "host" in profile else {}
+    more = list(profile.get("prologue", []))
     options = {
         # one thread a process; a GPU's other cores feed it
         "cores": processes, "processes": processes, "job_cpu": cores, "worker_extra_args": extra,
         "memory": str(profile["memory"]), "walltime": str(profile["walltime"]), "security": True,
-        "job_script_prologue": ["export OMP_NUM_THREADS=1", *profile.get("prologue", [])],
+        "job_script_prologue": [f"export {word}" for word in EXPORTS] + more,
         "job_extra_directives": [*resources, *profile.get("directives", [])],
         "scheduler_options": {"dashboard_address": "127.0.0.1:0", **host},
         "shared_temp_directory": os.getcwd(),

@@ -57,6 +57,7 @@ JOB_SCRIPT = """\
 #SBATCH --gres=gpu:1
 #SBATCH --constraint=h100
 export OMP_NUM_THREADS=1
+export DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED=False
 module load cuda
 """
 WORKER = (
@@ -170,6 +171,14 @@ class TestSubmit:
         assert submit(when_there, items, engine="local:2") == [None] * 9
         watcher.join()
         assert held[-1] == 1
+
+    def test_its_workers_keep_no_profile_of_every_second(self):
+        # Dask's sampler held a tree of calls for each: 0.1 MB a scored scan and worker
+        submit(operator.neg, [1], engine="local:2")
+        client = engines._clients["local:2", ()][0]
+        kept = client.run(lambda dask_worker: sorted(dask_worker.periodic_callbacks))
+        assert len(kept) == 2
+        assert not any("profile" in name for names in kept.values() for name in names)
 
     def test_its_processes_listen_on_this_computer_only(self):
         submit(operator.neg, [1], engine="local:2")
