@@ -16,11 +16,17 @@ SUMMED = ("kills", "fuzz", "determinism")
 RESULTS = (*SUMMED, "scale", "many_scans")
 
 
+def cell(value: object) -> str:
+    """Write a value: three digits of a fraction, nothing for none."""
+    if not isinstance(value, float):
+        return str(value)
+    return "" if value != value else f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
+
+
 def markdown(table: pd.DataFrame) -> str:
     """Write a table for a page."""
     heads = [name.replace("_", " ") for name in table]
-    rows = [[f"{value:.3g}" if isinstance(value, float) else str(value) for value in row]
-            for row in table.astype(object).to_numpy()]  # fmt: skip
+    rows = [[cell(value) for value in row] for row in table.astype(object).to_numpy()]
     lines = [heads, ["---"] * len(heads), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 

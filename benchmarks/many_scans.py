@@ -35,6 +35,7 @@ sys.path.insert(0, str(repository() / "tests"))
 from scoring_set import head
 
 FEWER = 50  # times fewer scans for `preprocess`, which takes minutes for a hundred
+ENOUGH = 1000  # scans, with fewer of which a trend of the memory says nothing
 KINDS = 16  # heads made; the others differ from them by noise
 A_MILLION = 1_000_000
 
@@ -109,6 +110,7 @@ def row_of(name: str, words: list[str], outcome: Path, count: int, log: Path) ->
     tenth = seconds[-1] / 10
     early, late = (seconds > tenth) & (seconds < 2 * tenth), seconds > 9 * tenth
     slope = np.polyfit(seconds[seconds > tenth], mb[seconds > tenth], 1)[0]  # MB a second
+    growth = slope * wall_s / count if count >= ENOUGH else float("nan")  # MB a scan
     return {
         "command": name,
         "scans": count,
@@ -119,9 +121,9 @@ def row_of(name: str, words: list[str], outcome: Path, count: int, log: Path) ->
         "memory_early_mb": round(float(np.median(mb[early])), 1),
         "memory_late_mb": round(float(np.median(mb[late])), 1),
         "memory_peak_mb": round(float(mb.max()), 1),
-        "growth_kb_per_scan": round(float(1024 * slope * wall_s / count), 2),
+        "growth_kb_per_scan": round(float(1024 * growth), 2),
         "days_for_a_million": round(A_MILLION * wall_s / count / 86400, 1),
-        "growth_gb_for_a_million": round(float(slope * wall_s / count * A_MILLION / 1024), 2),
+        "growth_gb_for_a_million": round(float(growth * A_MILLION / 1024), 2),
     }
 
 
