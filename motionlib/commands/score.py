@@ -79,6 +79,7 @@ def main(args: argparse.Namespace) -> int:
         print(f"{row['scan_id']}: {row['reason']}", file=sys.stderr)
     counts = Counter(row["decision"] for row in rows if not row["abstained"])
     decisions = ", ".join(f"{counts[name]} {name}" for name in ("keep", "review", "exclude"))
+    decisions += f"; {len(broken)} of {len(rows)} scans have no score" * bool(broken)
     print(f"{len(rows) - len(broken)} of {len(rows)} scans scored: {decisions}", file=sys.stderr)
     outcome = {"table": args.out, "report": report, "model": str(model), "scans": len(rows)}
     outcome |= {"without_score": {row["scan_id"]: row["reason"] for row in broken}, **counts}

@@ -130,7 +130,7 @@ class TestTable:
     ):
         shutil.copy(f"{scored[1]}.journal", tmp_path / "s.tsv.journal")
         run("score", mixed[0], "--model", model, "--out", tmp_path / "s.tsv", "--no-report")
-        assert "12 of 20 scans scored" in capsys.readouterr().err
+        assert "8 of 20 scans have no score" in capsys.readouterr().err
         assert not (tmp_path / "s.html").exists()
 
     def test_the_outcome_is_there_as_json_and_in_a_log(self, mixed, model, tmp_path, capsys):
