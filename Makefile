@@ -66,6 +66,8 @@ nb: $(STAMP)  ## run one notebook: make nb NB=02 PROFILE=demo
 	@test -n "$(NB)" || { echo "name the notebook: make nb NB=02" >&2; exit 2; }
 	@$(BIN)/python -m motionlib.cli study --profile $(PROFILE) --only $(NB) $(ARGS)
 
+# one thread a process: as many processes run side by side as there are WORKERS
+test: export OMP_NUM_THREADS ?= 1
 test: $(STAMP)  ## run all tests, the smoke study among them
 	@if [ -z "$(FORCE)$(ARGS)" ] && [ -f "$(TESTED)" ]; then \
 	    echo "nothing has changed since all tests passed; make test FORCE=1 runs them again"; \
