@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from motionlib.experiments import cohort as cohorts
 from motionlib.experiments import copies, fine_tuning, pooled_head
 from motionlib.experiments.cohort import prepare_cohort
 from motionlib.experiments.fine_tuning import (
@@ -28,9 +29,11 @@ FOLDS = 3
 def study(tmp_path_factory):
     """A run with a handful of virtual heads, of which networks see a slab, and one pre-training."""
     run = Run("04_fine_tuning", "tiny", 20, tmp_path_factory.mktemp("runs"), quiet=True)
-    cohort = prepare_cohort(
-        run, cohort="virtual", size=40, spacing_mm=10.0, slab_mm=50.0, n_folds=FOLDS
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cohorts, "COARSEST_MM", 6.0)  # nobody looks at these heads
+        cohort = prepare_cohort(
+            run, cohort="virtual", size=40, spacing_mm=10.0, slab_mm=50.0, n_folds=FOLDS
+        )
     prepared = copies.synthetic_set(cohort, "image", "2-4", "paper")
     plan = plan_trainings(run, "pretrain/x", "synthetic", prepared, Budget(1, 1))
     train(run, plan, engine="inline", label="x")

@@ -54,6 +54,12 @@ from motionlib.scoring.real_motion import read_member, unpack_members
 MEGABYTES = 6
 
 
+@pytest.fixture(autouse=True)
+def few_draws(monkeypatch):
+    """Intervals of three hundred draws; the card's have two thousand."""
+    monkeypatch.setattr(make_model, "DRAWS", 300)
+
+
 @pytest.fixture(scope="module")
 def head():
     volume = np.asarray(phantom((40, 44, 40))).squeeze().astype(np.float32)
