@@ -14,7 +14,7 @@ from motionlib.manifest import complete, validate
 FLOW_COLUMNS = ["step", "n_in", "n_out", "reason"]
 DROPPED_COLUMNS = ["scan_id", "step", "reason"]
 FLOW = ["step", "cohort", "n_in", "n_out", "reason"]
-REAL_MOTION = ", real-motion test"
+REAL_MOTION = ", motion test"
 REJECTED = "straight reject: truncated, or not a three-dimensional T1w image"
 
 
@@ -75,7 +75,7 @@ def _kinds(reasons: pd.Series) -> list[tuple[str, int]]:
 
 
 def flow_label(cohort: str, role: str) -> str:
-    """Name under which a scan is counted: a real-motion test is no part of its cohort's flow."""
+    """Name under which a scan is counted: a motion test is no part of its cohort's flow."""
     return f"{cohort}{REAL_MOTION}" if role == "real_motion" else str(cohort)
 
 

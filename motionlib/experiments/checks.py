@@ -19,6 +19,7 @@ from motionlib.experiments.trainings import trained_folds
 from motionlib.predictions import combine_folds, select
 from motionlib.preprocess.images import zscore
 from motionlib.stats.intervals import bootstrap_ci, draw_patients, summary_intervals
+from motionlib.tasks import TASK_WORDS
 from motionlib.training.checkpoints import load_model
 
 BLOCKS = 8  # a scan is known by the means of 8x8x8 blocks: no detail, and still a fingerprint
@@ -144,7 +145,8 @@ def mistakes(predictions: pd.DataFrame, experiment: str, task: str) -> pd.DataFr
     rows = select(predictions, experiment, task=task).query("fold == -1")
     still, moved = rows[rows["y_true"] == 0], rows[rows["y_true"] == 1]
     pair = pd.concat([still.nlargest(1, "score"), moved.nsmallest(1, "score")])
-    words = ("no motion by consensus", "motion by consensus")
+    kind = TASK_WORDS[task].partition(" against ")[0]  # mild or severe motion
+    words = (f"no {kind} by consensus", f"{kind} by consensus")
     labels = [f"{w}, score {s:.2f}" for w, s in zip(words, pair["score"], strict=True)]
     return pair.assign(label=labels)
 

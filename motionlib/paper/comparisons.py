@@ -82,15 +82,14 @@ def agreement(run: RunSummary) -> pd.DataFrame:
 
 
 def _left_out(run: RunSummary, task: str) -> dict:
-    """Cells of each rater judged by the other on the test scans, mean of the two."""
-    scans = run.graded[run.graded["role"].eq("test").fillna(False)]
-    parts = []
+    """Cells of each rater judged by the other on the judged scans, mean of the two."""
+    scans, tested, parts = run.graded, run.graded["role"].eq("test").fillna(False), []
+    scans = scans[tested] if tested.any() else scans  # without a test set each is judged once
     for rater, other in (RATERS, RATERS[::-1]):
-        truth = grade_to_task(scans[other], task)
-        part = scans[truth.notna()]
-        truth = truth.dropna().astype(int)
+        truth = grade_to_task(scans[other], task).dropna().astype(int)
+        part = scans.loc[truth.index]
         if truth.nunique() < 2:
-            return {"reason": "no such test scans in this run"}
+            return {"reason": "no such scans in this run"}
         called = rater_calls(part[rater], task)
         decisions = {"y_true": truth, "score": called.astype(float), "y_pred": called}
         parts.append(part.assign(model=rater, fold=-1, **decisions))

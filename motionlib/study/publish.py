@@ -132,8 +132,7 @@ def _seeds_lines(path: Path) -> list[str]:
             f"{100 * row[f'balanced_accuracy{end}']:+.1f}" for end in ("", "_low", "_high")
         )
         gains.append(f"{row['what'].replace(' minus ', ' over ')} {gain} [{low}, {high}]")
-    n = table["seed"].nunique() - 1
-    made = f"{n} seeds of `demo`, all heads, copies and weights anew"
+    made = f"{table['seed'].nunique() - 1} seeds of an earlier `demo` (intervals draw patients)"
     return [f"- Mean of {made}: {'; '.join(gains)} points."]
 
 
@@ -143,8 +142,9 @@ def _also_lines(headline: Path) -> list[str]:
     for profile, words in ALSO.items():
         folder = headline.with_name(profile)
         if folder != headline and (folder / "tables" / "table_4.csv").is_file():
-            tuned = [s for s in _claims(folder) if s.startswith("Fine-tuned")]
-            lines.append(f"- {words}. {' '.join(tuned)}")
+            first, *rest = _claims(folder)  # the first ends with the number of scans
+            tuned = [s for s in rest if s.startswith("Fine-tuned")]
+            lines.append(f"- {words}: {first.rpartition('(')[2][:-2]}. {' '.join(tuned)}")
     return lines
 
 

@@ -101,7 +101,7 @@ class TestManifest:
         made = flow[flow["step"] == "generated"].set_index("cohort")["n_out"]
         assert made.sum() == len(manifest)
         real = manifest["role"] == "real_motion"
-        assert made["virtual-adni, real-motion test"] == real.sum()
+        assert made["virtual-adni, motion test"] == real.sum()
         assert made["virtual-adni"] == (manifest["cohort"][~real] == "virtual-adni").sum()
         left = flow[flow["step"] == "straight rejects removed"]["n_out"].item()
         assert left == (manifest["role"] == "warehouse").sum()

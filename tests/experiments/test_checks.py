@@ -29,6 +29,22 @@ class TestCoinLesson:
             checks.coin_lesson(visits[0][::3], [f"p{i}" for i in range(12)])
 
 
+class TestMistakes:
+    @pytest.mark.parametrize(("task", "kind"), [("mov01vs2", "severe"), ("mov0vs1", "mild")])
+    def test_a_scan_without_severe_motion_is_not_said_to_be_still(
+        self, tiny_predictions, task, kind
+    ):
+        """It may have mild motion: a label says which motion the consensus does not see."""
+        rows = tiny_predictions.query("experiment == 'warehouse/fine_tuned'").assign(task=task)
+        rows = rows[rows["fold"] == 0].assign(fold=-1)
+        wrong = checks.mistakes(rows, "warehouse/fine_tuned", task)
+        score = rows.groupby("y_true")["score"]
+        assert wrong["label"].to_list() == [
+            f"no {kind} motion by consensus, score {score.max()[0]:.2f}",
+            f"{kind} motion by consensus, score {score.min()[1]:.2f}",
+        ]
+
+
 class TestPositiveRateBySeverity:
     def test_each_rung_is_averaged_over_scans_and_folds(self, monkeypatch):
         monkeypatch.setattr(checks, "control_set", lambda cohort, rung: rung)

@@ -251,7 +251,7 @@ class TestDiagrams:
         assert "-1: no head" in words
         for word in ("candidates\nn = 6", "read\nn = 5", "straight rejects removed\nn = 4"):
             assert word in words
-        assert "adni, real-motion test" in words
+        assert "adni, motion test" in words
         assert "read\nn = 3" in words
 
     def test_many_cohorts_start_a_new_row(self):

@@ -224,6 +224,17 @@ class TestPairedTables:
         assert (with_consensus >= 0.75).all()
         assert (left_out < with_consensus).all()
 
+    def test_without_a_test_set_the_raters_are_judged_on_every_graded_scan(self, tmp_path):
+        folder = write_study(tmp_path)
+        scans = pd.read_csv(folder / "splits.csv")
+        scans.loc[scans["role"] == "test", ["role", "fold"]] = "train", 0
+        scans.to_csv(folder / "splits.csv", index=False)
+        table = build_table("agreement", folder, n_boot=20).set_index(["quantity", "task"])
+        both = scans[scans["cohort"].eq("virtual-warehouse") & scans["role"].eq("train")]
+        row = table.loc["balanced accuracy against the other rater", "mov01vs2"]
+        assert row["n"] == len(both)
+        assert row["ours"] < 0.95
+
     def test_nothing_measured_leaves_reasons(self, empty):
         assert build_table("mcnemar", empty)["reason"].notna().all()
         rows = build_table("agreement", empty).query("quantity.str.contains('consensus')")
