@@ -8,6 +8,7 @@ import os
 import re
 import shlex
 import sys
+from collections import Counter
 from contextlib import suppress
 from datetime import datetime
 from difflib import get_close_matches
@@ -39,6 +40,8 @@ EXAMPLES = {
     "fetch": "ixi data/ixi --subset 20",
     "doctor": "",
 }
+WRITTEN = {"finetune": ("grades.csv", "predictions.csv"), "preprocess": ("manifest.tsv",)}
+WRITTEN["simulate"] = WRITTEN["preprocess"]  # tables in the folder that a command writes
 OK, FAILED, WRONG_CALL = 0, 1, 2
 PLACE = re.compile(  # an absolute path, but for its last name: it may tell a user or a patient
     r"(?<![\w.:/~…])(?:/|[A-Za-z]:\\)(?:(?:[^/\\\s'\":]| (?![-/]))+[/\\])+"
@@ -150,8 +153,10 @@ def _run(words: list[str]) -> int:
         if args.command is None:
             parser.print_help()
             return WRONG_CALL
+        _keep_inputs(words, vars(args).get("out") or vars(args).get("output"), args.command)
         if path := log_file(args):
-            names = args.input if getattr(args, "pseudonymise", None) else ()
+            masked = getattr(args, "pseudonymise", None)
+            names = [*args.input, *(getattr(args, "site_scans", None) or ())] if masked else ()
             shown = ["…" if word in names else word for word in words]
             waiting = [shlex.join(["motionlib", *shown])]
             sys.stdout = Logged(sys.stdout, path, waiting)
@@ -175,6 +180,19 @@ def _run(words: list[str]) -> int:
             print(faults.to_string(index=False), file=sys.stderr)
         status = WRONG_CALL if isinstance(error, WRONG_CALL_ERRORS) else FAILED
         return _say(chosen, sentence(error), status)
+
+
+def _keep_inputs(words: list[str], out: str | None, command: str) -> None:
+    """Refuse, before any work, an output that cannot be written or that the call reads."""
+    place, given = Path(out or ""), Counter(words) - Counter([out])
+    read = {Path(word).resolve() for word in given if os.path.isfile(word)}
+    wanted = {"score": "table", "iqms": "table", "preprocess": "folder", "finetune": "folder"}
+    kind = wanted.get(command) if out else None
+    if kind and place.exists() and place.is_dir() != (kind == "folder"):
+        raise ValueError(f"{out} is there and is no {kind}; expected the name of a {kind} to write")
+    for path in (place, *(place / name for name in WRITTEN.get(command, ()))):
+        if path.resolve() in read:
+            raise ValueError(f"{path.name} is read by this call; name another place to write")
 
 
 def sentence(error: BaseException) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from os.path import normpath
 from pathlib import Path
 
 import pandas as pd
@@ -276,10 +277,11 @@ def _checked(table: pd.DataFrame, faults: _Faults, *, anywhere: bool = False) ->
         leaves = table["path"].str.contains(pattern)
         faults.add(table, leaves, "path", table["path"] + " leaves the manifest's folder")
     # 2. a scan, and an image, once (in prepared manifests once a variant)
+    same = table.assign(path=table["path"].map(normpath, "ignore")) if "path" in table else table
     for name in ("scan_id", "path"):
         if name in table:
             key = [name, "variant"] if "variant" in table else [name]
-            twice = table[name].notna() & table.duplicated(key, keep=False)
+            twice = table[name].notna() & same.duplicated(key, keep=False)
             faults.add(table, twice, name, table[name] + " stands in more than one row")
     # 3. the consensus is the larger grade, and follows where it is not given
     if {"rater_1", "rater_2", "consensus"} <= set(table):

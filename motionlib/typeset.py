@@ -104,8 +104,7 @@ def to_notebook(table: pd.DataFrame) -> str:
 
     A comparison with the paper is gathered and put into words; any other table keeps its columns
     and names, so that code can be written from what is seen. Tables with several levels, with names
-    twice, or with more than `LONGEST` rows or columns are left to pandas, whose cells then hold
-    whole texts too.
+    twice, or with more than `LONGEST` rows or columns are left to pandas, with whole texts too.
     """
     axes = (table.index, table.columns)
     plain = all(axis.nlevels == 1 and axis.is_unique for axis in axes)

@@ -6,11 +6,13 @@ import sys
 import types
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from motionlib import cli
 from motionlib.cli import SUMMARIES, available, main
+from motionlib.preprocess.images import phantom, save_volume
 
 
 @pytest.fixture
@@ -163,6 +165,64 @@ class TestLog:
         self.install(stand_in, fail_with(ValueError("n is 3; give 4")))
         assert main(["iqms", "--out", str(tmp_path / "new" / "m.tsv")]) == 2
         assert list(tmp_path.iterdir()) == []
+
+
+class TestWhatACallReads:
+    """It is never what the call writes, and a place that cannot be written to is told first."""
+
+    @pytest.mark.parametrize(
+        ("words", "out", "said"),
+        [
+            (("score", "t.tsv"), "t.tsv", "t.tsv is read by this call"),
+            (("iqms", "t.tsv"), "t.tsv", "t.tsv is read by this call"),
+            (("finetune", "grades.csv", "--task", "mov01vs2"), ".", "grades.csv is read by this"),
+            (("preprocess", "manifest.tsv"), ".", "manifest.tsv is read by this call"),
+            (("simulate", "manifest.tsv"), None, "manifest.tsv is read by this call"),
+            (("iqms", "t.tsv"), "folder.tsv", "folder.tsv is there and is no table"),
+            (
+                ("finetune", "t.tsv", "--task", "mov01vs2"),
+                "grades.csv",
+                "is there and is no folder",
+            ),
+        ],
+    )
+    def test_it_stays(self, words, out, said, tmp_path, monkeypatch, capsys):
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "folder.tsv").mkdir()
+        for name in ("t.tsv", "grades.csv", "manifest.tsv"):
+            (tmp_path / name).write_text("scan_id\tpath\n")
+        assert main([*words, "--out", out] if out else [*words, "."]) == 2
+        assert said in capsys.readouterr().err
+        assert all(path.read_text() == "scan_id\tpath\n" for path in tmp_path.glob("*.?sv")
+                   if path.is_file())  # fmt: skip
+        assert len(list(tmp_path.iterdir())) == 4
+
+    def test_a_manifest_does_not_name_other_images_than_those_it_was_made_of(
+        self, tmp_path, monkeypatch, capsys
+    ):
+        for place in ("here", "there"):
+            anat = tmp_path / place / "sub-01" / "anat"
+            anat.mkdir(parents=True)
+            save_volume(phantom((24, 28, 24)), np.diag([8.0, 8, 8, 1]), anat / "sub-01_T1w.nii.gz")
+        monkeypatch.chdir(tmp_path / "here")
+        monkeypatch.delenv("MOTIONLIB_DATA", raising=False)
+        assert main(["manifest", "bids", "../there", "--out", "scans.tsv"]) == 2
+        assert "sub-01/anat/sub-01_T1w.nii.gz lies beside --out too" in capsys.readouterr().err
+        assert main(["manifest", "bids", "../there", "--out", "../there/scans.tsv"]) == 0
+
+    def test_names_of_a_site_s_scans_are_no_more_in_the_log_than_those_of_the_others(
+        self, tmp_path, monkeypatch
+    ):
+        monkeypatch.chdir(tmp_path)
+        for name in ("MuellerHans", "MeierEva"):
+            save_volume(phantom((24, 28, 24)), np.diag([8.0, 8, 8, 1]), f"{name}_T1w.nii.gz")
+        (tmp_path / "key").write_text("a key of thirty-two characters and more")
+        call = ["score", "MuellerHans_T1w.nii.gz", "--pseudonymise", "key", "--out", "s.tsv"]
+        main([*call, "--site-scans", "MeierEva_T1w.nii.gz"])
+        log = (tmp_path / "s.log").read_text()
+        assert "motionlib score" in log
+        assert "Meier" not in log
+        assert "Mueller" not in log
 
 
 class TestStatus:

@@ -107,6 +107,13 @@ class TestValidate:
         extra = pairs - set(wrong) - {(4, "scan_id")}
         assert extra <= {(12, "role"), (13, "role"), (6, "source_participant_id")}
 
+    def test_an_image_written_in_two_ways_is_one(self, sound):
+        """It could fall into training and test under two names."""
+        sound.loc[1, "path"] = "./" + sound.loc[0, "path"]
+        found = faults(sound)
+        assert list(found["row"]) == [0, 1]
+        assert found["fault"].str.endswith("stands in more than one row").all()
+
     def test_columns_that_older_manifests_lack_are_completed(self, sound):
         older = sound.drop(columns=["motion_votes", "n_verdicts"])
         assert validate(older)[["motion_votes", "n_verdicts"]].isna().all(axis=None)

@@ -92,6 +92,9 @@ def _from_here(paths, root: Path, folder: Path):
         if root.resolve().is_relative_to(base.resolve()):
             start = root.resolve().relative_to(base.resolve()).as_posix()
             return paths if start == "." else f"{start}/" + paths
+    for path in paths:  # would be read there, whatever MOTIONLIB_DATA says
+        if os.path.lexists(folder / path):
+            raise ValueError(f"{path} lies beside --out too; write the manifest into {root}")
     print(
         f"The images lie outside the manifest's folder: set MOTIONLIB_DATA={root} to use it.",
         file=sys.stderr,

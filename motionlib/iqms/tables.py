@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -78,9 +79,11 @@ def measure_files(
             keys.append(fault)
             rows[fault] = _undefined(fault)
         else:
-            content = sha256_file(path) if cache is not None and Path(path).is_file() else path
+            readable = Path(path).is_file() and os.access(path, os.R_OK)
+            content = sha256_file(path) if cache is not None and readable else path
             assumed = [orientation] if orientation and not compat else []
-            keys.append(content_key(content, bool(compat), VERSION, *assumed))
+            kind = Path(path).suffix  # by which it is read
+            keys.append(content_key(content, kind, bool(compat), VERSION, *assumed))
             if keys[-1] not in known:
                 todo.setdefault(keys[-1], (path, compat, orientation))
     todo, options = list(todo.items()), {"engine": engine, "label": "iqms", "progress": progress}

@@ -141,11 +141,10 @@ def corrupt_manifest(
         return outcome
     sweep(out / f"{item['copy_id']}{end}" for item in items for end in (".nii.gz", ".json"))
     there = outcome[outcome["status"] != "failed"].set_index("scan_id")["path"]
-    if len(there):
-        kept = table[~table["refused"] & table["scan_id"].isin(there.index)]
-        kept = kept.drop(columns="refused").assign(path=kept["scan_id"].map(there), sha256=pd.NA)
-        kept["scan_id"] = [moved_id(scan, out) for scan in kept["scan_id"]]
-        write_table(complete(kept), out / "manifest.tsv")
+    kept = table[~table["refused"] & table["scan_id"].isin(there.index)]
+    kept = kept.drop(columns="refused").assign(path=kept["scan_id"].map(there), sha256=pd.NA)
+    kept["scan_id"] = [moved_id(scan, out) for scan in kept["scan_id"]]
+    write_table(complete(kept), out / "manifest.tsv")
     return outcome
 
 

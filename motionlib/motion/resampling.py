@@ -193,8 +193,7 @@ def _rows(source, base, shape, out_shape, matrix, fill, out, start, stop):  # pr
     Along a row (i, j) of the output the source index is (x, y, z) + k (ax, ay, az).
     1. Find the k for which all eight neighbours are inside the volume.
     2. Points outside that range take the slow way, with the border rule.
-    3. Inside, the index is a fixed-point number with 32 fractional bits: its upper half is the
-       voxel and its lower half the weight, which is twice as fast as floating point.
+    3. Inside, the index is a fixed-point number: upper 32 bits voxel, lower weight; twice as fast.
     """
     ny, nz = shape[1], shape[2]
     unit = 4294967296.0  # 2^32

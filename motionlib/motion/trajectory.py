@@ -168,10 +168,7 @@ class Trajectory:
 
 
 def displacement(
-    trajectory: Trajectory,
-    *,
-    centre_time: float = 0.5,
-    n_frames: int = 200,
+    trajectory: Trajectory, *, centre_time: float = 0.5, n_frames: int = 200
 ) -> dict[str, float]:
     """Measure how severe a motion is, for a head that is a ball of 64 mm radius.
 

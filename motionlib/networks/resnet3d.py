@@ -81,8 +81,7 @@ class _ResidualBlock(nn.Module):
 class Shortcut(nn.Conv3d):
     """A bias-free 1x1x1 convolution: on a CPU a product over channels, which stay last.
 
-    On one thread torch takes another way for this size, in a layout of its own, and everything
-    that meets it is copied.
+    On one thread torch takes another way for this size, whose own layout makes others be copied.
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

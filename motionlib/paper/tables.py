@@ -116,8 +116,7 @@ def table_4(run: RunSummary) -> pd.DataFrame:
 
     Mean over the folds' models (or over the raters) on the same test scans; the intervals draw the
     patients. A rater's AUC is not defined and stays empty. Departs from the paper: without a fixed
-    test set every graded scan is judged once, by the network of the fold that it is kept from, and
-    all are one set.
+    test set each graded scan is judged once, by the fold that it is kept from; all are one set.
     """
     rows = []
     keys = published("table_4")[["task", "method"]]

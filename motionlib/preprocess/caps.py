@@ -64,8 +64,7 @@ def preprocess_manifest(
     the manifest>``; `orientation`, such as RAS, is for files that do not state theirs. For `engine`
     and `progress` see `compute.engines.submit`. Returns a row per scan, ``scan_id status reason
     path`` and the numbers of `linear.Quality`, with status ``done``, ``kept`` or ``failed``, also
-    written as ``outcome.tsv`` (``outcome_I-of-N.tsv``), beside the ``manifest.tsv`` of what is
-    there.
+    written as ``outcome.tsv`` (``outcome_I-of-N.tsv``), beside ``manifest.tsv`` of what is there.
     """
     manifest, out = Path(manifest), Path(out)
     table, refused = usable_rows(manifest)
@@ -160,8 +159,6 @@ def _write_manifests(table, outcome, source: Path, out: Path, cache: bool) -> No
     there = outcome[outcome["status"] != "failed"].set_index("scan_id")
     kept = table[~table["refused"] & table["scan_id"].isin(there.index)].drop(columns="refused")
     kept = kept.assign(path=kept["scan_id"].map(there["path"]), sha256=pd.NA)
-    if not len(kept):
-        return
     kept["sha256"] = [sha256_file(out / path) for path in kept["path"]]
     write_table(complete(kept), out / "manifest.tsv")
     if not cache:
@@ -219,8 +216,7 @@ def entities_of(scan_id: str, participant_id: str) -> tuple[str, str, str]:
 def qc_picture(volume, path: str | os.PathLike) -> Path:
     """Draw nine slices of a volume (169, 208, 179) at 1 mm, the MNI152 brain outlined; a PNG.
 
-    Above sagittal slices, then coronal and axial ones, each with the names of its sides: left of
-    the head on the left.
+    Above sagittal slices, then coronal and axial ones; sides are named, the head's left is left.
     """
     from PIL import Image, ImageDraw  # preprocessing without pictures needs neither
 

@@ -213,6 +213,8 @@ def write_scan_table(words: list[str], out: str, *, report=lambda line: None) ->
 
     if len(words) == 1 and words[0].endswith(".tsv"):
         return Path(words[0])
+    if tables := [word for word in words if word.endswith(".tsv")]:
+        raise ValueError(f"{tables[0]} is one of {len(words)} inputs; a manifest is given alone")
     scans = find_scans(words, report=report)
     rows = pd.DataFrame(scans, columns=["scan_id", "path"])
     rows["path"] = [str(Path(path).absolute()) for path in rows["path"]]

@@ -41,8 +41,7 @@ def find_head(volume, affine) -> HeadPlace:
     Stripped brains are told by two facts at once: less than 12 % of the voxels around them differ
     from zero (measured: 0 % around 40 stripped brains, up to 4 % once they have moved, 15 to 100 %
     around 84 whole heads), and no dark skull 7 to 14 mm below the surface (the lower quartile there
-    is above half of the median deeper inside; measured 0.52 to 0.61 in the stripped, median 0.36 in
-    the whole heads).
+    is above half of the median deeper inside; 0.52 to 0.61 in the stripped, median 0.36 in others).
     """
     spacing = np.linalg.norm(np.asarray(affine, dtype=np.float64)[:3, :3], axis=0)
     array, spacing, offset = coarse(array3(volume), spacing)

@@ -167,9 +167,8 @@ def _affine_parts(matrix: np.ndarray) -> tuple[np.ndarray, float, float]:
 def _overlap(out: np.ndarray, affine: np.ndarray, target: Target) -> float:
     """Dice of the two heads at 4 mm, where no face is: behind and above a slanted plane.
 
-    Counted are voxels above z = -25 mm (necks end anywhere) and above z = 0.75 y - 10 mm (faces are
-    cut away in front of that plane). It varies with the thickness of the scalp, so it only tells
-    gross errors of size; smaller ones, shifts and turns are told by the information.
+    Counted are voxels above z = -25 mm (necks end anywhere) and z = 0.75 y - 10 mm (faces are cut
+    away before it). It varies with the scalp, so it only tells gross errors of size.
     """
     grid = study_grid(4.0)
     head = resample_to_grid(out, affine, grid)
@@ -186,9 +185,8 @@ def _judge(quality: Quality) -> None:
 
     Measured on the six heads of ds000011: information 0.47 to 0.57 over the brain, overlap 0.85 to
     0.91; on the first forty of ixi-2mm: 0.33 (an old brain, in its place) to 0.50, overlap 0.87 to
-    0.94; two of these heads, their scalp on the brain's edge: 0.26. Sub-04 falls from 0.56 to at
-    most 0.12 when shifted by 15 mm, 0.21 when turned by 20 degrees, 0.16 when made a sixth too
-    small or too large.
+    0.94; two of them, scalp on the brain's edge: 0.26. Sub-04 falls from 0.56 to 0.12 at most when
+    shifted by 15 mm, 0.21 when turned by 20 degrees, 0.16 when a sixth too small or too large.
     """
     least = MIN_INFORMATION.get(quality.target, 0.0)
     low, high = SCALE_RANGE

@@ -161,9 +161,8 @@ def _cut(mask: np.ndarray, spacing: np.ndarray, litres: float, stripped: bool) -
 def _is_t1w(placed: np.ndarray) -> bool:
     """Whether bright and dark tissue of a head on the template's grid are where T1w has them.
 
-    False only where it is plain; a contrast near to T1w passes. The head is only placed, so it is
-    compared with the MNI152 map moved by up to 8 mm each way: a T1w brain agrees with it better
-    somewhere than it disagrees anywhere.
+    False only where it is plain; a contrast near to T1w passes. The head is only placed, so the
+    MNI152 map is moved by up to 8 mm: T1w agrees better somewhere than it disagrees anywhere.
     """
     index, brain, values = _template()
     padded = np.pad(np.clip(_structure(placed, brain), -1, 1), 2)

@@ -164,11 +164,12 @@ def fine_tune_own(
     after = after[["scan_id", "participant_id", "motion_grade", "p_motion"]]
     grading = judge_limits(grading, after, parts["test"][PATIENT].to_numpy(), plan.seed)
     # 6. Write the model folder; it is one again once its description is there.
-    (out / "model.json").unlink(missing_ok=True)
+    if (out / "model.json").is_file():  # of an earlier call, as then are these grades
+        (out / "grades.csv").unlink(missing_ok=True)
+        (out / "model.json").unlink()
     with atomic(out / "weights.safetensors") as aside:
         shutil.copyfile(run / "weights.safetensors", aside)
     write_table(check_predictions(predictions), out / "predictions.csv")
-    (out / "grades.csv").unlink(missing_ok=True)
     if grading.scans is not None:
         write_table(grading.scans, out / "grades.csv")
     write_json(out / "model.json", facts)

@@ -123,8 +123,7 @@ def picture_uri(path: str | os.PathLike) -> str:
 def middle_slices(array: np.ndarray, affine) -> np.ndarray:
     """Cut a scan, (I, J, K) in RAS, through the middle of its head, (rows, columns) of uint8.
 
-    Sagittal, coronal and axial slice stand side by side, in proportion, head up or front up, left
-    of the head on the left.
+    Sagittal, coronal, axial side by side, in proportion, head or front up, the head's left on left.
     """
     shape = np.array(array.shape)
     side = np.linalg.norm(np.asarray(affine, dtype=np.float64)[:3, :3], axis=0)

@@ -314,8 +314,7 @@ def auc_difference_p(
 ) -> float:
     """Two-sided normal p of a difference between two printed AUCs, by `hanley_mcneil_se`.
 
-    The `correlation` of the two estimates is assumed: 0 for independent scans, up to about 0.9 for
-    like models.
+    The `correlation` of the two is assumed: 0 for independent scans, up to 0.9 for like models.
     """
     se_a, se_b = (hanley_mcneil_se(area, n_positive, n_negative) for area in (auc_a, auc_b))
     se = np.sqrt(se_a**2 + se_b**2 - 2 * correlation * se_a * se_b)

@@ -313,9 +313,8 @@ class Loop:
     def _step(self, batch: np.ndarray, epoch: int) -> torch.Tensor:
         """Update the weights once; out of memory, in smaller pieces of the same batch.
 
-        The loss of a batch is the sum over its pieces divided by its size, so that the gradient
-        does not depend on the pieces. Buffers (running statistics) that a failed try has moved
-        are put back.
+        The loss of a batch is the sum over its pieces divided by its size: its gradient does not
+        depend on them. Buffers (running statistics) that a failed try has moved are put back.
         """
         buffers = [b.clone() for b in self.trained.buffers()]
         while True:

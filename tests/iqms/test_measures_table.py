@@ -38,6 +38,35 @@ class TestTable:
         monkeypatch.setattr(tables, "_measure_file", lambda item: pytest.fail("measured again"))
         pd.testing.assert_frame_equal(tables.add_measures(scans, cache=cache), first)
 
+    def test_a_file_with_its_right_name_is_measured_again(self, head, tmp_path):
+        """What could not be read as it was called is not remembered of the content."""
+        wrong, right, cache = (tmp_path / n for n in ("a_T1w.nii", "b_T1w.nii.gz", "c.json"))
+        nib.save(nib.Nifti1Image(head, np.eye(4)), right)
+        right.rename(wrong)
+        for path, read in ((wrong, False), (right, True)):
+            if read:
+                wrong.rename(right)
+            (row,) = tables.measure_files([("a", path)], cache=cache)
+            assert (row["slices"] > 0) == read
+
+    def test_an_unreadable_file_is_a_row(self, head, tmp_path, monkeypatch):
+        paths = [tmp_path / f"{name}_T1w.nii" for name in "ab"]
+        for path in paths:
+            nib.save(nib.Nifti1Image(head, np.eye(4)), path)
+        may = tables.os.access
+        monkeypatch.setattr(
+            tables.os, "access", lambda path, mode: "b_T1w" not in str(path) and may(path, mode)
+        )
+        known = tables.sha256_file
+
+        def opened(path):
+            assert "b_T1w" not in str(path)  # nobody may
+            return known(path)
+
+        monkeypatch.setattr(tables, "sha256_file", opened)
+        rows = tables.measure_files([("a", paths[0]), ("b", paths[1])], cache=tmp_path / "c.json")
+        assert len(rows) == 2
+
     def test_a_changed_file_is_measured_again(self, scans, tmp_path, head):
         first = tables.add_measures(scans, cache=tmp_path / "cache.json")
         np.save(scans.path[0], (2 * head).astype(np.float16))

@@ -199,6 +199,15 @@ def outcome(folder, name="outcome.tsv"):
 
 
 class TestManifest:
+    def test_after_a_run_in_which_all_failed_it_names_no_former_copy(self, scan, tmp_path):
+        folder, out = tmp_path / "one", tmp_path / "moved"
+        folder.mkdir()
+        scan.rename(folder / "a_T1w.nii.gz")
+        assert run(folder, out) == 0
+        (folder / "a_T1w.nii.gz").write_bytes(b"")
+        assert run(folder, out) == 1
+        assert (out / "manifest.tsv").read_text().count("\n") == 1
+
     def test_every_scan_has_a_row_and_the_good_ones_an_image(self, manifest, tmp_path, capsys):
         out = tmp_path / "moved"
         assert run(manifest, out, "--seed", 3) == 1

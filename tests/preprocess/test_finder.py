@@ -78,6 +78,13 @@ class TestCaps:
 
 
 class TestCommands:
+    def test_a_manifest_is_given_alone(self, used, tmp_path, capsys):
+        """Joined with other inputs it would lose its patients and its grades."""
+        (tmp_path / "m.tsv").write_text("scan_id\tparticipant_id\tpath\n")
+        call = ["preprocess", str(tmp_path / "m.tsv"), str(used), "--out", str(tmp_path / "out")]
+        assert cli(call) == 2
+        assert "is one of 2 inputs; a manifest is given alone" in capsys.readouterr().err
+
     """Every command takes files, folders and manifests; absolute paths are paths."""
 
     def test_preprocess_lists_what_a_folder_holds(self, used, tmp_path, monkeypatch):

@@ -228,6 +228,13 @@ def test_roles_of_the_manifest_are_kept(graded, tmp_path):
     assert sorted(tested) == sorted(table["scan_id"][:8])
 
 
+def test_a_table_of_grades_that_is_no_model_s_is_left_alone(graded, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "grades.csv").write_text("mine")
+    assert run(*write(graded, tmp_path, graded[1])) == 0
+    assert (tmp_path / "mine" / "grades.csv").read_text() == "mine"
+
+
 def test_what_stops_at_the_end_leaves_no_half_of_a_model(graded, tmp_path, monkeypatch):
     """Weights of one training and the description of another would be a model that lies."""
     old = write_model(tmp_path / "mine")

@@ -73,12 +73,7 @@ def render_head(
     return Head(shape, affine, index, tissue, texture, anatomy.t1_factor)
 
 
-def acquire_contrast(
-    head: Head,
-    protocol: Protocol,
-    *,
-    gadolinium: float = 0.0,
-) -> np.ndarray:
+def acquire_contrast(head: Head, protocol: Protocol, *, gadolinium: float = 0.0) -> np.ndarray:
     """Give every tissue its signal: (I, J, K), float32, white matter near 1, no motion, no noise.
 
     `gadolinium` is a multiple of the usual dose. The coil's `bias_field` is no part of it.

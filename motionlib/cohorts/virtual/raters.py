@@ -25,8 +25,7 @@ def severity_quantile(u):
     """Severity in mm below which a share `u`, in (0, 1), of the warehouse's scans lies.
 
     Log-normal, cut off at 10 mm. Not in the paper: chosen so that the published grade shares fall
-    where the artefact is absent, subtle and obvious on a 3 to 4 mm grid; sub-millimetre motion is
-    the commonest.
+    where the artefact is absent, subtle and obvious at 3 to 4 mm; most motion is sub-millimetre.
     """
     return np.minimum(MEDIAN_MM * np.exp(LOG_SD * ndtri(u)), CEILING_MM)
 

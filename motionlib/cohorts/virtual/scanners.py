@@ -2,8 +2,7 @@
 
 Source: paper §III-A.2 for the vendors and the 39 hospitals. The rest is ours: "no homogenisation on
 the acquisition parameters" is rendered by wide ranges of sequence timing, field strength, voxel
-shape, smoothing, noise, bias field and contrast agent, and by reformats that are archived in place
-of the acquired planes.
+shape, smoothing, noise, bias field, contrast agent, and reformats in place of the acquired planes.
 """
 
 from __future__ import annotations

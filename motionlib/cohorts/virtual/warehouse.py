@@ -155,8 +155,7 @@ def as_acquired(scanner: Scanner) -> Scanner:
 def to_native(volume, affine, scanner: Scanner):
     """Average a clean scan (I, J, K) onto a scanner's voxels; an axis that is coarser is kept.
 
-    The protocol's ``voxel_ratio`` multiplies the finest edge of the scan. Returns volume, float32,
-    and affine.
+    The protocol's ``voxel_ratio`` multiplies the finest edge. Returns volume, float32, and affine.
     """
     volume = np.asarray(volume, np.float32)
     edges = np.linalg.norm(affine[:3, :3], axis=0)
