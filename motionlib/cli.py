@@ -40,8 +40,7 @@ EXAMPLES = {
     "fetch": "ixi data/ixi --subset 20",
     "doctor": "",
 }
-WRITTEN = {"finetune": ("grades.csv", "predictions.csv"), "preprocess": ("manifest.tsv",)}
-WRITTEN["simulate"] = WRITTEN["preprocess"]  # tables in the folder that a command writes
+WRITTEN = {"finetune": ("grades.csv", "predictions.csv")}  # in its folder; others: manifest.tsv
 OK, FAILED, WRONG_CALL = 0, 1, 2
 PLACE = re.compile(  # an absolute path, but for its last name: it may tell a user or a patient
     r"(?<![\w.:/~…])(?:/|[A-Za-z]:\\)(?:(?:[^/\\\s'\":]| (?![-/]))+[/\\])+"
@@ -190,7 +189,7 @@ def _keep_inputs(words: list[str], out: str | None, command: str) -> None:
     kind = wanted.get(command) if out else None
     if kind and place.exists() and place.is_dir() != (kind == "folder"):
         raise ValueError(f"{out} is there and is no {kind}; expected the name of a {kind} to write")
-    for path in (place, *(place / name for name in WRITTEN.get(command, ()))):
+    for path in (place, *(place / name for name in WRITTEN.get(command, ("manifest.tsv",)))):
         if path.resolve() in read:
             raise ValueError(f"{path.name} is read by this call; name another place to write")
 
