@@ -33,6 +33,7 @@ from motionlib.study.notebooks import notebooks_folder, read_study, text
 from motionlib.study.runner import duration, plan
 
 TUNED = "warehouse/fine_tuned_recommended"  # the experiment whose threshold is moved
+WINDOW = (1, 99.5)  # percentiles of a scan that are shown as black and as white
 MOST_CHANGED = 6  # scans shown of those that change sides
 ORDERS = ("linear", "centric", "segmented")
 WHOLE = {"description_width": "initial"}  # no name of a control is cut
@@ -181,7 +182,9 @@ def plot_threshold(rows: pd.DataFrame, threshold: float, *, before: float):
     axes[0, 3].text(0, 0.5, "\n\n".join(lines), va="center").set_in_layout(False)
     for ax, scan in zip(axes[1], changed.tail(MOST_CHANGED).itertuples(), strict=False):
         if "path" in rows:
-            _draw_whole_range(ax, *read_array(scan.path), "axial")
+            array, affine = read_array(scan.path)
+            window = np.percentile(array, WINDOW)
+            draw_plane(ax, array, affine, "axial", _middle(array, affine), window)
             ax.set_title(f"{'' if scan.y_true else 'no '}motion, {scan.score:.2f}", fontsize=9)
     return figure
 
@@ -202,8 +205,13 @@ def browse(volume, affine) -> widgets.Widget:
 def plot_planes(volume, affine, at_mm=None):
     """Draw a sagittal, a coronal and an axial plane of one scan, by default through its middle."""
     figure, (axes,) = new_figure(12.4, 4.4, len(PLANES))
-    for ax, plane in zip(axes, PLANES, strict=True):
-        _draw_whole_range(ax, *to_ras(volume, affine), plane, at_mm)
+    figure.set_layout_engine("none")  # to find room for the axes takes half as long as to draw them
+    array, affine = to_ras(volume, affine)
+    at_mm = _middle(array, affine) if at_mm is None else at_mm
+    window = np.percentile(array, WINDOW)
+    for n, (ax, plane) in enumerate(zip(axes, PLANES, strict=True)):
+        ax.set_position([0.05 + n / 3, 0.07, 0.28, 0.91])
+        draw_plane(ax, array, affine, plane, at_mm, window)
     return figure
 
 
@@ -326,12 +334,6 @@ def collect_grades(folder: Path, scans: pd.DataFrame, raters) -> pd.DataFrame:
 def _middle(array, affine) -> np.ndarray:
     """Place of the middle of a scan in mm."""
     return (affine @ [*((np.array(array.shape) - 1) / 2), 1])[:3]
-
-
-def _draw_whole_range(ax, array, affine, plane: str, at_mm=None) -> None:
-    """Draw one plane of a scan, by default its middle, in all its greys."""
-    at_mm = _middle(array, affine) if at_mm is None else at_mm
-    draw_plane(ax, array, affine, plane, at_mm, np.percentile(array, [1, 99.5]))
 
 
 def _slider(name: str, value: float, low: float, high: float, step: float) -> widgets.FloatSlider:

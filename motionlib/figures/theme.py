@@ -30,9 +30,9 @@ class _StudyFigure(Figure):
     """A figure that a notebook shows by itself, without pyplot."""
 
     def _repr_png_(self) -> bytes:
-        """Draw the figure for a notebook."""
+        """Draw the figure for a notebook, once where `Figure.savefig` would draw it twice."""
         stream = BytesIO()
-        self.savefig(stream, format="png", dpi=100, metadata={"Software": None})
+        self.canvas.print_png(stream, metadata={"Software": None})
         return stream.getvalue()
 
 
@@ -72,7 +72,7 @@ def styled(function: Callable) -> Callable:
 
 def new_figure(width: float, height: float, n_columns: int = 1, n_rows: int = 1, **more):
     """Make a figure of so many inches, and by `Figure.subplots` its axes (n_rows, n_columns)."""
-    figure = _StudyFigure(figsize=(width, height), layout="constrained")
+    figure = _StudyFigure(figsize=(width, height), dpi=100, layout="constrained")
     FigureCanvasAgg(figure)
     return figure, figure.subplots(n_rows, n_columns, squeeze=False, **more)
 
