@@ -19,7 +19,9 @@ from motionlib.files import write_table
 IMAGE_SUFFIXES = (".nii.gz", ".nii")
 SPACE = "space-MNI152NLin2009cSym"  # of t1-linear
 SHORTEST_KEY = 16  # bytes; a shorter one could be found by trial
+LIKE_IMAGES = (*IMAGE_SUFFIXES, ".mgz", ".mgh", ".nrrd", ".mnc", ".img")  # in any case: to be told
 NO_SCANS = ("sourcedata", "derivatives", "code")  # folders of BIDS beside its scans
+OTHER_DATA = ("func", "dwi", "fmap", "perf", "pet", "meg", "eeg", "ieeg", "beh", "nirs", "mrs")
 
 
 def find_scans(
@@ -97,21 +99,23 @@ def bids_images(root: Path, *, folder: str = "anat") -> tuple[list[tuple[str, st
     """Walk a folder of subjects: its T1w images, and what was left aside.
 
     Images are (``sub-...``, ``ses-...`` or empty, path relative to `root`), of that `folder` in
-    every subject and session. Left aside are `NO_SCANS`, and files that look like T1w images.
+    every subject and session. Left aside are `NO_SCANS`, and what else is named like a T1w image.
     """
-    ignored = _bidsignore(root)
-    names = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
-    images, aside = [], [f"{name}/" for name in names if name in NO_SCANS]
-    for subject in (name for name in names if name.startswith("sub-")):
-        inside = sorted(entry.name for entry in os.scandir(root / subject) if entry.is_dir())
-        for session in ["", *(name for name in inside if name.startswith("ses-"))]:
-            place = root / subject / session / folder
-            for name in sorted(os.listdir(place)) if place.is_dir() else ():
-                path = (place / name).relative_to(root).as_posix()
-                if _is_t1w(name) and not any(_matches(path, rule) for rule in ignored):
-                    images.append((subject, session, path))
-                elif "T1w" in name and name.endswith(IMAGE_SUFFIXES):
-                    aside.append(path)
+    ours = re.compile(rf"(sub-[^/]+)/(?:(ses-[^/]+)/)?{folder}/[^/.][^/]*_T1w\.nii(\.gz)?")
+    ignored, images, aside = _bidsignore(root), [], []
+    for place, folders, names in os.walk(root, followlinks=True):
+        here = Path(place).relative_to(root)
+        beside = [name for name in sorted(folders) if name in NO_SCANS and not here.parts]
+        aside += [f"{name}/" for name in beside]
+        passed = (*OTHER_DATA, *beside) if len(here.parts) < 3 else tuple(folders)
+        folders[:] = sorted(name for name in folders if name not in passed and name[0] != ".")
+        for name in sorted(names):
+            path = (here / name).as_posix()
+            found = ours.fullmatch(path)
+            if found and not any(_matches(path, rule) for rule in ignored):
+                images.append((found[1], found[2] or "", path))
+            elif "t1w" in name.lower() and name.lower().endswith(LIKE_IMAGES):
+                aside.append(path)
     return images, aside
 
 
@@ -137,11 +141,6 @@ def told(names: list[str]) -> str:
     """Tell some names in words: the first three, and how many more there are."""
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(names[:3]) + more
-
-
-def _is_t1w(name: str) -> bool:
-    """Whether a file is named as a T1-weighted image; hidden ones are none."""
-    return stem(name).endswith("_T1w") and stem(name) != name and not name.startswith(".")
 
 
 def _bidsignore(root: Path) -> list[str]:
@@ -172,7 +171,8 @@ def _folder_rows(folder: Path, suffixes) -> tuple[list[tuple[str, str]], list[st
     for place, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         paths += [Path(place, name) for name in sorted(names) if not name.startswith(".")]
-    paths = sorted(path for path in paths if path.name.endswith(suffixes))
+    like = [path for path in paths if path.name.lower().endswith((*suffixes, *LIKE_IMAGES))]
+    paths = sorted(path for path in like if path.name.endswith(suffixes))
     if not paths:
         raise FileNotFoundError(
             f"no image in folder {folder.name}: expected files ending in {', '.join(suffixes)}"
@@ -185,7 +185,7 @@ def _folder_rows(folder: Path, suffixes) -> tuple[list[tuple[str, str]], list[st
     if len(set(ids)) < len(ids):
         places = [path.relative_to(folder) for path in chosen]
         ids = ["_".join((*p.parts[:-1], stem(p.name, suffixes))) for p in places]
-    left = sorted(path.relative_to(folder).as_posix() for path in set(paths) - set(chosen))
+    left = sorted(path.relative_to(folder).as_posix() for path in set(like) - set(chosen))
     return [(scan_id, str(path)) for scan_id, path in zip(ids, chosen, strict=True)], left
 
 

@@ -53,8 +53,42 @@ class TestBids:
         (tmp_path / ".bidsignore").write_text("sub-0/\n**/sub-1_*\nsub-2/anat/sub-2_T1w.nii.gz\n")
         assert [subject for subject, _, _ in bids_images(tmp_path)[0]] == ["sub-3"]
 
+    def test_a_scan_of_another_place_ending_or_case_is_told_not_passed_over(self, tmp_path):
+        put(tmp_path, "sub-01/anat/sub-01_T1w.nii.gz", "sub-02/sub-02_T1w.nii.gz")
+        put(tmp_path, "patient7/anat/p7_T1w.nii.gz", "sub-05/ses-1/extra/sub-05_ses-1_T1w.nii")
+        put(tmp_path, "sub-06/func/sub-06_T1w.nii.gz", "sub-08_T1w.nii.gz")
+        for name in ("sub-03/anat/sub-03_T1w.NII.GZ", "sub-04/anat/sub-04_T1w.mgz"):
+            (tmp_path / name).parent.mkdir(parents=True)
+            (tmp_path / name).write_bytes(b"an image")
+        images, aside = bids_images(tmp_path)
+        assert [path for _, _, path in images] == ["sub-01/anat/sub-01_T1w.nii.gz"]
+        assert aside == [
+            "sub-08_T1w.nii.gz",
+            "patient7/anat/p7_T1w.nii.gz",
+            "sub-02/sub-02_T1w.nii.gz",
+            "sub-03/anat/sub-03_T1w.NII.GZ",
+            "sub-04/anat/sub-04_T1w.mgz",
+            "sub-05/ses-1/extra/sub-05_ses-1_T1w.nii",
+        ]
+
+    def test_a_folder_that_leads_back_is_not_followed_for_ever(self, tmp_path):
+        put(tmp_path, "sub-01/anat/sub-01_T1w.nii.gz")
+        (tmp_path / "sub-01/ses-1").symlink_to(tmp_path / "sub-01")
+        images, _ = bids_images(tmp_path)
+        assert [path for _, _, path in images] == [
+            "sub-01/anat/sub-01_T1w.nii.gz",
+            "sub-01/ses-1/anat/sub-01_T1w.nii.gz",
+        ]
+
 
 class TestPlainFolders:
+    def test_what_could_be_read_in_another_format_is_told(self, tmp_path):
+        put(tmp_path, "x.nii.gz")
+        (tmp_path / "y.mgz").write_bytes(b"an image")
+        lines = []
+        find_scans([str(tmp_path)], report=lines.append)
+        assert lines == [f"{tmp_path.name}: left aside y.mgz"]
+
     def test_hidden_files_and_masks_are_no_scans(self, tmp_path):
         put(tmp_path, "a/one_T1w.nii.gz", "a/one_T1w_mask.nii.gz", ".cache/two_T1w.nii.gz")
         (tmp_path / "a/._one_T1w.nii.gz").write_bytes(b"x")
