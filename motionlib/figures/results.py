@@ -265,6 +265,9 @@ def plot_training(curves: pd.DataFrame):
             ax.plot(best["epoch"], best["valid_loss"], marker=marker, color=style["color"])
         ax.set(xlabel="epoch", title=f"{simulator} motion, 2-4 mm and degrees", yscale="log")
         ax.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+        ax.yaxis.set_major_formatter("{x:g}")
+        ax.yaxis.set_minor_formatter("")
     axes[0, 0].set_ylabel("validation loss (cross-entropy)")
     axes[0, 0].legend(fontsize=8)
     return figure

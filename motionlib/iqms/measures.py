@@ -12,13 +12,13 @@ formulas, not from code.
 
 from __future__ import annotations
 
-import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import log, log10, sqrt
 
 import numpy as np
 
+from motionlib.compute.compiled import compiled
 from motionlib.iqms.foreground import slice_foreground, standardise
 
 PATCH = 5  # pixels along each side of the patch at the brightest pixel, as in MRQy
@@ -326,7 +326,7 @@ def _log10(value: float) -> float:
 
 
 # Five values are sorted by the classical network of nine exchanges.
-_SORT_5 = ((0, 1), (3, 4), (2, 4), (2, 3), (0, 3), (0, 2), (1, 4), (1, 3), (1, 2))
+_SORT_5 = np.array([(0, 1), (3, 4), (2, 4), (2, 3), (0, 3), (0, 2), (1, 4), (1, 3), (1, 2)])
 # Wire 5 r + c holds the r-th smallest value of column c. What is left of "sort each rank, then sort
 # the 13 candidates" after every exchange that no sorted-column 0-1 input needs was deleted; the
 # median leaves on wire 12. All 6**5 such inputs were tried (0-1 principle), and a test tries again.
@@ -336,60 +336,44 @@ _MERGE_TEXT = """
 20-22 21-22 7-20 11-3 12-4 16-8 9-13 20-15 3-12 20-3 15-12 21-4 15-11 21-3 8-17 21-11 3-12 9-8
 11-16 3-9 12-16 3-12
 """
-_MERGE = tuple((int(low), int(high)) for low, high in re.findall(r"(\d+)-(\d+)", _MERGE_TEXT))
-_BLOCK_ROWS = 48  # keeps the 25 wires in a second-level cache; no effect on the numbers
-
-
-def _plan() -> tuple[tuple[int, int, bool, bool], ...]:
-    """List the exchanges with the halves of each that reach the median."""
-    live, plan = {12}, []
-    for low, high in reversed(_MERGE):
-        plan.append((low, high, low in live, high in live))
-        live |= {low, high}
-    return tuple(reversed(plan))
-
-
-_PLAN = _plan()
+_MERGE = np.array([pair.split("-") for pair in _MERGE_TEXT.split()], int)
 
 
 def _median_5x5(image: np.ndarray) -> np.ndarray:
     """Median of the 25 pixels around each pixel; the frame is continued by its nearest pixel.
 
-    Takes and gives (I, J) of any real dtype without NaN: SciPy's medians, bit for bit, in an
-    eleventh of its time. Each column of five is sorted once for all windows that hold it; a network
-    of exchanges then takes the median of five sorted columns, for all pixels at once.
+    Takes and gives (I, J) of any real dtype without NaN: SciPy's medians, bit for bit. Each column
+    of five is sorted once for all windows that hold it; a network of exchanges then takes the
+    median of five sorted columns, for a row of pixels at once.
     """
-    padded = np.pad(image, 2, mode="edge")
-    if image.dtype.kind == "f" and padded.min() >= 0:
-        # bit patterns of non-negative floats sort like the floats, and integers compare faster
-        padded = (padded + image.dtype.type(0)).view(f"i{image.dtype.itemsize}")
-    medians = np.empty(image.shape, padded.dtype)
-    for top in range(0, image.shape[0], _BLOCK_ROWS):
-        block = padded[top : top + _BLOCK_ROWS + 4]
-        medians[top : top + _BLOCK_ROWS] = _median_of_block(block)
-    return medians.view(image.dtype)
+    kind = np.float32 if image.dtype.itemsize < 4 else image.dtype  # exact, and compared faster
+    out = np.empty(image.shape, kind)
+    _median_rows(np.pad(image.astype(kind, copy=False), 2, mode="edge"), out)
+    return out.astype(image.dtype, copy=False)
 
 
-def _median_of_block(padded: np.ndarray) -> np.ndarray:
+@compiled(nogil=True)
+def _median_rows(padded, out):  # pragma: no cover - compiled
     """Medians of the windows that fit whole: (I + 4, J + 4) in, (I, J) out."""
-    rows, columns = padded.shape[0] - 4, padded.shape[1] - 4
-    # 1. Sort every column of five; afterwards ranks[r] holds each column's r-th smallest.
-    ranks = [padded[r : r + rows] for r in range(5)]
-    for low, high in _SORT_5:
-        a, b = ranks[low], ranks[high]
-        ranks[low], ranks[high] = np.minimum(a, b), np.maximum(a, b)
-    # 2. Send five neighbouring columns through the network, in arrays that are used again.
-    wires = [ranks[w // 5][:, w % 5 : w % 5 + columns] for w in range(25)]
-    owned = [False] * 25  # the first exchange of a wire must not write into the shared columns
-    spare: list[np.ndarray] = []
-    for low, high, need_low, need_high in _PLAN:
-        a, b = wires[low], wires[high]
-        smaller = larger = None
-        if need_low:
-            smaller = np.minimum(a, b, out=spare.pop() if spare else None)
-        if need_high:
-            larger = np.maximum(a, b, out=spare.pop() if spare else None)
-        spare.extend(wires[w] for w in (low, high) if owned[w])
-        wires[low], wires[high] = smaller, larger
-        owned[low], owned[high] = need_low, need_high
-    return wires[12]
+    rows, columns = out.shape
+    ranks = np.empty((5, columns + 4), padded.dtype)
+    wires = np.empty((25, columns), padded.dtype)
+    for i in range(rows):
+        # 1. Sort every column of five; afterwards ranks[r] holds each column's r-th smallest.
+        ranks[:] = padded[i : i + 5]
+        for low, high in _SORT_5:
+            _exchange(ranks[low], ranks[high])
+        # 2. Send five neighbouring columns through the network.
+        for w in range(25):
+            wires[w] = ranks[w // 5, w % 5 : w % 5 + columns]
+        for low, high in _MERGE:
+            _exchange(wires[low], wires[high])
+        out[i] = wires[12]
+
+
+@compiled(nogil=True)
+def _exchange(low, high):  # pragma: no cover - compiled
+    """Put the smaller of each pair into `low`, the larger into `high`."""
+    for n in range(low.size):
+        a, b = low[n], high[n]
+        low[n], high[n] = min(a, b), max(a, b)

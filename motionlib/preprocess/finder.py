@@ -108,8 +108,9 @@ def bids_images(root: Path, *, folder: str = "anat") -> tuple[list[tuple[str, st
         beside = [name for name in sorted(folders) if name in NO_SCANS and not here.parts]
         aside += [f"{name}/" for name in beside]
         passed = (*OTHER_DATA, *beside) if len(here.parts) < 3 else tuple(folders)
+        entries = sorted(names + folders)  # a folder can have an image's name
         folders[:] = sorted(name for name in folders if name not in passed and name[0] != ".")
-        for name in sorted(names):
+        for name in entries:
             path = (here / name).as_posix()
             found = ours.fullmatch(path)
             if found and not any(_matches(path, rule) for rule in ignored):
