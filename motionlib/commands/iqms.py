@@ -40,6 +40,8 @@ def main(args: argparse.Namespace) -> int:
     """Measure every scan; 0 if all have measures, 1 if some have none (the reasons are told)."""
     from motionlib.files import as_cell, write_table, write_text
 
+    if Path(args.out).suffix != ".tsv":
+        raise ValueError(f"{args.out} does not end in .tsv; the measures are a tab-separated table")
     if len(args.input) == 1 and _is_mriqc(Path(args.input[0])):
         from motionlib.cohorts.ratings import read_mriqc
         from motionlib.preprocess.finder import pseudonyms

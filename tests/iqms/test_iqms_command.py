@@ -92,6 +92,11 @@ def test_a_wrong_call_is_one_sentence_and_status_two(tmp_path, capsys, name, tex
     assert not (tmp_path / "out.tsv").exists()
 
 
+def test_a_name_that_promises_commas_is_refused(tmp_path, capsys):
+    assert run("iqms", tmp_path, "--out", tmp_path / "out.csv") == 2
+    assert "does not end in .tsv" in capsys.readouterr().err
+
+
 def test_an_empty_folder_is_refused(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match="no image in folder empty"):
