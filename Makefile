@@ -48,7 +48,7 @@ $(STAMP):
 	@if [ -n "$$TORCH" ]; then set -x; $(BIN)/python -m pip install --no-compile $$CONSTRAINTS $$TORCH; fi
 	$(BIN)/python -m pip install --no-compile $$CONSTRAINTS -e ".[$(EXTRAS)]"
 	@# on all processors what pip would compile on one, without the packages' own tests
-	@$(BIN)/python -m compileall -q -j 0 -x 'site-packages.*[\\/]tests?[\\/]' $(VENV) >/dev/null 2>&1 || true
+	@$(BIN)/python -m compileall -q -j 0 -x 'site-packages.*[\\/]tests?[\\/]' $(VENV) motionlib >/dev/null 2>&1 || true
 	@# the news pop-up of JupyterLab would ask for a network call
 	@$(BIN)/jupyter labextension disable --level=sys_prefix \
 	    "@jupyterlab/apputils-extension:announcements" >/dev/null 2>&1 || true
