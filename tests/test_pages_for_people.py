@@ -188,6 +188,13 @@ class TestBrowse:
         assert len(set(seen)) == 4
 
 
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Scans are not drawn, where a test looks at clicks alone."""
+    monkeypatch.setattr(pages, "plot_planes", lambda *scan: None)
+    monkeypatch.setattr(pages, "_image", lambda figure, alt: alt)
+
+
 @pytest.mark.usefixtures("at_leisure")
 class TestRate:
     def test_every_click_is_on_disk_at_once_and_the_table_goes_into_finetune(self, scans, tmp_path):
@@ -201,6 +208,7 @@ class TestRate:
         assert sorted(read.y_true) == [0, 0, 0, 1, 1, 1]
         assert set(read.path) <= set(scans.path)
 
+    @pytest.mark.usefixtures("undrawn")
     def test_it_goes_on_where_it_was_left(self, scans, tmp_path):
         first = pages.rate(scans, tmp_path, raters=["Ann", "Ben"], seed=4)
         whole = pages.rate(scans, tmp_path / "whole", raters=["Ann", "Ben"], seed=4)
@@ -243,6 +251,7 @@ class TestRate:
         assert orders[0] != orders[1]
         assert sorted(orders[0]) == sorted(orders[1]) == sorted(scans.scan_id)
 
+    @pytest.mark.usefixtures("undrawn")
     def test_kappa_is_told_as_soon_as_there_is_one(self, scans, tmp_path):
         page = pages.rate(scans, tmp_path, raters=["Ann", "Ben"])
         assert "none yet" in page.children[1].value
@@ -321,6 +330,7 @@ class TestTakeBack:
         assert grades["rater_1"].isna().all()
         assert list(grades["rater_2"]) == [1]
 
+    @pytest.mark.usefixtures("undrawn")
     def test_kappa_forgets_it(self, page, scans, tmp_path):
         rng = np.random.default_rng(1)
         for rater in ("Ann", "Ben"):

@@ -20,9 +20,8 @@ from joblib import Parallel, delayed
 from sklearn.base import clone
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.impute import SimpleImputer
-from sklearn.inspection import permutation_importance
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import balanced_accuracy_score
+from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 from sklearn.model_selection import PredefinedSplit, StratifiedGroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import QuantileTransformer
@@ -296,9 +295,8 @@ def judge_set(
 
 
 def importance(
-    search: ForestSearch, train: pd.DataFrame, columns, *, seed: int, n_repeats: int = 10,
-    n_jobs: int = 1,
-) -> pd.DataFrame:  # fmt: skip
+    search: ForestSearch, train: pd.DataFrame, columns, *, seed: int, n_repeats: int = 10
+) -> pd.DataFrame:
     """Loss of AUC on unseen patients when one measure is shuffled.
 
     `search` comes from `warehouse_rows`: its forest of each fold is judged on the scans of `train`
@@ -309,18 +307,28 @@ def importance(
     usable = _defined(train, columns)
     X, folds = _finite(train[usable]), search.predictions["fold"].to_numpy()
     y = search.predictions["y_true"].to_numpy()
-    options = {"scoring": "roc_auc", "n_repeats": n_repeats, "random_state": seed, "n_jobs": n_jobs}
-    losses = []
-    for k, forest in zip(np.unique(folds), search.fold_estimators, strict=True):
-        left_out = folds == k
-        shuffled = permutation_importance(forest, X[left_out], y[left_out], **options)
-        losses.append(shuffled.importances)  # (p, n_repeats)
+    parts = zip(np.unique(folds), search.fold_estimators, strict=True)
+    losses = [_losses(f, X[folds == k], y[folds == k], n_repeats, seed) for k, f in parts]
     losses = np.concatenate(losses, axis=1)
     low, high = np.percentile(losses, (2.5, 97.5), axis=1)
-    table = pd.DataFrame(
-        {"measure": usable, "auc_loss": losses.mean(axis=1), "low": low, "high": high}
-    )
-    return table.sort_values("auc_loss", ascending=False, kind="stable", ignore_index=True)
+    table = {"measure": usable, "auc_loss": losses.mean(axis=1), "low": low, "high": high}
+    by_loss = {"ascending": False, "kind": "stable", "ignore_index": True}
+    return pd.DataFrame(table).sort_values("auc_loss", **by_loss)
+
+
+def _losses(forest, X, y, n_repeats: int, seed: int) -> np.ndarray:
+    """Give scikit-learn's ``permutation_importance``, (p, n), all shuffles predicted at once."""
+    seed, losses = np.random.RandomState(seed).randint(np.iinfo(np.int32).max + 1), []
+    for column in range(X.shape[1]):
+        draw, order = np.random.RandomState(seed), np.arange(len(X))
+        copies, values = np.tile(X, (n_repeats + 1, 1, 1)), X[:, column]  # the first stays whole
+        for copy in copies[1:]:
+            draw.shuffle(order)
+            values = copy[:, column] = values[order]
+        scores = forest.predict_proba(copies.reshape(-1, X.shape[1]))[:, 1]
+        whole, *shuffled = (roc_auc_score(y, part) for part in scores.reshape(-1, len(X)))
+        losses.append(whole - np.array(shuffled))
+    return np.array(losses)
 
 
 def cross_validated(

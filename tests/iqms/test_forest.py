@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.ensemble import RandomForestClassifier
 
 from motionlib.iqms import forest
 
@@ -219,6 +220,16 @@ class TestWarehouseRows:
         assert search.estimator.n_features_in_ == 2
         lost = forest.importance(search, train, columns, seed=0, n_repeats=3)
         assert set(lost.measure) == {"SNR1", "EFC"}
+
+    def test_losses_are_scikit_learn_s_to_the_last_bit(self, rng):
+        from sklearn.inspection import permutation_importance
+
+        X = rng.normal(size=(90, 4))
+        y = (X[:, 0] + rng.normal(size=90) > 0).astype(int)
+        grown = RandomForestClassifier(20, random_state=0).fit(X[:60], y[:60])
+        options = {"scoring": "roc_auc", "n_repeats": 5, "random_state": 3}
+        theirs = permutation_importance(grown, X[60:], y[60:], **options).importances
+        assert np.array_equal(forest._losses(grown, X[60:], y[60:], 5, 3), theirs)
 
     def test_shuffling_the_telling_measure_costs_most_and_noise_spans_zero(
         self, scans, small_space
