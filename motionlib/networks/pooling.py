@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from motionlib.compute.compiled import compiled
+from motionlib.networks.fused_cpu import FirstBlockCpu, pooled
 
 FEW_CHANNELS = 16  # a program of the GPU's first block holds 8 voxels of each
 NOWHERE = 255  # the maximum was a padding zero, or not positive
@@ -33,15 +34,11 @@ class NormPool(nn.BatchNorm3d):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Turn ``(B, C, I, J, K)`` into ``(B, C, ceil(I/2), ceil(J/2), ceil(K/2))``."""
         asked = torch.is_grad_enabled() and (x.requires_grad or self.weight.requires_grad)
-        plain = x.device.type == "cpu" and x.dtype == torch.float32
+        plain = _plain(x)
         if plain and self.training and x.numel() // x.shape[1] > 1:
             mean, variance = (torch.from_numpy(a).float() for a in _moments(_last(x).numpy()))
             if torch.isfinite(variance).all():
-                count = x.numel() // x.shape[1]
-                with torch.no_grad():  # as BatchNorm3d does
-                    self.running_mean.lerp_(mean, self.momentum)
-                    self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)
-                    self.num_batches_tracked += 1
+                self.follow(mean, variance, x.numel() // x.shape[1])
                 return _NormPool.apply(x, self.weight, self.bias, mean, variance, self.eps)
         elif plain and not self.training and not asked:
             line = _line(self.weight, self.bias, self.running_mean, self.running_var, self.eps)
@@ -56,21 +53,49 @@ class NormPool(nn.BatchNorm3d):
                 return NormPoolGpu.apply(x, self.weight, self.bias, self)
         return nn.functional.relu(padded_max_pool(super().forward(x)))
 
+    @torch.no_grad()
+    def follow(self, mean: torch.Tensor, variance: torch.Tensor, count: float) -> None:
+        """Let the running statistics follow those of a batch of `count` voxels."""
+        self.running_mean.lerp_(mean, self.momentum)
+        self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)
+        self.num_batches_tracked += 1
+
 
 class FirstBlock(nn.Sequential):
-    """A convolution of one channel and its `NormPool`; in one go where bf16 trains on a GPU."""
+    """A convolution of one channel and its `NormPool`, in one go where kernels serve.
+
+    They do on a CPU in float32, and on a GPU where bf16 trains.
+    """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Turn ``(B, 1, I, J, K)`` into ``(B, C, ceil(I/2), ceil(J/2), ceil(K/2))``."""
         conv, norm = self
         few = norm.num_features <= FEW_CHANNELS
-        if few and x.is_cuda and not x.requires_grad and kernels_at_hand():
+        parameters = conv.weight, conv.bias, norm.weight, norm.bias
+        if (
+            _plain(x)
+            and not x.requires_grad
+            and min(x.shape[2:]) > 1
+            and norm.num_features % 2 == 0
+        ):
+            if norm.training and torch.isfinite(x).all():
+                return FirstBlockCpu.apply(x, *parameters, norm)
+            if not norm.training and not torch.is_grad_enabled():
+                taps = np.column_stack([conv.weight.flatten(1), conv.bias])
+                line = _line(norm.weight, norm.bias, norm.running_mean, norm.running_var, norm.eps)
+                return pooled(x[:, 0].contiguous().numpy(), taps, *line)[0]
+        elif few and x.is_cuda and kernels_at_hand():
             from motionlib.networks.fused_gpu import FirstBlockGpu, serves  # needs Triton
 
             if serves(x, norm):
-                parameters = conv.weight, conv.bias, norm.weight, norm.bias
                 return FirstBlockGpu.apply(x, *parameters, norm)
         return super().forward(x)
+
+
+def _plain(x: torch.Tensor) -> bool:
+    """Whether the kernels of a CPU serve."""
+    single = x.device.type == "cpu" and x.dtype == torch.float32
+    return single and not torch.is_autocast_enabled("cpu")
 
 
 @cache

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from motionlib.networks import NETWORKS, PAPER_SHAPE, build_network, pooling
-from motionlib.networks.pooling import NormPool, padded_max_pool
+from motionlib.networks.pooling import FirstBlock, NormPool, padded_max_pool
 from motionlib.networks.resnet3d import Shortcut
 from motionlib.networks.vit3d import ViT3D, default_patch
 
@@ -164,6 +164,62 @@ class TestNormPool:
 
     def test_tensors_are_named_as_those_of_batch_normalisation(self):
         assert NormPool(3).state_dict().keys() == torch.nn.BatchNorm3d(3).state_dict().keys()
+
+
+class TestFirstBlock:
+    """One channel convolved, normalised and pooled in one go, beside torch in double precision."""
+
+    @pytest.fixture
+    def block(self):
+        torch.manual_seed(2)
+        block = FirstBlock(torch.nn.Conv3d(1, 8, 3, padding=1), NormPool(8))
+        torch.nn.init.normal_(block[1].weight)
+        torch.nn.init.normal_(block[1].bias)
+        return block
+
+    @pytest.fixture
+    def plain(self, block):
+        plain = torch.nn.Sequential(torch.nn.Conv3d(1, 8, 3, padding=1), Plain(8))
+        plain.load_state_dict(block.state_dict())
+        return plain.double()
+
+    @pytest.mark.parametrize("shape", [(4, 6, 8), (5, 7, 3), (2, 2, 2), (3, 16, 33)])
+    def test_training_agrees_and_so_do_gradients_and_statistics(self, block, plain, shape):
+        x = torch.randn(3, 1, *shape) + 0.5
+        results = []
+        for module in (block, plain):
+            out = module(x.to(module[0].weight.dtype))
+            (out * torch.linspace(-1, 1, out.numel()).reshape(out.shape)).sum().backward()
+            gradients = [p.grad for p in module.parameters()]
+            results.append([out, *gradients, module[1].running_mean, module[1].running_var])
+        for ours, theirs in zip(*results, strict=True):
+            assert torch.allclose(ours.double(), theirs, rtol=1e-4, atol=1e-4)
+        assert results[0][0].is_contiguous(memory_format=torch.channels_last_3d)
+
+    def test_prediction_agrees(self, block, plain):
+        x = torch.randn(2, 1, 5, 8, 7)
+        with torch.inference_mode():
+            ours, theirs = block.eval()(x), plain.eval()(x.double())
+        assert torch.allclose(ours.double(), theirs, atol=1e-5)
+
+    def test_the_convolution_is_not_stored(self, block, monkeypatch):
+        monkeypatch.setattr(block[0], "forward", None)
+        block(torch.randn(2, 1, 4, 4, 4)).sum().backward()
+
+    @pytest.mark.parametrize("shape", [(1, 4, 4), (4, 4, 1)])
+    def test_a_flat_axis_is_left_to_torch(self, block, plain, shape):
+        x = torch.randn(2, 1, *shape)
+        assert torch.allclose(block(x).double(), plain(x.double()), atol=1e-4)
+
+    def test_a_wanted_gradient_of_the_input_is_given(self, block):
+        x = torch.randn(2, 1, 4, 4, 4, requires_grad=True)
+        block(x).sum().backward()
+        assert x.grad.abs().max() > 0
+
+    def test_input_that_is_not_finite_is_not_hidden(self, block):
+        x = torch.randn(2, 1, 4, 4, 4)
+        x[0, 0, 1, 1, 1] = float("nan")
+        assert block(x).isnan().any()
 
 
 class TestSmallGrids:
