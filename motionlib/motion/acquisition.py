@@ -95,15 +95,17 @@ def acquire(
     # 2. K-space of the head, each plane across the slow axis in its own pose.
     head = grid * _smooth_phase(shape, rng) if acquisition.phase else grid
     samples = moving_spectrum(head, np.linalg.inv(maps), shape, slow, eps=NUFFT_EPS)
-    if sensitivity is not None:
-        image = torch.fft.ifftn(samples) * torch.from_numpy(sensitivity)
-        samples = torch.fft.fftn(image)
     # 3. Only the acquired planes are kept: k-space along the slow axis, from -kmax to +kmax, and
     #    image along the two others, so that noise is added to as few numbers as possible. The
     #    leading axis is the receive channel; without it torch rolls and transforms in another
     #    memory layout, and the last bit of a scan would change.
     others = [d for d in range(3) if d != slow]
-    planes = torch.fft.ifftn(samples, dim=others).movedim(slow, 0)
+    if sensitivity is None:
+        planes = torch.fft.ifftn(samples, dim=others)
+    else:
+        image = torch.fft.ifftn(samples).mul_(torch.from_numpy(sensitivity))
+        planes = torch.fft.fft(image, dim=slow)
+    planes = planes.movedim(slow, 0)
     order = torch.as_tensor(lines)
     hybrid = torch.zeros((1, n_slow, *(shape[d] for d in others)), dtype=torch.complex64)
     hybrid[0, order] = planes[(order - n_slow // 2) % n_slow].to(hybrid.dtype)
