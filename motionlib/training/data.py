@@ -183,7 +183,7 @@ class VolumeStore:
             seeds = [seed_from(self.seed, "augment", epoch, self.scan_ids[i]) for i in indices]
             return _zscored(augmented(volumes, self.augment, seeds))
         mean, sd = self.statistics[rows].to(device)[:, :, None, None, None, None].unbind(1)
-        return (volumes - mean) / sd
+        return volumes.sub_(mean).div_(sd)
 
 
 class FeatureStore:
