@@ -41,11 +41,8 @@ class NormPool(nn.BatchNorm3d):
                 self.follow(mean, variance, x.numel() // x.shape[1])
                 return _NormPool.apply(x, self.weight, self.bias, mean, variance, self.eps)
         elif plain and not self.training and not asked:
-            line = _line(self.weight, self.bias, self.running_mean, self.running_var, self.eps)
-            source = _last(x)
-            out = source.new_empty(_halved(source.shape))
-            _pool_only(source.numpy(), *line, out.numpy())
-            return out.permute(0, 4, 1, 2, 3)
+            running = self.running_mean, self.running_var
+            return _pooled(x, self.weight, self.bias, *running, self.eps)[0]
         elif x.is_cuda and x.dtype == torch.bfloat16 and kernels_at_hand():
             from motionlib.networks.fused_gpu import NormPoolGpu, serves  # needs Triton
 
@@ -223,35 +220,6 @@ def _pool(x, scale, shift, out, where, picked):
 
 
 @compiled()
-def _pool_only(x, scale, shift, out):
-    """Fill `out` as `_pool` does, by whole lines, since no place need be known."""
-    _, ni, nj, nk, channels = x.shape
-    di, dj, dk = ni % 2, nj % 2, nk % 2
-    shape = (out.shape[3], 2, channels)  # both voxels of every cell along a line of x
-    scales, shifts = np.empty(shape, np.float32), np.empty(shape, np.float32)
-    scales[:], shifts[:] = scale, shift
-    values, skip = np.empty(shape, np.float32), dk * channels  # the padding
-    a, b = scales.reshape(-1)[skip:], shifts.reshape(-1)[skip:]
-    best = values.reshape(-1)[skip:]
-    for n in range(out.shape[0]):
-        for i in range(out.shape[1]):
-            for j in range(out.shape[2]):
-                values[:] = 0
-                for p in range(4):
-                    u, v = 2 * i - di + p // 2, 2 * j - dj + p % 2
-                    if u < 0 or v < 0:
-                        continue
-                    line = x[n, u, v].reshape(-1)
-                    for t in range(line.shape[0]):
-                        value = line[t] * a[t] + b[t]
-                        best[t] = value if value > best[t] else best[t]
-                for k in range(shape[0]):
-                    for c in range(channels):
-                        left, right = values[k, 0, c], values[k, 1, c]
-                        out[n, i, j, k, c] = right if right > left else left
-
-
-@compiled()
 def _sums(gradient, where, picked, mean, inverse):
     """Sum over each channel the gradient, and of the gradient times the normalised input."""
     channels = gradient.shape[4]
@@ -271,27 +239,19 @@ def _spread(x, gradient, where, scale, slope, base, out):
     """Fill `out` (B, I, J, K, C) with the gradient of the convolution's output."""
     _, ni, nj, nk, channels = x.shape
     di, dj, dk = ni % 2, nj % 2, nk % 2
-    shape = (gradient.shape[3], 2, channels)  # both voxels of every cell along a line of x
-    slopes, bases = np.empty(shape, np.float32), np.empty(shape, np.float32)
-    slopes[:], bases[:] = slope, base
-    scaled, places = np.empty(shape, np.float32), np.empty(shape, np.uint8)
-    skip = dk * channels  # the padding
-    a, line_base = slopes.reshape(-1)[skip:], bases.reshape(-1)[skip:]
-    g, w = scaled.reshape(-1)[skip:], places.reshape(-1)[skip:]
+    scaled = np.empty(channels, np.float32)
     for b in range(gradient.shape[0]):
         for i in range(gradient.shape[1]):
             for j in range(gradient.shape[2]):
-                for k in range(shape[0]):
+                for k in range(gradient.shape[3]):
+                    place = where[b, i, j, k]
                     for c in range(channels):
-                        value, place = scale[c] * gradient[b, i, j, k, c], where[b, i, j, k, c]
-                        scaled[k, 0, c], places[k, 0, c] = value, place
-                        # one less, so that both voxels of a cell ask for an even place
-                        scaled[k, 1, c], places[k, 1, c] = value, place - np.uint8(1)
-                for p in range(0, 8, 2):
-                    u, v = 2 * i - di + p // 4, 2 * j - dj + p // 2 % 2
-                    if u < 0 or v < 0:
-                        continue
-                    line, into = x[b, u, v].reshape(-1), out[b, u, v].reshape(-1)
-                    for t in range(line.shape[0]):
-                        found = g[t] if w[t] == p else np.float32(0)
-                        into[t] = line_base[t] + a[t] * line[t] + found
+                        scaled[c] = scale[c] * gradient[b, i, j, k, c]
+                    for p in range(8):
+                        u, v, w = 2 * i - di + p // 4, 2 * j - dj + p // 2 % 2, 2 * k - dk + p % 2
+                        if u < 0 or v < 0 or w < 0:
+                            continue
+                        here, into = x[b, u, v, w], out[b, u, v, w]
+                        for c in range(channels):
+                            found = scaled[c] if place[c] == p else np.float32(0)
+                            into[c] = base[c] + slope[c] * here[c] + found
