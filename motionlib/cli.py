@@ -1,7 +1,5 @@
 """The command ``motionlib``: one subcommand a file, an exit status, one sentence per fault."""
 
-from __future__ import annotations
-
 import argparse
 import errno
 import os

@@ -1,7 +1,5 @@
 """Files and plain values: checksums, seeds, tables, and writing that is whole or not at all."""
 
-from __future__ import annotations
-
 import csv
 import gzip
 import hashlib

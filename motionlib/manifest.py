@@ -1,7 +1,5 @@
 """Manifests: one row a scan, what each column may hold, and every fault of a table at once."""
 
-from __future__ import annotations
-
 import os
 from os.path import normpath
 from pathlib import Path

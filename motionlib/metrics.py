@@ -3,8 +3,6 @@
 Positive means motion. Every metric is a fraction.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 from scipy.stats import rankdata

@@ -4,8 +4,6 @@ This file is the narrow waist of the study: networks, forests and raters write t
 every table, curve and test is computed from them alone.
 """
 
-from __future__ import annotations
-
 import os
 from fnmatch import fnmatchcase
 from pathlib import Path

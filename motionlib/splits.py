@@ -1,7 +1,5 @@
 """Patient-level splits: a test set and cross-validation folds of equal make-up."""
 
-from __future__ import annotations
-
 import hashlib
 import math
 from collections.abc import Mapping

@@ -4,8 +4,6 @@
 [0, 1, <NA>]
 """
 
-from __future__ import annotations
-
 import pandas as pd
 
 TASK_GRADES = {"mov01vs2": ((0, 1), (2,)), "mov0vs1": ((0,), (1,))}  # negatives, positives

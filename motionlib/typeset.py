@@ -8,8 +8,6 @@ Tables (https://posit-dev.github.io/great-tables) draws the result; the table it
 The pages themselves are templates in ``motionlib/templates``, see `render`.
 """
 
-from __future__ import annotations
-
 import re
 import sys
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Readers of cohorts: each turns the files of one into a manifest, and says who left and why."""
 
-from __future__ import annotations
-
 import os
 from importlib import import_module
 from pathlib import Path

@@ -1,7 +1,5 @@
 """ADNI: motion-free scans and scans with real motion, by its quality tables (Fig. A.1)."""
 
-from __future__ import annotations
-
 import os
 import re
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A clinical data warehouse such as AP-HP: images and one table of grades (§III-A.2)."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

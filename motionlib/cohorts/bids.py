@@ -1,7 +1,5 @@
 """Any BIDS folder: its T1-weighted images, with demographics and what the sidecars tell."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """MNI BITE, group 3: brain tumours before and after surgery, with contrast agent."""
 
-from __future__ import annotations
-
 import os
 
 import pandas as pd

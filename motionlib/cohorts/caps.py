@@ -1,7 +1,5 @@
 """A CAPS folder of Clinica: the images that t1-linear has put into MNI space."""
 
-from __future__ import annotations
-
 import os
 
 import pandas as pd

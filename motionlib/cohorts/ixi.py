@@ -1,7 +1,5 @@
 """IXI: healthy volunteers of three London hospitals, as downloaded or in BIDS form."""
 
-from __future__ import annotations
-
 import os
 import re
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """MR-ART (OpenNeuro ds004173): volunteers asked to nod, graded by neuroradiologists."""
 
-from __future__ import annotations
-
 import os
 
 import pandas as pd

@@ -1,7 +1,5 @@
 """MSSEG 2016: multiple sclerosis, 3D T1-weighted scans with gadolinium."""
 
-from __future__ import annotations
-
 import os
 import re
 from pathlib import Path

@@ -5,8 +5,6 @@ mriqc-learn; only its two TSV files are read, and the package is never imported.
 (436 scans) and IXI's ratings (150) are read from a folder the user has.
 """
 
-from __future__ import annotations
-
 import os
 from importlib.util import find_spec
 from pathlib import Path

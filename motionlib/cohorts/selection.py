@@ -1,7 +1,5 @@
 """The flow of a selection: who stayed, and who left at which step and why."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path

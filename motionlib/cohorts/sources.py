@@ -1,7 +1,5 @@
 """What the readers share: tables, demographics, image files and their usual faults."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections import Counter

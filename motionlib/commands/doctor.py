@@ -1,7 +1,5 @@
 """Say what is installed, which devices, engines and data are seen, and what is missing."""
 
-from __future__ import annotations
-
 import argparse
 
 

@@ -1,7 +1,5 @@
 """Command ``fetch``: download an open data set, resumable and checked."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 

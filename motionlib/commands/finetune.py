@@ -1,7 +1,5 @@
 """Command ``finetune``: a model fine-tuned on own grades, and judged on patients apart."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 

@@ -1,7 +1,5 @@
 """Command ``iqms``: MRQy's fifteen image-quality measures of every scan, as a table."""
 
-from __future__ import annotations
-
 import argparse
 import re
 import sys

@@ -1,7 +1,5 @@
 """Command ``manifest``: read a cohort, write its manifest, flow and dropped scans."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import sys

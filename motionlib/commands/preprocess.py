@@ -1,7 +1,5 @@
 """Command ``preprocess``: t1-linear of every scan of a manifest, into a CAPS folder."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Command ``score``: the probability of motion of every scan, and a page about them."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections import Counter

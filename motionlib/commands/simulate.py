@@ -1,7 +1,5 @@
 """Command ``simulate``: move one NIfTI image, or all of a manifest, and say how."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Run the ordered notebooks of a profile and build the report."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import shlex

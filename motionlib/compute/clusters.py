@@ -1,7 +1,5 @@
 """Dask clients of the engines: processes of this machine, a running scheduler, jobs of SLURM."""
 
-from __future__ import annotations
-
 import os
 import re
 from pathlib import Path

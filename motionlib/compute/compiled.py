@@ -5,8 +5,6 @@ it can write to neither, as in a container with a foreign uid. There the code st
 every process compiles for itself.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numba

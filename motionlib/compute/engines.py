@@ -9,8 +9,6 @@ or whose worker was lost, gives a `Failure` in its place::
 `distributed` and torch are imported where they are used: this room opens without them.
 """
 
-from __future__ import annotations
-
 import atexit
 import ctypes
 import os

@@ -4,8 +4,6 @@ Maps and thresholds are fitted on validation scans, each scored by the fold's mo
 trained on it. The test only judges. What too few scans forbid becomes a row with a reason.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 from scipy.special import expit

@@ -1,7 +1,5 @@
 """Checks of the study: a leaky split, what is missed and where, age, the places that decide."""
 
-from __future__ import annotations
-
 import itertools
 
 import numpy as np

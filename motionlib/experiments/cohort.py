@@ -6,8 +6,6 @@ once: ``cohort/manifest.tsv``, ``cohort/flow.tsv``, ``splits.csv`` and the centr
 `open_cohort` reads it again; a notebook does so once and hands the `Cohort` down.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ A prepared manifest lists volumes on the study grid with their label, paths rela
 Every copy is made once and kept; its bits depend on the seed, the scan and the variant alone.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Rows of ``predictions.csv``: what trained networks say about scans."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path

@@ -4,8 +4,6 @@ Fine-tuning, no fine-tuning, training from scratch and the freeze study, all on 
 the same patients (paper §III-C.3, §III-D.2, §IV-B).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path

@@ -5,8 +5,6 @@ of its channels describe a scan, a logistic regression decides (regularised by i
 features of a network that was never trained say how much the pre-training did.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from functools import partial
 from itertools import product

@@ -4,8 +4,6 @@ Source: paper §III-C, §III-D.1: every simulator, severity and network is train
 cross-validation and tested on independent patients.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterable, Iterator
 from pathlib import Path

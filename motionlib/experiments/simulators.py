@@ -1,7 +1,5 @@
 """Small measurements of the two simulators: what each choice does to one head, and its cost."""
 
-from __future__ import annotations
-
 import time
 
 import numpy as np

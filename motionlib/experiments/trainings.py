@@ -5,8 +5,6 @@ nothing twice and a killed run goes on where it was.  ``models/trainings.csv`` s
 holds which fold of which experiment, in the words of ``predictions.csv``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial

@@ -1,7 +1,5 @@
 """Figures of the cohort: anatomical panels in millimetres, the flow of selection, ages, sexes."""
 
-from __future__ import annotations
-
 from textwrap import fill, wrap
 
 import nibabel as nib

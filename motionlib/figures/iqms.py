@@ -1,7 +1,5 @@
 """Figures of image-quality measures: the foreground, harmless changes, what a forest looks at."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 

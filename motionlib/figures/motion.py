@@ -1,7 +1,5 @@
 """Figures 1 and 2 of the paper: how both simulators move a head, and what severity looks like."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 

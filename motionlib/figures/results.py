@@ -1,7 +1,5 @@
 """Figures of results: ROC curves, calibration, controls, learning curves, what a p-value allows."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 from matplotlib.markers import CARETDOWN, CARETLEFT, CARETRIGHT, CARETUP

@@ -4,8 +4,6 @@ The style is seaborn's, set for the figure being drawn only. Colours are Okabe a
 colour-blind readers; each comes with a line style and a marker, so that a grey print reads too.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import cache, wraps
 from io import BytesIO

@@ -1,7 +1,5 @@
 """The one number: how uneven the air beside the head is. Ghosts of a head that moved lie there."""
 
-from __future__ import annotations
-
 import numpy as np
 from scipy import ndimage
 

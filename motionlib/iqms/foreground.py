@@ -6,8 +6,6 @@ threshold for the volume, indifferent to intensity scale and to zero padding;
 :func:`standardise` turns and crops the volume and scales its head to a fixed brightness besides.
 """
 
-from __future__ import annotations
-
 from math import ceil
 
 import numpy as np

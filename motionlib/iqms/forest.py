@@ -6,8 +6,6 @@ performance comes from scans that the search never saw: the warehouse's test sca
 (:func:`warehouse_rows`) or an outer loop of folds around the search (:func:`cross_validated`).
 """
 
-from __future__ import annotations
-
 import hashlib
 from dataclasses import dataclass, field
 from itertools import product

@@ -10,8 +10,6 @@ definitions as they are meant, on a standardised volume with one foreground. Wri
 formulas, not from code.
 """
 
-from __future__ import annotations
-
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import log, log10, sqrt

@@ -5,8 +5,6 @@ protocol's name is a baseline of its own, and severe motion is judged once more 
 head-motion scans alone.
 """
 
-from __future__ import annotations
-
 from itertools import product
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Robustness of the measures: what harmless changes of a file do to them, and what motion does."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 

@@ -5,8 +5,6 @@ of all others, and ds030 by one of ABIDE. A measure's level tells the scanner be
 motion, so it is also tried against its own site's median and spread, which need no label.
 """
 
-from __future__ import annotations
-
 from itertools import product
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Tables of image-quality measures (MRQy's fifteen), a row a scan, kept by its file's content."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -12,8 +12,6 @@ The blocks lie along one axis, so the transforms along the two others cancel. Wh
 in memory however many poses there are.
 """
 
-from __future__ import annotations
-
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Literal

@@ -11,8 +11,6 @@ As Fig. 1 (right) of the paper has it (Loizillon 2024, §II and III-C.1; the for
 On the CPU the NUFFT is finufft's, on CUDA `type_2_torch`.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Any, Literal

@@ -3,8 +3,6 @@
 Beside each image lies a JSON file with its trajectory, which can be replayed, and what was done.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from dataclasses import asdict, dataclass, replace

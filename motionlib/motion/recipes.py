@@ -8,8 +8,6 @@ change. The controls (`CONTROLS`) did not move either, and are changed in every 
 motion; the ladder (`LADDER`) is motion of rising severity.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 from functools import partial
 

@@ -5,8 +5,6 @@ looks there. On the CPU the pull is compiled with numba and runs along the last 
 where the source index grows by a constant step; on CUDA it is torch's ``grid_sample``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import wraps

@@ -5,8 +5,6 @@ Ranges are in mm and degrees, and every number comes from the generator that is 
     poses = sample_segments(4, translation_mm=(2, 4), rotation_deg=(2, 4), rng=20)
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Literal
 

@@ -4,8 +4,6 @@ Every network is an ordered chain of named blocks (``block1`` ... ``fc1`` ...), 
 can freeze, cache or read it block by block.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import lazy_loader

@@ -17,8 +17,6 @@ Shape trace at the paper's grid::
 Source: Wen et al. (2020), Medical Image Analysis 63:101694; ClinicaDL 1.x, class ``Conv5_FC3``.
 """
 
-from __future__ import annotations
-
 from collections import OrderedDict
 
 from torch import nn

@@ -3,8 +3,6 @@
 Shapes alone are followed (torch's meta device), so that the paper's grid needs no memory.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import pandas as pd

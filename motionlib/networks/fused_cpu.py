@@ -13,8 +13,6 @@ be written and read six times. Here it is never stored:
 Source: the algebra of batch normalisation's gradient (Ioffe and Szegedy 2015); the rest is ours.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 

@@ -6,8 +6,6 @@ backward pass writes the convolution's gradient directly. In bf16 on a GPU `fuse
 like, step by step as told there. Elsewhere torch's own operations give the same to rounding.
 """
 
-from __future__ import annotations
-
 from functools import cache
 from importlib.util import find_spec
 

@@ -16,8 +16,6 @@ Shape trace at the paper's grid::
 Source: Couvy-Duchesne et al. (2020), Front. Psychiatry 11:593336; ClinicaDL 1.x, ``ResNet3D``.
 """
 
-from __future__ import annotations
-
 from collections import OrderedDict
 
 import torch

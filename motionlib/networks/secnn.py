@@ -11,8 +11,6 @@ The grids are ResNet3D's. At the paper's size::
 Source: Hu et al. (2018), CVPR; Ghosal et al. (2019), ISBI; ClinicaDL 1.x, ``SqueezeExcitationCNN``.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import nn
 

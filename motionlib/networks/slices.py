@@ -18,8 +18,6 @@ as channels are Shi et al.'s (2016) sub-pixel convolution run backwards; a score
 mean over its planes as in Sujit et al. (2019), J. Magn. Reson. Imaging 50:1260.
 """
 
-from __future__ import annotations
-
 from collections import OrderedDict
 from collections.abc import Sequence
 from itertools import pairwise

@@ -13,8 +13,6 @@ Shape trace at the paper's grid, patches of 13 x 13 x 16 voxels::
 Source: Dosovitskiy et al. (2021), ICLR; the first author's fork of ClinicaDL, ``ViTVNet``.
 """
 
-from __future__ import annotations
-
 from collections import OrderedDict
 
 import torch

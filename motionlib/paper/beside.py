@@ -3,8 +3,6 @@
 Every published row stays, whatever was measured: an empty cell has a reason, and is never zero.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 

@@ -4,8 +4,6 @@ A difference is *shown* where its 95 % interval, by drawing patients, lies above
 sentence says that it is not.  The report and the README print the same sentences.
 """
 
-from __future__ import annotations
-
 import pandas as pd
 
 RECIPES = {  # how a fine-tuned and a research-only network are called in Table IV

@@ -1,7 +1,5 @@
 """Tables of comparisons: raters with each other, models in pairs, printed cells with ours."""
 
-from __future__ import annotations
-
 from itertools import combinations
 
 import numpy as np

@@ -7,8 +7,6 @@ says what was done, only what could have been.
 ({}, {19: 'RT'})
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

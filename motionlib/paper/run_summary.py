@@ -4,8 +4,6 @@ Only ``predictions.csv``, ``splits.csv`` (or ``cohort/manifest.tsv``) and ``dura
 read, so that every table can be made again from them, anywhere, without the scans.
 """
 
-from __future__ import annotations
-
 import os
 from functools import cached_property
 from pathlib import Path

@@ -4,8 +4,6 @@ A table is a pure function of a run's ``predictions.csv``, ``splits.csv`` and ``
 nothing is typed, and a cell that a run cannot fill is empty and carries its reason.
 """
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -3,8 +3,6 @@
 The printed values live in ``data_manifests/paper/`` and are never corrected; blank stays blank.
 """
 
-from __future__ import annotations
-
 from functools import cache
 
 import pandas as pd

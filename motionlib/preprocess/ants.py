@@ -1,7 +1,5 @@
 """Bias field and affine by ANTs (antspyx) with Clinica's own parameters."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from motionlib.preprocess.registration import LPS, Target, information

@@ -1,7 +1,5 @@
 """CAPS folders of Clinica's t1-linear: names of the files, and one made from a manifest."""
 
-from __future__ import annotations
-
 import os
 import re
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ without what ``.bidsignore`` names. ``sourcedata``, ``derivatives``, ``code``, `
 files of macOS and masks named after a scan are thereby no scans. What was left aside is told.
 """
 
-from __future__ import annotations
-
 import hmac
 import os
 import re

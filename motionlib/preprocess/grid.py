@@ -1,7 +1,5 @@
 """The voxels of a study: its grid, resampling to it, and placing a head there by shifts alone."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Where a head lies in its volume, and whether its skull is there, without registration."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 import numpy as np

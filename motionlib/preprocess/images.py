@@ -10,8 +10,6 @@ A file passes these steps before its voxels are believed:
 4. the whole file is there, undamaged, its values finite and not all the same.
 """
 
-from __future__ import annotations
-
 import io
 import logging
 import math

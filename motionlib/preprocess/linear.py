@@ -6,8 +6,6 @@
 4. numbers that tell a failed registration are taken, and judged.
 """
 
-from __future__ import annotations
-
 import math
 import os
 import time

@@ -10,8 +10,6 @@ all 126 cut, slab-like or segmented ones are, and 30 of 43 of another contrast (
 with exchanged contrast). No real image of another contrast was at hand.
 """
 
-from __future__ import annotations
-
 import itertools
 from dataclasses import dataclass, field
 from functools import lru_cache

@@ -4,8 +4,6 @@ From the lower limit on a scan gets grade 1, from the higher one grade 2. The pa
 linear weighted kappa on validation scans, and is judged on test scans, which moved nothing.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 import numpy as np

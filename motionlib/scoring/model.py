@@ -7,8 +7,6 @@ A model folder holds ``weights.safetensors`` and ``model.json``. From a scan to 
 3. A `DecisionRule` calibrates it to a probability of motion, and says grade and decision.
 """
 
-from __future__ import annotations
-
 import math
 import os
 from dataclasses import dataclass, replace

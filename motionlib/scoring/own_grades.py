@@ -5,8 +5,6 @@ patients choose epoch, temperature, threshold and limits for grades; test patien
 part, are used once, for the report.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections.abc import Callable

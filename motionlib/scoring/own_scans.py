@@ -1,7 +1,5 @@
 """The scans that a user graded: labelled for a task, split by patient, prepared as for `score`."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from dataclasses import replace

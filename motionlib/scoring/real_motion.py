@@ -6,8 +6,6 @@ detector answers three questions (`VOTE_TASKS`): its rows of ``predictions.csv``
 votes has seen no scan of the patient. Thresholds for motion are chosen on other patients.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Sequence
 from functools import partial

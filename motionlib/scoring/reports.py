@@ -4,8 +4,6 @@ A page is one HTML file that opens offline, with its pictures in it. It names sc
 alone: no path, no participant. Its words stand in the package's templates.
 """
 
-from __future__ import annotations
-
 import base64
 import io
 import os

@@ -4,8 +4,6 @@ Weighted kappa (Cohen 1968) is the agreement beyond chance, near misses counting
 A rater judged against a consensus that holds him is flattered, so `judge_raters` can leave him out.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -5,8 +5,6 @@ temperature scaling (Guo et al. 2017), Platt's logistic map (1999) and isotonic 
 (Zadrozny and Elkan 2002). Maps and thresholds are fitted on validation scans, never on test scans.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -12,8 +12,6 @@ same site and clinic, one scan a patient or patients alike in number. Papadopoul
 (split); Vovk, Gammerman and Shafer 2005 (Mondrian).
 """
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 

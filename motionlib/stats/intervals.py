@@ -9,8 +9,6 @@ Scans of one patient resemble each other, so whole patients are drawn, not scans
    (`bca_limits`). Where no draw changes the metric, exact binomial limits replace them.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -7,8 +7,6 @@ DeLong, DeLong and Clarke-Pearson (1988) compare two areas under the curve, here
 (1997) covariance for scans of one patient.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

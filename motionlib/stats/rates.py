@@ -1,7 +1,5 @@
 """Tables of rates with patient intervals: controls, learning curve, intervals that are kept."""
 
-from __future__ import annotations
-
 from functools import partial
 
 import numpy as np

@@ -3,8 +3,6 @@
 Nothing here names a user, a host or an absolute path, so the table can be pasted into an issue.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 from dataclasses import dataclass

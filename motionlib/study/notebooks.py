@@ -5,8 +5,6 @@ profile is a YAML file of values for them.  Papermill only warns about a paramet
 does not have, and takes any type; here both are faults, found before anything runs.
 """
 
-from __future__ import annotations
-
 import ast
 import json
 import os

@@ -4,8 +4,6 @@ They go to ``results/<profile>/`` of the repository; scans, checkpoints and cach
 are.  The headline table of one profile is put into the README.
 """
 
-from __future__ import annotations
-
 import argparse
 import gzip
 import shutil

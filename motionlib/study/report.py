@@ -4,8 +4,6 @@ The folder ``report/`` holds everything it shows, so that it can be copied and o
 Words and layout stand in ``motionlib/templates`` (``study.html``, ``notebook.html``).
 """
 
-from __future__ import annotations
-
 import base64
 import io
 import re

@@ -4,8 +4,6 @@ Everything that a run writes lies under ``runs/<profile>/``: tables, figures, pr
 and the provenance of them all.  Notebooks share nothing but these files.
 """
 
-from __future__ import annotations
-
 import functools
 import inspect
 import os

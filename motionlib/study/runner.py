@@ -6,8 +6,6 @@ a notebook before it.  Everything else is skipped, so the same command resumes a
 A *stamp* in the run folder records what a notebook depended on when it last ran.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import os

@@ -6,8 +6,6 @@ are on the disk, so that an interruption at any moment loses what came after it 
 ``weights.safetensors`` and ``model.json`` are written, then ``DONE``, and ``last/`` goes.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 import pickle

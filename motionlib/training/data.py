@@ -4,8 +4,6 @@ A prepared manifest lists volumes on the study grid with their label. Batches ar
 that train may be augmented.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor

@@ -8,8 +8,6 @@
 4. The epoch of lowest validation loss becomes the model.
 """
 
-from __future__ import annotations
-
 import math
 import os
 import time

@@ -1,7 +1,5 @@
 """Prediction: a probability of motion for every scan of a prepared manifest."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The specification of a training: plain, frozen choices, whose hash is the training's identity."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path

@@ -4,8 +4,6 @@ Source: paper §III-C.3. Where the leading blocks are frozen, their features are
 epoch: they are computed once, and the epochs run on what follows them.
 """
 
-from __future__ import annotations
-
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Sequence

@@ -4,8 +4,6 @@ A patient is the standard head of `atlas`, deformed smoothly, folded differently
 by age, and with lesions or a tumour; it stays the same at every visit.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -102,39 +100,19 @@ def sample_maps(
                 x = matrix[0, 0] * i + matrix[0, 1] * j + matrix[0, 2] * k + offset[0]
                 y = matrix[1, 0] * i + matrix[1, 1] * j + matrix[1, 2] * k + offset[1]
                 z = matrix[2, 0] * i + matrix[2, 1] * j + matrix[2, 2] * k + offset[2]
-                a, b, c, p, q = _cell(
-                    maps.shape,
-                    (x - maps_low[0]) / maps_mm,
-                    (y - maps_low[1]) / maps_mm,
-                    (z - maps_low[2]) / maps_mm,
-                )
+                a, b, c, p, q = _cell(maps.shape, maps_low, maps_mm, x, y, z)
                 if maps[a, b, c, HULL] > HULL_REACH_MM and maps[a, b, c, FACE] > FACE_REACH_MM:
                     continue  # air, whatever the displacement
                 # 2. displace it the patient's way
-                d, e, f, p, q = _cell(
-                    nodes.shape,
-                    (x - low[0]) / node_mm,
-                    (y - low[1]) / node_mm,
-                    (z - low[2]) / node_mm,
-                )
+                d, e, f, p, q = _cell(nodes.shape, low, node_mm, x, y, z)
                 x += _blend(nodes, d, e, f, p, q, 0)
                 y += _blend(nodes, d, e, f, p, q, 1)
                 z += _blend(nodes, d, e, f, p, q, 2)
                 # 3. sample all maps there
-                a, b, c, p, q = _cell(
-                    maps.shape,
-                    (x - maps_low[0]) / maps_mm,
-                    (y - maps_low[1]) / maps_mm,
-                    (z - maps_low[2]) / maps_mm,
-                )
+                a, b, c, p, q = _cell(maps.shape, maps_low, maps_mm, x, y, z)
                 for g in range(N_MAPS):
                     values[g] = _blend(maps, a, b, c, p, q, g)
-                d, e, f, p, q = _cell(
-                    patches.shape,
-                    (x - low[0]) / patch_mm,
-                    (y - low[1]) / patch_mm,
-                    (z - low[2]) / patch_mm,
-                )
+                d, e, f, p, q = _cell(patches.shape, low, patch_mm, x, y, z)
                 for g in range(N_PATCHES):
                     values[N_MAPS + g] = _blend(patches, d, e, f, p, q, g)
                 for g in range(N_MAPS + N_PATCHES):
@@ -311,11 +289,11 @@ def _add_tumour(patches, atlas, rng) -> None:
 
 
 @compiled(fastmath=True, error_model="numpy", inline="always")
-def _cell(n, x, y, z):
-    """Clip a position in voxels; its lower corner and the eight weights."""
-    x = min(max(x, 0.0), n[0] - 1.001)
-    y = min(max(y, 0.0), n[1] - 1.001)
-    z = min(max(z, 0.0), n[2] - 1.001)
+def _cell(n, low, step, x, y, z):
+    """Clip a position in mm to a grid; its cell's lower corner and the eight weights."""
+    x = min(max((x - low[0]) / step, 0.0), n[0] - 1.001)
+    y = min(max((y - low[1]) / step, 0.0), n[1] - 1.001)
+    z = min(max((z - low[2]) / step, 0.0), n[2] - 1.001)
     i, j, k = int(x), int(y), int(z)
     u, v, w = np.float32(x - i), np.float32(y - j), np.float32(z - k)
     a, b, c = np.float32(1) - u, np.float32(1) - v, np.float32(1) - w

@@ -1,7 +1,5 @@
 """The standard head: tissue maps of the MNI152 brain, distances to the surfaces around it."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise

@@ -4,8 +4,6 @@ Plans (`plans`) list the scans; every scan is then made alone (`make_scan`): dra
 him into a scanner, give his tissues their signal, acquire while he moves, grade, write.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

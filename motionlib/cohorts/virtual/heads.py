@@ -1,7 +1,5 @@
 """A virtual head as it lies in a scanner, and its motion-free contrast."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 import numpy as np

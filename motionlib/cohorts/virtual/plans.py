@@ -4,8 +4,6 @@ Ages and sexes are those of Table I, images per patient and straight rejects tho
 plan is a list of dictionaries, one a scan, that holds everything its content depends on.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 

@@ -8,8 +8,6 @@
 Shares of the grades and the raters' kappa are those of the paper's §III-A.2.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from scipy.special import ndtri
 

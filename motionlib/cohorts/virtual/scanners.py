@@ -5,8 +5,6 @@ the acquisition parameters" is rendered by wide ranges of sequence timing, field
 shape, smoothing, noise, bias field, contrast agent, and reformats in place of the acquired planes.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from functools import lru_cache
 

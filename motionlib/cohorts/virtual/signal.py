@@ -1,7 +1,5 @@
 """T1-weighted signal of the tissues of a head under a sequence (Bloch equations, steady state)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

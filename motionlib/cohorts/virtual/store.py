@@ -4,8 +4,6 @@ Every scan is a task of its own: where its file and row exist and belong to the 
 reused, so that a killed run resumes and any single scan can be made again alone.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path

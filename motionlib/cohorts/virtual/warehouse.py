@@ -12,8 +12,6 @@ Every scan goes through these steps (`emulate_scan`, `reject_scan`):
 A straight reject is cut, or made another contrast, instead of steps 2 and 3.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 
