@@ -71,6 +71,32 @@ def test_scoring_makes_heads_where_there_are_no_data(load, monkeypatch, tmp_path
     assert asked["n_research"] == (0, 24, 0)
 
 
+class TestTwoStates:
+    """An earlier commit beside the present tree; here the tree stands beside itself."""
+
+    @pytest.fixture
+    def bench(self, load):
+        return load(ROOT / "benchmarks" / "bench_speed.py")
+
+    def test_a_work_is_timed_in_both_and_told_by_its_functions(self, bench):
+        work = "MRQy's measures of a 2 mm scan"
+        trees = {"before": bench.Tree(ROOT), "now": bench.Tree(ROOT)}
+        row = bench.compare(trees, work, 2)
+        for tree in trees.values():
+            tree.process.communicate()
+        assert row["before"] > 0
+        assert row["now"] > row["in_libraries"] > 0
+        assert "_median_rows" in row["where_it_goes"]
+
+    def test_a_commit_that_is_not_there_is_no_tree(self, bench, tmp_path):
+        assert bench.unpacked("0" * 40, tmp_path) is None
+
+    def test_what_a_tree_cannot_do_is_told_in_words(self, bench, monkeypatch):
+        monkeypatch.delenv("MOTIONLIB_DATA", raising=False)
+        assert bench.prepared("t1-linear, full-size scan") == "no data"
+        assert bench.tried(lambda: 1 / 0) == "ZeroDivisionError: division by zero"
+
+
 class TestKillStudy:
     """The comparison of two runs, on small folders; the kills themselves are the benchmark."""
 

@@ -67,12 +67,9 @@ class FirstBlock(nn.Sequential):
         conv, norm = self
         few = norm.num_features <= FEW_CHANNELS
         parameters = conv.weight, conv.bias, norm.weight, norm.bias
-        if (
-            _plain(x)
-            and not x.requires_grad
-            and min(x.shape[2:]) > 1
-            and norm.num_features % 2 == 0
-        ):
+        if x.requires_grad:  # the kernels give the input no gradient
+            return super().forward(x)
+        if _plain(x) and min(x.shape[2:]) > 1 and norm.num_features % 2 == 0:
             if norm.training and torch.isfinite(x).all():
                 return FirstBlockCpu.apply(x, *parameters, norm)
             if not norm.training and not torch.is_grad_enabled():
