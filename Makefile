@@ -17,6 +17,9 @@ ARGS ?=
 NB ?=
 WORKERS ?= 2
 BIN := $(VENV)/bin
+# byte code, without packages' own tests and large parts that nothing here imports
+COMPILE = $(BIN)/python -m compileall -q \
+    -x 'site-packages.*[\\/](tests?|_inductor|torch.testing|networkx|dask.array|dask.dataframe)[\\/]'
 
 export TORCH CONSTRAINTS VENV_FLAGS
 
@@ -46,9 +49,12 @@ $(STAMP):
 	$(PYTHON) -m venv $$VENV_FLAGS $(VENV)
 	@# torch first, so that a site can choose its build; unquoted, so that it may carry options
 	@if [ -n "$$TORCH" ]; then set -x; $(BIN)/python -m pip install --no-compile $$CONSTRAINTS $$TORCH; fi
-	$(BIN)/python -m pip install --no-compile $$CONSTRAINTS -e ".[$(EXTRAS)]"
-	@# on all processors what pip would compile on one, without the packages' own tests
-	@$(BIN)/python -m compileall -q -j 0 -x 'site-packages.*[\\/]tests?[\\/]' $(VENV) motionlib >/dev/null 2>&1 || true
+	@# what came with torch is compiled on one processor while pip unpacks the rest on another
+	@$(COMPILE) $(VENV)/lib/python*/site-packages/*/ >/dev/null 2>&1 & set -x; \
+	    $(BIN)/python -m pip install --no-compile $$CONSTRAINTS -e ".[$(EXTRAS)]"; \
+	    { installed=$$?; set +x; } 2>/dev/null; wait; exit $$installed
+	@# then the rest on all processors
+	@$(COMPILE) -j 0 $(VENV) motionlib >/dev/null 2>&1 || true
 	@# the news pop-up of JupyterLab would ask for a network call
 	@$(BIN)/jupyter labextension disable --level=sys_prefix \
 	    "@jupyterlab/apputils-extension:announcements" >/dev/null 2>&1 || true

@@ -10,13 +10,11 @@ from motionlib.commands import add_engine, add_json, add_pseudonymise, print_jso
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``motionlib iqms``."""
-    parser.add_argument(
-        "input",
-        nargs="+",
-        metavar="INPUT",
-        help="images, folders (their *_T1w images, or all if there are none), manifests (.tsv), "
-        "or one MRIQC table (group_T1w.tsv) to import",
+    words = (
+        "images, folders (their *_T1w images, or all if there are none), manifests (.tsv), "
+        "or one MRIQC table (group_T1w.tsv) to import"
     )
+    parser.add_argument("input", nargs="+", metavar="INPUT", help=words)
     parser.add_argument("--out", required=True, metavar="FILE.tsv", help="table to write")
     parser.add_argument(
         "--corrected",

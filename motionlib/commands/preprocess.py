@@ -8,12 +8,8 @@ from motionlib.commands import add_engine, say, tell_outcome
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument(
-        "input",
-        nargs="+",
-        metavar="INPUT",
-        help="manifest (.tsv), or images, BIDS, CAPS or plain folders, listed in scans.tsv of DIR",
-    )
+    words = "manifest (.tsv), or images, BIDS, CAPS or plain folders, listed in scans.tsv of DIR"
+    parser.add_argument("input", nargs="+", metavar="INPUT", help=words)
     parser.add_argument("--out", required=True, help="CAPS folder to write to")
     parser.add_argument(
         "--backend",

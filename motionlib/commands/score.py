@@ -10,12 +10,8 @@ from motionlib.commands import add_engine, add_json, add_pseudonymise, print_jso
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``motionlib score``."""
-    parser.add_argument(
-        "input",
-        nargs="+",
-        metavar="INPUT",
-        help="images (.nii, .nii.gz), BIDS, CAPS or plain folders, manifests (.tsv)",
-    )
+    words = "images (.nii, .nii.gz), BIDS, CAPS or plain folders, manifests (.tsv)"
+    parser.add_argument("input", nargs="+", metavar="INPUT", help=words)
     parser.add_argument("--out", required=True, metavar="FILE.tsv", help="table to write")
     parser.add_argument("--model", metavar="DIR", help="model folder (default: the shipped model)")
     parser.add_argument(

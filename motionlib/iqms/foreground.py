@@ -162,15 +162,15 @@ def _equalise(image: np.ndarray, counts: np.ndarray, centres: np.ndarray) -> np.
     floating = np.float32 if image.dtype == np.float32 else np.float64
     share = share.astype(floating)
     out = np.empty(image.size, floating)
-    _interpolate(image.ravel(), centres.astype(np.float64), share.astype(np.float64), out)
+    centres, share = centres.astype(np.float64), share.astype(np.float64)
+    _interpolate(image.ravel(), centres, share, np.diff(share) / np.diff(centres), out)
     return out.reshape(image.shape)
 
 
 @compiled(nogil=True)
-def _interpolate(x, centres, share, out):  # pragma: no cover - compiled
+def _interpolate(x, centres, share, slopes, out):  # pragma: no cover - compiled
     """Fill `out` as ``numpy.interp`` does; the centres lie evenly, so that no search is needed."""
     last = centres.size - 1
-    slopes = np.diff(share) / np.diff(centres)
     pace = last / (centres[last] - centres[0])
     for n, value in enumerate(x):
         place = min(max((value - centres[0]) * pace, 0.0), last)

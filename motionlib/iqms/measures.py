@@ -358,15 +358,19 @@ def _median_rows(padded, out):  # pragma: no cover - compiled
     wires = np.empty((25, columns), padded.dtype)
     for i in range(rows):
         # 1. Sort every column of five; afterwards ranks[r] holds each column's r-th smallest.
-        ranks[:] = padded[i : i + 5]
+        for r in range(5):
+            for n in range(columns + 4):
+                ranks[r, n] = padded[i + r, n]
         for low, high in _SORT_5:
             _exchange(ranks[low], ranks[high])
         # 2. Send five neighbouring columns through the network.
         for w in range(25):
-            wires[w] = ranks[w // 5, w % 5 : w % 5 + columns]
+            for n in range(columns):
+                wires[w, n] = ranks[w // 5, w % 5 + n]
         for low, high in _MERGE:
             _exchange(wires[low], wires[high])
-        out[i] = wires[12]
+        for n in range(columns):
+            out[i, n] = wires[12, n]
 
 
 @compiled(nogil=True)

@@ -29,7 +29,7 @@ class FirstBlockCpu(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, weight, bias, gamma, beta, norm):
         """Normalise by the batch, pool, and let the running statistics of `norm` follow."""
-        source = x.detach()[:, 0].contiguous().numpy()
+        source = x.detach()[:, 0].numpy()
         # a convolution is a product of the 27 voxels around, and of one for the bias
         taps = np.column_stack([weight.detach().flatten(1), bias.detach()]).astype(np.float64)
         sums = patch_sums(source)
@@ -39,16 +39,16 @@ class FirstBlockCpu(torch.autograd.Function):
         norm.follow(*(torch.from_numpy(a).float() for a in (mean, variance)), sums[-1, -1])
         inverse = 1 / np.sqrt(variance + norm.eps)
         scale = gamma.detach().numpy() * inverse
-        out, where = pooled(source, taps, scale, beta.detach().numpy() - mean * scale)
-        ctx.saved = source, where, taps, sums, mean, inverse, scale
+        out, where, framed = fused(source, taps, scale, beta.detach().numpy() - mean * scale)
+        ctx.saved = framed, where, taps, sums, mean, inverse, scale
         return out
 
     @staticmethod
     def backward(ctx, gradient):
         """Give the gradients of kernel, bias, scale and shift; the input gets none."""
-        source, where, taps, sums, mean, inverse, scale = ctx.saved
+        framed, where, taps, sums, mean, inverse, scale = ctx.saved
         gradient = gradient.permute(0, 2, 3, 4, 1).contiguous().numpy()
-        found = at_maxima(source, gradient, where)
+        found = at_maxima(framed, gradient, where)
         summed, count = found[:, -1], sums[-1, -1]
         projected = inverse * ((found * taps).sum(1) - mean * summed)
         # the maximum gets scale times its gradient; the moments add a line in x, everywhere
@@ -59,40 +59,54 @@ class FirstBlockCpu(torch.autograd.Function):
         return None, *(torch.from_numpy(a).float() for a in parts), None
 
 
-def pooled(source: np.ndarray, taps: np.ndarray, scale: np.ndarray, shift: np.ndarray):
-    """Output (B, C, i, j, k) of the block for (B, I, J, K), and the place of each maximum."""
+def fused(source: np.ndarray, taps: np.ndarray, scale: np.ndarray, shift: np.ndarray):
+    """Output (B, C, i, j, k) of the block for (B, I, J, K), place of each maximum, framed input."""
     batch, *sizes = source.shape
     shape = batch, *(-(-n // 2) for n in sizes), len(taps)
     out, where = np.empty(shape, np.float32), np.empty(shape, np.uint8)
     kernel = (taps[:, :-1] * scale[:, None]).astype(np.float32)
-    convolve_and_pool(source, kernel, (taps[:, -1] * scale + shift).astype(np.float32), out, where)
-    return torch.from_numpy(out).permute(0, 4, 1, 2, 3), where
+    # zeros around, and one plane more in front of odd axes, the pool's padding
+    framed = np.pad(source, [(0, 0), *((1 + n % 2, 1) for n in sizes)])
+    rest = [(0, 0)] * 3 + [(0, -shape[3] % LINE)]
+    even, odd = (np.pad(framed[..., first::2], rest) for first in (0, 1))
+    shift = (taps[:, -1] * scale + shift).astype(np.float32)
+    convolve_and_pool(even, odd, tuple(n % 2 for n in sizes), kernel, shift, out, where)
+    return torch.from_numpy(out).permute(0, 4, 1, 2, 3), where, framed
+
+
+def patch_sums(source: np.ndarray) -> np.ndarray:
+    """Sum over all voxels of (B, I, J, K), zero outside, the products of the 27 voxels around.
+
+    Returns (28, 28), double; the last row and column are sums of the voxels alone, the corner the
+    number of voxels.
+    """
+    upper = _patch_sums(np.pad(source, [(0, 0), (0, 2), (2, 2), (2, 2)]).astype(np.float64))
+    return upper + np.triu(upper, 1).T
 
 
 @compiled(fastmath=FREE)
-def patch_sums(x):
-    """Sum over all voxels of x (B, I, J, K), zero outside, the products of the 27 voxels around.
+def _patch_sums(wide):
+    """Upper triangle of `patch_sums`, from the framed volumes.
 
-    Returns (28, 28), double; the last row and column are sums of the voxels alone, the corner the
-    number of voxels. Two voxels of a patch make a lag, and 63 lags all products; where a patch is
-    moved over the edge, one plane of the sum is missing, so sums are kept by plane: first, between
-    or last on each axis.
+    Two voxels of a patch make a lag, and 63 lags all products; where a patch is moved over the
+    edge, one plane of the sum is missing, so sums are kept by plane: first, between or last on each
+    axis.
     """
-    batch, ni, nj, nk = x.shape
+    batch, ni, nj, nk = wide.shape[0], wide.shape[1] - 2, wide.shape[2] - 4, wide.shape[3] - 4
     sums, alone = np.zeros((3, 5, 5, 3, 3, 3)), np.zeros((3, 3, 3))
-    wide = np.zeros((ni + 2, nj + 4, nk + 4))
     for b in range(batch):
-        wide[:-2, 2:-2, 2:-2] = x[b]
         for i in range(ni):
             for j in range(nj):
                 p, q = (i > 0) + (i == ni - 1), (j > 0) + (j == nj - 1)
-                here = wide[i, j + 2, 2 : nk + 2]
+                here, total = wide[b, i, j + 2, 2 : nk + 2], 0.0
+                for k in range(nk):
+                    total += here[k]
                 alone[p, q, 0] += here[0]
-                alone[p, q, 1] += here[1:-1].sum()
-                alone[p, q, 2] += here[-1]
+                alone[p, q, 1] += total - here[0] - here[nk - 1]
+                alone[p, q, 2] += here[nk - 1]
                 for di in range(3):
                     for dj in range(-2 if di else 0, 3):
-                        there = wide[i + di, j + 2 + dj]
+                        there = wide[b, i + di, j + 2 + dj]
                         s, t, u, v, w = 0.0, 0.0, 0.0, 0.0, 0.0
                         for k in range(nk):
                             s += here[k] * there[k]
@@ -100,7 +114,7 @@ def patch_sums(x):
                             u += here[k] * there[k + 2]
                             v += here[k] * there[k + 3]
                             w += here[k] * there[k + 4]
-                        first, last = here[0] * there[2], here[-1] * there[nk + 1]
+                        first, last = here[0] * there[2], here[nk - 1] * there[nk + 1]
                         into = sums[di, dj + 2, :, p, q]
                         into[0, 1], into[1, 1] = into[0, 1] + s, into[1, 1] + t
                         into[3, 1], into[4, 1] = into[3, 1] + v, into[4, 1] + w
@@ -111,34 +125,29 @@ def patch_sums(x):
         i, j, k = a // 9, a // 3 % 3, a % 3
         for place in range(27):
             p, q, r = place // 9, place // 3 % 3, place % 3
-            if min((i - 1) * (p - 1), (j - 1) * (q - 1), (k - 1) * (r - 1)) < 0:
+            if (i - 1) * (p - 1) < 0 or (j - 1) * (q - 1) < 0 or (k - 1) * (r - 1) < 0:
                 continue  # the plane that is moved over the edge
             out[a, 27] += alone[p, q, r]
             for b in range(a, 27):
                 out[a, b] += sums[b // 9 - i, b // 3 % 3 - j + 2, b % 3 - k + 2, p, q, r]
-        out[a:, a] = out[a, a:]
-    out[27, 27] = x.size
+    out[27, 27] = batch * ni * nj * nk
     return out
 
 
 @compiled(fastmath={"contract"})
-def convolve_and_pool(x, kernel, shift, out, where):
-    """Fill `out` and `where` (B, i, j, k, C), C even, from x (B, I, J, K) and `kernel` (C, 27).
+def convolve_and_pool(even, odd, padding, kernel, shift, out, where):
+    """Fill `out` and `where` (B, i, j, k, C), C even, from framed volumes and `kernel` (C, 27).
 
     A line is kept as its even and its odd voxels, so that both places of a pooled voxel along the
     line lie side by side; two channels go together, for each voxel is then read once for both.
     """
-    batch, ni, nj, nk = x.shape
-    di, dj, dk = ni % 2, nj % 2, nk % 2  # the padding in front
-    _, oi, oj, ok, channels = out.shape
-    n = -(-ok // LINE) * LINE
-    even = np.zeros((2 * oi + 2, 2 * oj + 2, n + 1), np.float32)
-    odd, found = np.zeros_like(even), np.empty((4, n), np.float32)
+    di, dj, dk = padding
+    batch, oi, oj, ok, channels = out.shape
+    n = even.shape[3] - 1
+    found = np.empty((4, n), np.float32)
     best, place = np.empty((channels, n), np.float32), np.empty((channels, n), np.int32)
     f0, f1, f2, f3 = found[0], found[1], found[2], found[3]
     for b in range(batch):
-        even[1 + di : -1, 1 + dj : -1, 1 : ok + 1] = x[b, :, :, 1 - dk :: 2]
-        odd[1 + di : -1, 1 + dj : -1, dk:ok] = x[b, :, :, dk::2]
         for i in range(oi):
             for j in range(oj):
                 best[:] = 0
@@ -151,8 +160,9 @@ def convolve_and_pool(x, kernel, shift, out, where):
                         found[:2] = shift[c]
                         found[2:] = shift[c + 1]
                         for t in range(3):
-                            e, f, g = even[u + t, v], even[u + t, v + 1], even[u + t, v + 2]
-                            o, q, r = odd[u + t, v], odd[u + t, v + 1], odd[u + t, v + 2]
+                            x, w = even[b, u + t], odd[b, u + t]
+                            e, f, g = x[v], x[v + 1], x[v + 2]
+                            o, q, r = w[v], w[v + 1], w[v + 2]
                             y, z = kernel[c, 9 * t :], kernel[c + 1, 9 * t :]
                             y0, y1, y2, y3, y4, y5 = y[0], y[1], y[2], y[3], y[4], y[5]
                             z0, z1, z2, z3, z4, z5 = z[0], z[1], z[2], z[3], z[4], z[5]
@@ -183,20 +193,16 @@ def convolve_and_pool(x, kernel, shift, out, where):
 
 
 @compiled(fastmath={"contract"})
-def at_maxima(x, gradient, where):
-    """Sum a gradient (B, i, j, k, C) times the 27 voxels of x around its maximum, and alone.
+def at_maxima(framed, gradient, where):
+    """Sum a gradient (B, i, j, k, C) times the 27 voxels around its maximum, and alone.
 
     Returns (C, 28), double. The 64 voxels that the patches of a pooled voxel share are gathered
     once; each place of a maximum has sums of its own, which are brought together at the end.
     """
-    batch, ni, nj, nk = x.shape
-    _, oi, oj, ok, channels = gradient.shape
-    di, dj, dk = ni % 2, nj % 2, nk % 2
-    wide = np.zeros((2 * oi + 2, 2 * oj + 2, 2 * ok + 2), np.float32)
+    batch, oi, oj, ok, channels = gradient.shape
     part, near = np.empty((channels, 8, 64), np.float32), np.empty(64, np.float32)
     sums, out = np.zeros((channels, 8, 64)), np.zeros((channels, 28))
     for b in range(batch):
-        wide[1 + di : -1, 1 + dj : -1, 1 + dk : -1] = x[b]
         for i in range(oi):
             part[:] = 0
             for j in range(oj):
@@ -204,7 +210,9 @@ def at_maxima(x, gradient, where):
                     for s in range(4):
                         for t in range(4):
                             for u in range(4):
-                                near[16 * s + 4 * t + u] = wide[2 * i + s, 2 * j + t, 2 * k + u]
+                                near[16 * s + 4 * t + u] = framed[
+                                    b, 2 * i + s, 2 * j + t, 2 * k + u
+                                ]
                     for c in range(channels):
                         place = where[b, i, j, k, c]
                         if place == NOWHERE:
@@ -213,9 +221,13 @@ def at_maxima(x, gradient, where):
                         out[c, 27] += g
                         for t in range(64):
                             into[t] += g * near[t]
-            sums += part
-    for p in range(8):
-        for t in range(27):
-            i, j, k = p // 4 + t // 9, p // 2 % 2 + t // 3 % 3, p % 2 + t % 3
-            out[:, t] += sums[:, p, 16 * i + 4 * j + k]
+            for c in range(channels):
+                for p in range(8):
+                    for t in range(64):
+                        sums[c, p, t] += part[c, p, t]
+    for c in range(channels):
+        for p in range(8):
+            for t in range(27):
+                i, j, k = p // 4 + t // 9, p // 2 % 2 + t // 3 % 3, p % 2 + t % 3
+                out[c, t] += sums[c, p, 16 * i + 4 * j + k]
     return out

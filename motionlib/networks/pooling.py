@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from motionlib.compute.compiled import compiled
-from motionlib.networks.fused_cpu import FirstBlockCpu, pooled
+from motionlib.networks.fused_cpu import FirstBlockCpu, fused
 
 FEW_CHANNELS = 16  # a program of the GPU's first block holds 8 voxels of each
 NOWHERE = 255  # the maximum was a padding zero, or not positive
@@ -34,7 +34,7 @@ class NormPool(nn.BatchNorm3d):
         asked = torch.is_grad_enabled() and (x.requires_grad or self.weight.requires_grad)
         plain = _plain(x)
         if plain and self.training and x.numel() // x.shape[1] > 1:
-            mean, variance = (torch.from_numpy(a).float() for a in _moments(_last(x).numpy()))
+            mean, variance = _moments(_last(x).numpy())
             if torch.isfinite(variance).all():
                 self.follow(mean, variance, x.numel() // x.shape[1])
                 return _NormPool.apply(x, self.weight, self.bias, mean, variance, self.eps)
@@ -57,10 +57,7 @@ class NormPool(nn.BatchNorm3d):
 
 
 class FirstBlock(nn.Sequential):
-    """A convolution of one channel and its `NormPool`, in one go where kernels serve.
-
-    They do on a CPU in float32, and on a GPU where bf16 trains.
-    """
+    """A convolution of one channel and its `NormPool`, in one go where there are kernels for it."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Turn ``(B, 1, I, J, K)`` into ``(B, C, ceil(I/2), ceil(J/2), ceil(K/2))``."""
@@ -75,7 +72,7 @@ class FirstBlock(nn.Sequential):
             if not norm.training and not torch.is_grad_enabled():
                 taps = np.column_stack([conv.weight.flatten(1), conv.bias])
                 line = _line(norm.weight, norm.bias, norm.running_mean, norm.running_var, norm.eps)
-                return pooled(x[:, 0].contiguous().numpy(), taps, *line)[0]
+                return fused(x[:, 0].numpy(), taps, *line)[0]
         elif few and x.is_cuda and kernels_at_hand():
             from motionlib.networks.fused_gpu import FirstBlockGpu, serves  # needs Triton
 
@@ -166,25 +163,26 @@ def _pooled(x, weight, bias, mean, variance, eps):
     return out.permute(0, 4, 1, 2, 3), where, picked
 
 
+def _moments(x: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and biased variance of each channel of (B, I, J, K, C), summed in double precision."""
+    shape, count = x.shape[3:], x.size // x.shape[4]
+    lines = x.reshape(-1, shape[0] * shape[1])  # long enough for the processor's vectors
+    first = np.tile(lines[0, : shape[1]].astype(np.float64), shape[0])
+    mean, square = (a.reshape(shape).sum(axis=0) / count for a in _line_sums(lines, first))
+    variance = np.maximum(square - mean * mean, 0.0)
+    return tuple(torch.from_numpy(a).float() for a in (mean + first[: shape[1]], variance))
+
+
 @compiled()
-def _moments(x):
-    """Mean and biased variance of each channel of (B, I, J, K, C), in double precision."""
-    channels = x.shape[4]
-    lines = x.reshape(-1, x.shape[3] * channels)  # long enough for the processor's vectors
-    n = lines.shape[1]
-    first, total, squares = np.empty(n), np.zeros(n), np.zeros(n)
-    for t in range(n):
-        first[t] = lines[0, t % channels]
-    for row in range(lines.shape[0]):
-        line = lines[row]
-        for t in range(n):
+def _line_sums(lines, first):
+    """Add up lines (N, K C) of values less the `first`, and their squares."""
+    total, squares = np.zeros(first.size), np.zeros(first.size)
+    for line in lines:
+        for t in range(first.size):
             value = np.float64(line[t]) - first[t]
             total[t] += value
             squares[t] += value * value
-    count, shape = lines.shape[0] * x.shape[3], (x.shape[3], channels)
-    mean = total.reshape(shape).sum(axis=0) / count
-    variance = squares.reshape(shape).sum(axis=0) / count - mean * mean
-    return mean + first[:channels], np.maximum(variance, 0.0)
+    return total, squares
 
 
 @compiled()

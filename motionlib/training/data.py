@@ -148,7 +148,7 @@ class VolumeStore:
                     "prepare all on one grid."
                 )
             volumes[i] = volume
-            statistics[i] = mean_and_sd(volumes[i].astype(np.float32))
+            statistics[i] = mean_and_sd(torch.from_numpy(volumes[i]).float().numpy())
             if not (np.isfinite(statistics[i]).all() and statistics[i, 1] > 0):
                 raise ValueError(
                     f"Scan {name} is constant or not finite as float16 and cannot be z-scored; "
