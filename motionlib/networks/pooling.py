@@ -14,10 +14,9 @@ import torch
 from torch import nn
 
 from motionlib.compute.compiled import compiled
-from motionlib.networks.fused_cpu import FirstBlockCpu, fused
+from motionlib.networks.fused_cpu import NOWHERE, FirstBlockCpu, fused
 
 FEW_CHANNELS = 16  # a program of the GPU's first block holds 8 voxels of each
-NOWHERE = 255  # the maximum was a padding zero, or not positive
 
 
 class NormPool(nn.BatchNorm3d):

@@ -51,3 +51,37 @@ class TestForeground:
         image = head[:, :, head.shape[2] // 2].astype(np.int32)
         image[0, 0] = 2**31 - 1
         assert foreground.slice_foreground(image).shape == image.shape
+
+
+class TestCompiledCounts:
+    """The compiled histogram and interpolation give numpy's bits."""
+
+    @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda v: v,
+            lambda v: np.round(10 * v),
+            lambda v: np.exp(6 * v),
+            lambda v: 1000 + 0.1 * v,
+            lambda v: v.astype(np.float16) * 1000.0,
+            lambda v: np.linspace(0, 256, v.size).reshape(v.shape),
+        ],
+        ids=["normal", "ties", "nearly all in one bin", "far from zero", "half", "on edges"],
+    )
+    def test_they_are_those_of_numpy(self, dtype, change):
+        image = change(np.random.default_rng(3).standard_normal((60, 51))).astype(dtype)
+        counts, edges = np.histogram(image.ravel(), bins=foreground.N_BINS)
+        centres = (edges[:-1] + edges[1:]) / 2
+        ours = foreground._histogram(image)
+        assert np.array_equal(ours[0], counts)
+        assert np.array_equal(ours[1], centres)
+        share = np.cumsum(counts) / float(counts.sum())
+        expected = np.interp(image.ravel(), centres, share.astype(dtype)).astype(dtype)
+        found = foreground._equalise(image, counts, centres)
+        assert np.array_equal(found, expected.reshape(image.shape))
+
+    def test_intensities_without_room_for_bins_are_refused(self):
+        image = np.float32(1e6) + np.arange(12, dtype=np.float32).reshape(3, 4) / 16
+        with pytest.raises(ValueError, match="hardly differ"):
+            foreground.slice_foreground(image)
